@@ -1,0 +1,105 @@
+"""Profiles and parameters: what is accepted, what is refused and how."""
+
+import pytest
+
+from tgd_lib import config
+from tgd_lib.config import InputError, Schedule
+
+
+def test_the_paper_s_constants_are_the_defaults():
+    s = config.resolve("paper")
+    assert (s.alpha, s.lam, s.temperature, s.gamma, s.kl_reduction) == (0.99, 0.9, 4.0, 3000.0, "mean")
+    assert (s.epochs, s.batch_size, s.teacher, s.student) == (200, 128, (16, 3), (16, 1))
+    assert (s.orientation, s.selection, s.n_train) == ("both", "last", None)
+
+
+def test_schedule_of_the_paper():
+    rates = [Schedule(200, 200).rate(e) for e in (0, 39, 40, 79, 80, 119, 120, 159, 160, 199)]
+    expected = [0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008, 0.00016, 0.00016]
+    assert rates == pytest.approx(expected)
+
+
+def test_even_a_short_schedule_begins_at_the_full_rate():
+    assert [Schedule(1, 1).rate(0), Schedule(2, 2).rate(0)] == [0.1, 0.1]
+    assert [Schedule(8, 8).rate(e) for e in (1, 2, 3, 5, 6)] == pytest.approx([0.1, 0.02, 0.004, 0.0008, 0.00016])
+
+
+def test_paper_60_is_the_beginning_of_paper():
+    s = config.resolve("paper-60")
+    assert (s.epochs, s.schedule_epochs) == (60, 200)
+    assert [Schedule(60, 200).rate(e) for e in range(60)] == [Schedule(200, 200).rate(e) for e in range(60)]
+
+
+def test_overrides_name_the_run_and_defaults_do_not():
+    assert config.resolve("quick", alpha=0.99, n_train=None).run_name == "quick"
+    s = config.resolve("quick", alpha=0.5, epochs=3, device="cpu")
+    assert (s.run_name, s.alpha, s.epochs) == ("quick+epochs=3,alpha=0.5", 0.5, 3)
+
+
+def test_fewer_seeds_are_fewer_everywhere():
+    s = config.resolve("cifar10-small", seeds=1)
+    assert (s.seeds, s.extra_seeds) == (1, 1)
+    assert config.resolve("cifar10-small", seeds=9).extra_seeds == 3
+
+
+def test_one_s_own_images_are_all_used_unless_told_otherwise():
+    s = config.resolve("quick", dataset="folder", data_dir="somewhere", n_test=50)
+    assert (s.n_train, s.n_test, s.holdout) == (None, 50, 0)
+    other = config.resolve("quick", dataset="folder", data_dir="elsewhere")
+    assert other.run_name != config.resolve("quick", dataset="folder", data_dir="somewhere").run_name
+    with pytest.raises(InputError, match="data_dir"):
+        config.resolve("quick", dataset="folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("n_train", "2000", 2000), ("alpha", "1", 1.0), ("gamma", "0", 0.0), ("precision", "bf16", "bf16")],
+)
+def test_parse(name, text, value):
+    found = config.parse(name, text)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("alpha", "1.2", "at most 1"),
+        ("alpha", "nan", "at least 0"),
+        ("alpha", "-0.1", "at least 0"),
+        ("temperature", "0", "above 0"),
+        ("temperature", "inf", "above 0 and finite"),
+        ("gamma", "inf", "finite"),
+        ("n_train", "0", "at least 1"),
+        ("n_train", "2.5", "not a whole number"),
+        ("n_train", "many", "not a whole number"),
+        ("holdout", "-1", "at least 0"),
+        ("alpha", "high", "not a number"),
+        ("alfa", "0.5", "did you mean 'alpha'"),
+        ("dataset", "cifar", "did you mean 'cifar10'"),
+        ("precision", "fp16", "fp32"),
+        ("profile", "qick", "did you mean 'quick'"),
+    ],
+)
+def test_refusals_are_one_line_with_a_way_out(name, text, hint):
+    with pytest.raises(InputError) as e:
+        config.parse(name, text)
+    assert hint in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("value", [True, "5", 5.0, [5]])
+def test_a_value_of_the_wrong_kind_is_refused(value):
+    with pytest.raises(InputError):
+        config.resolve("quick", n_train=value)
+
+
+def test_unknown_method():
+    with pytest.raises(InputError, match="did you mean 'scratch'"):
+        config.method("scrath")
+
+
+def test_every_main_method_exists_and_the_control_lacks_only_the_pi_teacher():
+    methods = [config.method(m) for m in config.MAIN]
+    assert [m.name for m in methods] == ["scratch", "kd", "kd_annealed", "tgd_alpha1", "tgd"]
+    control, tgd = methods[3:]
+    assert (control.start, control.gamma, control.lam) == (tgd.start, tgd.gamma, tgd.lam)
+    assert control.alpha == 1.0 and control.teachers == ("image",) and tgd.teachers == ("image", "pi")

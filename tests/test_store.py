@@ -1,0 +1,165 @@
+"""The store: same question same key; whole or not at all; damage found; two makers do no harm."""
+
+import errno
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tgd_lib import config
+from tgd_lib.config import InputError
+from tgd_lib.store import Store, canonical, key_of
+
+KIND = "evaluation"
+
+
+def build(folder):
+    np.save(folder / "x.npy", np.arange(5))
+    return {"answer": 42}
+
+
+def never(folder):
+    raise AssertionError("made again")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "artifacts", newer_than=0)
+
+
+@dataclass(frozen=True)
+class Question:
+    a: int
+    b: tuple[float, ...]
+
+
+def test_canonical_form_is_golden():
+    assert canonical({"b": Question(1, (0.5, 2.0)), "a": None}) == '{"a":null,"b":{"a":1,"b":[0.5,2.0]}}'
+
+
+def test_keys_depend_on_what_is_asked_only():
+    assert key_of(KIND, {"a": 1, "b": 2}) == key_of(KIND, {"b": 2, "a": 1})
+    assert len({key_of(KIND, {"a": 1}), key_of(KIND, {"a": 2}), key_of("network", {"a": 1})}) == 3
+
+
+@pytest.mark.parametrize("spec", [{"a": float("nan")}, {"a": object()}, {"a": np.float32(1)}])
+def test_what_has_no_canonical_form_has_no_key(spec):
+    with pytest.raises((TypeError, ValueError)):
+        key_of(KIND, spec)
+
+
+def test_made_once_then_found(store):
+    made = store.make(KIND, {"q": 1}, build)
+    again = Store(store.root, newer_than=0).make(KIND, {"q": 1}, never)
+    assert again.record == made.record and made.record["answer"] == 42
+    assert again.array("x").tolist() == [0, 1, 2, 3, 4]
+    assert json.loads((made.path / "spec.json").read_text()) == {"q": 1}
+
+
+def test_record_says_with_what_it_was_made_and_names_no_path(store):
+    record = store.make(KIND, {"q": 1}, build).record
+    assert {"made", "seconds", "versions", "commit", "key"} <= record.keys()
+    assert record["versions"]["numpy"] == np.__version__
+    assert str(config.ROOT) not in json.dumps(record)
+
+
+def test_a_failed_build_leaves_nothing(store):
+    def broken(folder):
+        (folder / "half").write_text("half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        store.make(KIND, {"q": 1}, broken)
+    assert list((store.root / KIND).iterdir()) == [] and store.find(KIND, {"q": 1}) is None
+
+
+def test_a_resumable_build_keeps_its_state(store):
+    def first(folder):
+        (folder / "state").write_text("half")
+        raise KeyboardInterrupt
+
+    def second(folder):
+        assert (folder / "state").read_text() == "half"
+        (folder / "state").unlink()
+        (folder / "left.tmp").touch()  # of a write that was cut off
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        store.make(KIND, {"q": 1}, first, resumable=True)
+    made = store.make(KIND, {"q": 1}, second, resumable=True)
+    assert {f.name for f in made.path.iterdir()} == {"spec.json", "record.json", "MANIFEST.json"}
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "add", "record"])
+def test_damage_is_found_set_aside_and_made_again(store, harm):
+    path = store.make(KIND, {"q": 1}, build).path
+    x = path / "x.npy"
+    if harm == "flip":
+        x.write_bytes(x.read_bytes()[:-1] + b"\x7f")
+    elif harm == "cut":
+        x.write_bytes(x.read_bytes()[:-1])
+    elif harm == "remove":
+        x.unlink()
+    elif harm == "add":
+        (path / "foreign").touch()
+    else:
+        (path / "record.json").write_text("{")
+    fresh = Store(store.root, newer_than=0)
+    with pytest.warns(UserWarning, match="damaged"):
+        made = fresh.make(KIND, {"q": 1}, build)
+    assert made.array("x").tolist() == [0, 1, 2, 3, 4]
+    assert len(list((store.root / "set-aside").iterdir())) == 1  # nothing is lost
+
+
+def test_force_makes_each_artefact_again_once(store):
+    old = store.make(KIND, {"q": 1}, build)
+    forced = Store(store.root, newer_than=time.time())
+    with pytest.warns(UserWarning, match="made again"):
+        new = forced.make(KIND, {"q": 1}, build)
+    assert new.record["made_unix"] > old.record["made_unix"]
+    assert Store(store.root, newer_than=forced.newer_than).make(KIND, {"q": 1}, never).record == new.record
+
+
+def test_two_makers_at_once_build_once(store, capsys):
+    built = []
+
+    def slow(folder):
+        built.append(1)
+        time.sleep(0.3)
+        return build(folder)
+
+    makers = [threading.Thread(target=Store(store.root, newer_than=0).make, args=(KIND, {"q": 1}, slow)) for _ in range(3)]
+    [m.start() for m in makers]
+    [m.join() for m in makers]
+    assert len(built) == 1 and "waiting" in capsys.readouterr().out
+
+
+def test_a_killed_maker_does_not_block_the_next(store):
+    code = (
+        "import os, signal; from tgd_lib.store import Store;"
+        f"Store({str(store.root)!r}, newer_than=0).make({KIND!r}, {{'q': 1}}, lambda f: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode == -9
+    assert store.find(KIND, {"q": 1}) is None
+    assert store.make(KIND, {"q": 1}, build).record["answer"] == 42
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(store):
+    def full(folder):
+        (folder / "half").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="no room left") as e:
+        store.make(KIND, {"q": 1}, full)
+    assert "\n" not in str(e.value) and list((store.root / KIND).iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="TGD_ARTIFACTS"):
+        Store(tmp_path / "file" / "artifacts", newer_than=0).make(KIND, {"q": 1}, build)

@@ -1,0 +1,307 @@
+"""What can be chosen, and how it is checked: profiles, parameters, methods, paths.
+
+Everything here is a constant or a pure function, except the three functions at the end, which
+are the only place in the project that reads the environment. No heavy import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used. The message is one line: what, where, what to do."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"did you mean 'cifar10'? "`` or an empty string, for the end of an error message."""
+    match = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"did you mean {match[0]!r}? " if match else ""
+
+
+# ---------------------------------------------------------------- parameters
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One notebook parameter: its kind, the values it may take, and a line of help."""
+
+    kind: type
+    help: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None  # exclusive lower bound
+
+
+PARAMETERS: dict[str, Parameter] = {
+    "profile": Parameter(str, "the named set of all the values below"),
+    "dataset": Parameter(str, "what to learn", ("photographs", "cifar10", "cinic10", "folder")),
+    "data_dir": Parameter(str, "folder the data set lies in, or is downloaded to"),
+    "resize": Parameter(int, "side in pixels that images are resized to", low=4),
+    "device": Parameter(str, "where to compute", ("auto", "cpu", "cuda")),
+    "precision": Parameter(str, "arithmetic of the networks", ("fp32", "bf16")),
+    "n_train": Parameter(int, "training images", low=1),
+    "n_test": Parameter(int, "test images", low=1),
+    "holdout": Parameter(int, "images held out for choices", low=0),
+    "epochs": Parameter(int, "epochs of a student", low=1),
+    "teacher_epochs": Parameter(int, "epochs of a teacher", low=1),
+    "seeds": Parameter(int, "students of each main method", low=1),
+    "alpha": Parameter(float, "weight of the image teacher against the PI teacher", low=0, high=1),
+    "lam": Parameter(float, "weight of the teachers' logits against the labels", low=0, high=1),
+    "temperature": Parameter(float, "softening of the logits", above=0),
+    "gamma": Parameter(float, "weight of the similarity maps", low=0),
+    "kl_reduction": Parameter(str, "how the divergence is averaged", ("mean", "batchmean")),
+    "orientation": Parameter(
+        str, "how pixels are strung to a signal", ("row", "column", "both", "authors_literal")
+    ),
+    "selection": Parameter(str, "which epoch counts", ("last", "authors")),
+}
+
+
+def parse(name: str, text: str) -> int | float | str:
+    """The value of parameter `name` written as `text` on a command line, checked.
+
+    Raises InputError for an unknown name, a value of the wrong kind, or one out of range.
+    """
+    parameter = _parameter(name)
+    try:
+        value = parameter.kind(text)
+    except ValueError:
+        kind = {int: "a whole number", float: "a number"}[parameter.kind]
+        raise InputError(f"{name}={text}: not {kind} ({parameter.help})") from None
+    return check(name, value)
+
+
+def check(name: str, value):
+    """`value`, if parameter `name` may take it; InputError (one line) otherwise."""
+    p = _parameter(name)
+    if p.kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not p.kind:
+        raise InputError(
+            f"{name}={value!r}: {p.kind.__name__} expected, not {type(value).__name__} ({p.help})"
+        )
+    if name == "profile":
+        _profile(value)
+    if p.choices and value not in p.choices:
+        hint = nearest(value, p.choices)
+        raise InputError(f"{name}={value!r} does not exist: {hint}choose from {', '.join(p.choices)}")
+    if p.low is not None and not value >= p.low:  # `not >=` also refuses nan
+        raise InputError(f"{name}={value}: must be at least {p.low} ({p.help})")
+    if p.above is not None and not p.above < value < float("inf"):
+        raise InputError(f"{name}={value}: must be above {p.above} and finite ({p.help})")
+    if p.kind is float and not value <= (float("1e12") if p.high is None else p.high):
+        limit = "finite" if p.high is None else f"at most {p.high}"
+        raise InputError(f"{name}={value}: must be {limit} ({p.help})")
+    return value
+
+
+def _parameter(name: str) -> Parameter:
+    if name not in PARAMETERS:
+        hint = nearest(name, PARAMETERS)
+        raise InputError(f"parameter {name!r} does not exist: {hint}there are {', '.join(PARAMETERS)}")
+    return PARAMETERS[name]
+
+
+# ---------------------------------------------------------------- schedule
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """SGD and its steps; defaults are the authors' (recipe, "Training").
+
+    `epochs` are trained, out of a schedule `length` epochs long: the rate is `lr`, times 0.2 at
+    each of 0.2, 0.4, 0.6 and 0.8 of the length, rounded (40, 80, 120, 160 of 200), never before
+    the first epoch is over.
+    """
+
+    epochs: int
+    length: int
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate in `epoch`, counted from 0."""
+        passed = sum(epoch >= max(1, round(self.length * k / 5)) for k in (1, 2, 3, 4))
+        return self.lr * 0.2**passed
+
+
+# ---------------------------------------------------------------- profiles
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a run depends on. The fields up to `selection` are the notebooks' parameters."""
+
+    profile: str
+    dataset: str
+    n_train: int | None  # None: all
+    n_test: int | None
+    holdout: int  # images for choices, never among the n_train
+    epochs: int
+    teacher_epochs: int
+    seeds: int  # of the main five methods
+    purpose: str
+    budget: str
+    data_dir: str | None = None  # None: data/ in the repository
+    resize: int | None = None  # None: images stay as they are
+    device: str = "auto"
+    precision: str = "fp32"
+    alpha: float = 0.99  # the paper's values from here on, recipe "The loss"
+    lam: float = 0.9
+    temperature: float = 4.0
+    gamma: float = 3000.0
+    kl_reduction: str = "mean"
+    orientation: str = "both"
+    selection: str = "last"
+    # ---- fixed by the profile
+    schedule_epochs: int | None = None  # length of the whole schedule, if `epochs` is only its beginning
+    extra_seeds: int = 3  # of all other methods
+    teacher: tuple[int, int] = (16, 3)  # depth, width of a WRN
+    student: tuple[int, int] = (16, 1)
+    batch_size: int = 128
+    data_seed: int = 0  # of subset and held-out part
+    overrides: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def run_name(self) -> str:
+        """Folder name of this run: the profile, and what was overridden in it."""
+        changed = [f"{k}={v}" for k, v in self.overrides if k not in ("data_dir", "device")]
+        if self.dataset == "folder" and self.data_dir:
+            place = hashlib.sha256(str(data_path(self)).encode()).hexdigest()[:6]
+            changed.append(f"from={Path(self.data_dir).name}-{place}")
+        return "+".join([self.profile, ",".join(changed)]) if changed else self.profile
+
+
+PROFILES: dict[str, Settings] = {
+    s.profile: s
+    for s in (
+        Settings(
+            "smoke", "photographs", 160, 160, 80, 1, 1, 1, "CI and tests", "3 minutes, all notebooks",
+            extra_seeds=1, teacher=(10, 2), student=(10, 1), batch_size=32,
+        ),
+        Settings(
+            "quick", "photographs", 2000, 1600, 400, 8, 8, 2, "a first run, offline", "10 minutes on 2 cores",
+            extra_seeds=2, teacher=(16, 2), student=(16, 1), batch_size=64,
+        ),
+        Settings(
+            "cifar10-small", "cifar10", 5000, None, 2000, 30, 30, 6, "a laptop overnight", "hours on 2 cores",
+            precision="bf16",
+        ),
+        Settings("paper", "cifar10", None, None, 0, 200, 200, 6, "the paper's setting", "one GPU"),
+        Settings(
+            "paper-60", "cifar10", None, None, 0, 60, 60, 6,
+            "the first 60 of the paper's 200 epochs", "30 minutes of one H100", schedule_epochs=200,
+        ),
+    )
+}  # fmt: skip
+
+
+def resolve(profile: str = "quick", **overrides) -> Settings:
+    """The settings of a profile with the overrides that are not None, all checked.
+
+    Raises InputError for an unknown profile or parameter, or a value that cannot be.
+    """
+    base = _profile(profile)
+    given = {k: check(k, v) for k, v in overrides.items() if v is not None}
+    changed = {k: v for k, v in given.items() if v != getattr(base, k)}
+    if "seeds" in changed:
+        changed["extra_seeds"] = min(base.extra_seeds, changed["seeds"])
+    named = tuple((k, changed[k]) for k in PARAMETERS if k in changed)
+    settings = replace(base, **changed, overrides=named)
+    if settings.dataset != "folder":
+        return settings
+    if settings.data_dir is None:
+        raise InputError("dataset='folder' needs data_dir: the folder with train/ and test/ in it")
+    whole = {k: v for k, v in (("n_train", None), ("n_test", None), ("holdout", 0)) if k not in given}
+    return replace(settings, **whole)  # all of one's own images, unless told otherwise
+
+
+def _profile(name: str) -> Settings:
+    if name not in PROFILES:
+        raise InputError(
+            f"profile {name!r} does not exist: {nearest(name, PROFILES)}choose from {', '.join(PROFILES)}"
+        )
+    return PROFILES[name]
+
+
+# ---------------------------------------------------------------- methods
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train the student. None means: as the settings say."""
+
+    name: str
+    label: str
+    why: str
+    teachers: tuple[str, ...] = ()  # of "image", "pi"
+    start: str | None = None  # the method whose student of the same seed it starts from ("annealing")
+    alpha: float | None = None
+    lam: float | None = None
+    gamma: float | None = None
+    kl_reduction: str | None = None
+
+
+_BOTH = ("image", "pi")
+METHODS: dict[str, Method] = {
+    m.name: m
+    for m in (
+        Method("scratch", "Scratch", "labels only", lam=0.0, gamma=0.0),
+        Method("kd", "KD", "plain distillation from the image teacher", ("image",), alpha=1.0, gamma=0.0),
+        Method(
+            "kd_annealed", "KD, annealing", "as many epochs as TGD: the compute-matched control",
+            ("image",), "scratch", alpha=1.0, gamma=0.0,
+        ),
+        Method(
+            "tgd_alpha1", "TGD at alpha = 1", "all of TGD but the PI teacher: what TGD adds to it is topology",
+            ("image",), "scratch", alpha=1.0,
+        ),
+        Method("tgd", "TGD", "the paper's method", _BOTH, "scratch"),
+    )
+}  # fmt: skip
+MAIN = ("scratch", "kd", "kd_annealed", "tgd_alpha1", "tgd")
+
+
+def method(name: str) -> Method:
+    """The method called `name`; InputError (with the nearest name) if there is none."""
+    if name not in METHODS:
+        raise InputError(
+            f"method {name!r} does not exist: {nearest(name, METHODS)}choose from {', '.join(METHODS)}"
+        )
+    return METHODS[name]
+
+
+# ---------------------------------------------------------------- paths and environment
+
+
+def data_path(settings: Settings) -> Path:
+    """Where the data set lies; relative paths count from the repository's root."""
+    return ROOT / (settings.data_dir or "data")
+
+
+def artifacts_dir() -> Path:
+    """Root of the store and of the runs: $TGD_ARTIFACTS, or artifacts/ in the repository."""
+    return Path(os.environ.get("TGD_ARTIFACTS") or ROOT / "artifacts")
+
+
+def run_dir(settings: Settings) -> Path:
+    """Folder of this run's executed notebooks, figures and tables."""
+    return artifacts_dir() / "runs" / settings.run_name
+
+
+def forced_since() -> float:
+    """$TGD_FORCE_SINCE: artefacts made before this time (seconds since 1970) are made again."""
+    return float(os.environ.get("TGD_FORCE_SINCE") or 0)
+
+
