@@ -1,0 +1,198 @@
+"""Images and labels as arrays in memory, whatever they come from, with a fingerprint of every byte.
+
+    load        a data set's split      photographs · cifar10 · cinic10 · folder
+    stratified  which images            a subset of fixed size, classes as even as in the whole
+    load_parts  what a run works on     train, test, and images held out for choices
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tgd_lib import config, image_folders, photographs, sources
+from tgd_lib.config import InputError
+
+
+class Dataset(NamedTuple):
+    """images uint8 (N, H, W, 3), labels int64 (N,) in 0..classes-1, class names, sha256 of all that."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+
+class Parts(NamedTuple):
+    """What a run learns from, is measured on, and makes its choices on (None: it makes none)."""
+
+    train: Dataset
+    test: Dataset
+    holdout: Dataset | None
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(
+    name: str,
+    split: str,
+    root: str | Path | None = None,
+    *,
+    resize: int | tuple[int, int] | None = None,
+    download: bool = True,
+) -> Dataset:
+    """One split of a data set.
+
+    name: photographs | cifar10 | cinic10 | folder. split: train | test, and valid where there is one.
+    root: the data folder (default data/ in the repository, from where relative paths count).
+    resize: a side, or (height, width), for all images. download: whether cifar10 may be downloaded.
+    Raises InputError (one line: what, where, what to do) for anything that cannot be used.
+    """
+    size = _size(resize)
+    known = splits(name, root)
+    if split not in known:
+        hint = config.nearest(split, known)
+        raise InputError(f"split {split!r} of {name} does not exist: {hint}choose from {', '.join(known)}")
+    if name == "folder":  # the only one whose images may differ in size, so resized one by one
+        return _dataset(*image_folders.read(_folder(root), split, size=size))
+    if name == "photographs":
+        images, labels, class_names = photographs.read(split)
+    elif name == "cifar10":
+        images, labels, class_names = sources.cifar10(_folder(root), split, download=download)
+    else:
+        images, labels, class_names = sources.cinic10(_folder(root), split)
+    if size and images.shape[1:3] != size:
+        images = image_folders.resized(images, size)
+    return _dataset(images, labels, class_names)
+
+
+def splits(name: str, root: str | Path | None = None) -> tuple[str, ...]:
+    """The splits of a data set; for `folder`, those that lie in root. InputError for an unknown name."""
+    config.check("dataset", name)
+    if name == "folder":
+        return image_folders.splits(_folder(root))
+    return ("train", "test") if name == "cifar10" else image_folders.SPLITS
+
+
+def fingerprint(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] = ()) -> str:
+    """sha256 (hex) over the shapes, dtypes and bytes of both arrays and the class names."""
+    arrays = [np.ascontiguousarray(images), np.ascontiguousarray(labels)]
+    header = [[a.dtype.str, a.shape] for a in arrays] + [list(class_names)]
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for array in arrays:
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _dataset(images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> Dataset:
+    return Dataset(images, labels, class_names, fingerprint(images, labels, class_names))
+
+
+def _size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width), checked; None if nothing is to be resized."""
+    if resize is None:
+        return None
+    size = tuple(resize) if isinstance(resize, (tuple, list)) else (resize, resize)
+    if len(size) != 2 or not all(type(side) is int and 1 <= side <= 4096 for side in size):
+        raise InputError(f"resize={resize!r}: give a side or (height, width), whole numbers from 1 to 4096")
+    return size
+
+
+def _folder(root: str | Path | None) -> Path:
+    """The data folder. Only the default one may be missing: it is made by the first download."""
+    folder = config.ROOT / Path(root or "data").expanduser()
+    if root and not folder.exists():
+        raise InputError(f"data folder {folder} does not exist: correct the path, or make the folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"data folder {folder} is a file: name the folder that the data set lies in")
+    if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"data folder {folder} cannot be read: change its permissions, or name another")
+    return folder
+
+
+# ---------------------------------------------------------------- subsets
+
+
+def stratified(labels: np.ndarray, n: int, *, seed: int, exclude: Sequence[int] = ()) -> np.ndarray:
+    """Sorted indices int64 (n,) of n images outside `exclude`, each class in proportion to what it has there.
+
+    The seed fixes an order of all images, and each class gives its first ones: neither `exclude` nor a
+    larger n reshuffles the others. Raises InputError if there are fewer than n, or a class would get none.
+    """
+    labels = np.asarray(labels)
+    free = np.ones(len(labels), bool)
+    free[np.asarray(exclude, np.int64)] = False
+    classes = np.unique(labels)
+    available = np.array([np.count_nonzero(labels[free] == c) for c in classes], np.int64)
+    if not 1 <= n <= available.sum():
+        raise InputError(f"{n} images where {available.sum()} are available: ask for 1 to that many")
+    shares = _shares(available, n)
+    if not shares.all():
+        empty = classes[np.argmin(shares)]
+        raise InputError(f"{n} images leave class {empty} without any: ask for more, or add images to it")
+    # The raw stream of a bit generator never changes between NumPy versions; Generator.choice may.
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
+    order = order[free[order]]
+    chosen = [order[labels[order] == c][:share] for c, share in zip(classes, shares, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _shares(available: np.ndarray, n: int) -> np.ndarray:
+    """n divided in proportion to `available`, rounded by largest remainder; never more than is available."""
+    total = available.sum()
+    shares, remainders = n * available // total, n * available % total
+    shares[np.argsort(-remainders, kind="stable")[: n - shares.sum()]] += 1
+    return shares
+
+
+def take(dataset: Dataset, indices: np.ndarray) -> Dataset:
+    """The images at `indices`, in that order, with a fingerprint of their own."""
+    return _dataset(dataset.images[indices], dataset.labels[indices], dataset.class_names)
+
+
+# ---------------------------------------------------------------- the parts of a run
+
+
+def load_parts(settings: config.Settings, *, resize: int | tuple[int, int] | None = None) -> Parts:
+    """The train, test and held-out images that the settings ask for, drawn with their `data_seed`.
+
+    Held-out images come from the split `valid` where there is one, else from the train images that are
+    not trained on. Raises InputError if a part is larger than what there is, or leaves a class empty.
+    """
+    name, root = settings.dataset, config.data_path(settings) if settings.data_dir else None
+    whole = load(name, "train", root, resize=resize)
+    chosen = _choose(whole, settings.n_train, f"n_train={settings.n_train}", settings)
+    test = load(name, "test", root, resize=resize)
+    if test.images.shape[1:] != whole.images.shape[1:]:
+        sides = [f"{d.images.shape[1]}x{d.images.shape[2]}" for d in (whole, test)]
+        raise InputError(f"{name}: train images are {sides[0]} pixels, test images {sides[1]}: set resize")
+    test = take(test, _choose(test, settings.n_test, f"n_test={settings.n_test}", settings))
+    holdout = None
+    if settings.holdout:
+        label = f"holdout={settings.holdout}"
+        if "valid" in splits(name, root):
+            rest, exclude = load(name, "valid", root, resize=resize), ()
+        else:
+            rest, exclude = whole, chosen
+            label += " outside n_train"
+        holdout = take(rest, _choose(rest, settings.holdout, label, settings, exclude=exclude))
+    return Parts(take(whole, chosen), test, holdout)
+
+
+def _choose(
+    dataset: Dataset, n: int | None, label: str, settings: config.Settings, *, exclude: Sequence[int] = ()
+) -> np.ndarray:
+    """`stratified`, where None means all, and an error names the parameter."""
+    if n is None:
+        return np.arange(len(dataset.labels))
+    try:
+        return stratified(dataset.labels, n, seed=settings.data_seed, exclude=exclude)
+    except InputError as error:
+        raise InputError(f"{label} of {settings.dataset}: {error}") from None
