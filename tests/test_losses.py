@@ -1,0 +1,147 @@
+"""Losses against golden numbers (float64 NumPy, tests/golden/make_losses.py) and literals computed by hand."""
+
+import importlib.util
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tgd_lib import losses
+from tgd_lib.config import InputError
+
+GOLDEN = Path(__file__).parent / "golden"
+WEIGHTS = {"lam": 0.9, "temperature": 4.0, "gamma": 3000.0, "kl_reduction": "mean"}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return json.loads((GOLDEN / "losses.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def given():
+    spec = importlib.util.spec_from_file_location("make_losses", GOLDEN / "make_losses.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def tensors(x):
+        return [tensors(v) for v in x] if isinstance(x, list) else torch.as_tensor(x)
+
+    x = {k: tensors(v) for k, v in module.inputs().items()}
+    return {k: v if k == "labels" else ([f.float() for f in v] if isinstance(v, list) else v.float()) for k, v in x.items()}
+
+
+def maps(features):
+    return [losses.similarity_map(f) for f in features]
+
+
+def test_golden_file_is_what_its_maker_makes(golden):
+    spec = importlib.util.spec_from_file_location("make_losses", GOLDEN / "make_losses.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.golden()["tgd_0.99"]["total"] == pytest.approx(golden["tgd_0.99"]["total"], rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "batchmean"])
+def test_kd_is_golden(golden, given, reduction):
+    found = losses.kd_loss(given["student"], given["t1"], temperature=4.0, reduction=reduction)
+    assert float(found) == pytest.approx(golden[f"kd_{reduction}"], rel=1e-5)
+
+
+def test_kd_by_hand():
+    # softmax((ln 3, 0)) = (3/4, 1/4) against (1/2, 1/2), at temperature 1: 3/4 ln(3/2) + 1/4 ln(1/2)
+    teacher, student = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2)
+    kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert float(losses.kd_loss(student, teacher, temperature=1, reduction="batchmean")) == pytest.approx(kl, rel=1e-6)
+    # twice the logits at temperature 2: the same divergence, times 2^2
+    doubled = losses.kd_loss(student, 2 * teacher, temperature=2, reduction="mean")
+    assert float(doubled) == pytest.approx(4 * kl / 2, rel=1e-6)
+
+
+def test_mean_is_batchmean_over_classes(given):
+    both = [losses.kd_loss(given["student"], given["t1"], temperature=3.0, reduction=r) for r in ("mean", "batchmean")]
+    assert float(both[1] / both[0]) == pytest.approx(10, rel=1e-6)
+
+
+def test_similarity_map_by_hand(golden, given):
+    f = torch.tensor([[1.0, 2.0], [3.0, -1.0]]).reshape(2, 2, 1, 1)
+    assert losses.similarity_map(f).tolist() == [[5.0, 1.0], [1.0, 10.0]]
+    assert losses.similarity_map(given["features"][0])[0].tolist() == pytest.approx(golden["gram_first_row"], rel=1e-4)
+
+
+def test_similarity_map_does_not_depend_on_the_layout(given):
+    f = given["features"][1]
+    last = f.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(losses.similarity_map(f), losses.similarity_map(last))
+
+
+@pytest.mark.parametrize("alpha", [0.99, 0.5, 1.0, 0.0])
+@pytest.mark.parametrize("already", [False, True])
+def test_tgd_is_golden(golden, given, alpha, already):
+    pair = (maps(given["features1"]), maps(given["features2"]))
+    teacher_maps = losses.merge_maps(*pair, alpha=alpha) if already else pair
+    total, terms = losses.tgd_loss(
+        given["student"], given["labels"], given["features"], (given["t1"], given["t2"]), teacher_maps,
+        alpha=alpha, **WEIGHTS,
+    )  # fmt: skip
+    wanted = golden[f"tgd_{alpha}"]
+    assert {k: float(v) for k, v in terms.items()} == pytest.approx({k: wanted[k] for k in terms}, rel=2e-5)
+    assert float(total) == pytest.approx(wanted["total"], rel=2e-5)
+    assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
+
+
+def test_a_teacher_without_weight_may_be_absent(given):
+    pair = (maps(given["features1"]), maps(given["features2"]))
+    whole = losses.tgd_loss(
+        given["student"], given["labels"], given["features"], (given["t1"], given["t2"]), pair, alpha=1.0, **WEIGHTS
+    )
+    alone = losses.tgd_loss(
+        given["student"], given["labels"], given["features"], (given["t1"], None), (pair[0], None), alpha=1.0, **WEIGHTS
+    )
+    assert torch.equal(whole[0], alone[0])
+
+
+def test_without_distillation_it_is_cross_entropy(given):
+    total, _ = losses.tgd_loss(
+        given["student"], given["labels"], None, (None, None), None,
+        alpha=0.5, lam=0.0, gamma=0.0, temperature=4.0, kl_reduction="mean",
+    )  # fmt: skip
+    assert torch.equal(total, F.cross_entropy(given["student"], given["labels"]))
+
+
+def test_a_perfect_student_has_no_distillation_loss(given):
+    same = maps(given["features"])
+    _, terms = losses.tgd_loss(
+        given["t1"], given["labels"], given["features"], (given["t1"], given["t1"]), (same, same), alpha=0.7, **WEIGHTS
+    )
+    assert max(abs(float(terms[k])) for k in ("kd_t1", "kd_t2", "maps")) < 1e-5
+
+
+def test_maps_ignore_the_scale_of_the_student_but_not_of_one_teacher(given):
+    pair = (maps(given["features1"]), maps(given["features2"]))
+    merged, louder = (losses.merge_maps(pair[0], [s * g for g in pair[1]], alpha=0.9) for s in (1, 100))
+    one = losses.maps_loss(maps(given["features"]), merged)
+    assert torch.allclose(one, losses.maps_loss(maps([3 * f for f in given["features"]]), merged), rtol=1e-4)
+    assert not torch.allclose(one, losses.maps_loss(maps(given["features"]), louder), rtol=1e-3)
+
+
+def test_gradients_reach_the_student_only(given):
+    logits = given["student"].clone().requires_grad_()
+    features = [f.clone().requires_grad_() for f in given["features"]]
+    pair = (maps(given["features1"]), maps(given["features2"]))
+    total, _ = losses.tgd_loss(
+        logits, given["labels"], features, (given["t1"], given["t2"]), pair, alpha=0.99, **WEIGHTS
+    )
+    total.backward()
+    assert all(x.grad.abs().sum() > 0 for x in (logits, *features))
+
+
+@pytest.mark.parametrize("bad", [{"reduction": "sum"}, {"temperature": 0.0}, {"temperature": float("nan")}])
+def test_bad_arguments_are_refused_in_one_line(given, bad):
+    arguments = {"temperature": 4.0, "reduction": "mean"} | bad
+    with pytest.raises(InputError) as e:
+        losses.kd_loss(given["student"], given["t1"], **arguments)
+    assert "\n" not in str(e.value)

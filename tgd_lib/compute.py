@@ -1,0 +1,80 @@
+"""Where and how networks compute: the device, the precision, and arrays that stay on it."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tgd_lib.config import InputError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device ("cpu" or "cuda") and a precision ("fp32" or "bf16", the latter by autocast)."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    @classmethod
+    def choose(cls, device: str = "auto", precision: str = "fp32") -> Compute:
+        """`device` may be auto (CUDA if there is one). InputError if CUDA is asked for and absent."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("device 'cuda': PyTorch finds no CUDA device here; use device 'cpu' or 'auto'")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(device, precision)
+
+    def autocast(self):
+        """Context in which a forward pass runs in this precision."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, torch.bfloat16)
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """The network on the device, channels last (measured: 1.1 to 2.8 times faster on CPU)."""
+        return network.to(self.device, memory_format=torch.channels_last)
+
+    @property
+    def name(self) -> str:
+        """The device in words, for records: "cpu" or the GPU's name."""
+        return torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
+
+
+class Pixels:
+    """8-bit images that live on the device and are normalised a batch at a time.
+
+    array: uint8 (N, C, H, W) of any strides, may be memory-mapped; mean, std: C numbers on the
+    [0, 1] scale. `pixels[index]` is float32 (B, C, H, W), channels last, for an int64 index (B,).
+    """
+
+    def __init__(self, array: np.ndarray, mean, std, compute: Compute):
+        self.array = torch.from_numpy(array).to(compute.device)
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = torch.tensor(mean, dtype=torch.float64) / torch.tensor(std, dtype=torch.float64)
+        self._scale, self._shift = (
+            v.float().view(1, -1, 1, 1).to(compute.device) for v in (scale, shift)
+        )
+        self.compute = compute
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        x = self.array[index].to(torch.float32, memory_format=torch.channels_last)
+        return x.mul_(self._scale).sub_(self._shift)
+
+
+def logits_of(network: nn.Module, pixels: Pixels, *, batch: int = 250) -> Tensor:
+    """Logits float32 (N, classes) of all pixels, on the CPU, by the network in eval mode (its mode is restored)."""
+    training = network.training
+    network.eval()
+    parts = []
+    with torch.inference_mode(), pixels.compute.autocast():
+        for i in range(0, len(pixels), batch):
+            parts.append(network(pixels[i : i + batch]).float())
+    network.train(training)
+    return torch.cat(parts).cpu()

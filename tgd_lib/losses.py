@@ -1,0 +1,105 @@
+"""The losses, as pure functions of tensors. Sources: the TGD paper and the authors' code (recipe.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tgd_lib.config import InputError
+
+Maps = Sequence[Tensor]  # raw similarity maps (B, B), one a stage
+
+
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, reduction: str) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(student / T)), a scalar.
+
+    logits: float (B, classes). reduction "batchmean" divides the sum by B (Hinton et al. 2015),
+    "mean" by B * classes, as the TGD code runs it: ten times weaker for ten classes.
+    Raises InputError for another reduction or a temperature that is not positive.
+    """
+    if reduction not in ("mean", "batchmean"):
+        raise InputError(f"kl_reduction={reduction!r}: must be 'mean' or 'batchmean'")
+    if not temperature > 0:
+        raise InputError(f"temperature={temperature}: must be above 0")
+    student = F.log_softmax(student_logits.float() / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
+    total = F.kl_div(student, teacher, reduction="sum", log_target=True)
+    count = len(student) if reduction == "batchmean" else student.numel()
+    return total * (temperature**2 / count)
+
+
+def similarity_map(features: Tensor) -> Tensor:
+    """The raw Gram matrix G = F F^T, float32 (B, B), of features (B, ...) flattened to F (B, d).
+
+    Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation" (2019); the TGD code.
+    """
+    if features.dim() == 4:
+        features = features.permute(0, 2, 3, 1)  # channels last is flattened without a copy; G is the same
+    flat = features.flatten(1).float()  # (B, d)
+    return flat @ flat.T
+
+
+def merge_maps(first: Maps | None, second: Maps | None, *, alpha: float) -> list[Tensor]:
+    """alpha G1 + (1 - alpha) G2 for each stage, on raw maps: merged first, normalised later.
+
+    A teacher whose weight is 0 may be None.
+    """
+    if second is None or alpha == 1:
+        return list(first)
+    if first is None or alpha == 0:
+        return list(second)
+    return [alpha * g1 + (1 - alpha) * g2 for g1, g2 in zip(first, second, strict=True)]
+
+
+def maps_loss(student: Maps, merged: Maps) -> Tensor:
+    """Mean over the stages of MSE(rows of S normalised, rows of M normalised), a scalar.
+
+    Each row of each map (B, B) is divided by its L2 norm; the MSE is over all B * B entries.
+    """
+    terms = [
+        F.mse_loss(F.normalize(s, dim=1), F.normalize(m, dim=1)) for s, m in zip(student, merged, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def tgd_loss(
+    logits: Tensor,
+    labels: Tensor,
+    features: Sequence[Tensor] | None,
+    teacher_logits: tuple[Tensor | None, Tensor | None],
+    teacher_maps: tuple[Maps | None, Maps | None] | Maps | None,
+    *,
+    alpha: float,
+    lam: float,
+    temperature: float,
+    gamma: float,
+    kl_reduction: str,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(1 - lam) CE + lam [alpha KD(T1) + (1 - alpha) KD(T2)] + gamma maps: the loss of TGD.
+
+    logits (B, classes), labels int64 (B,), features three tensors (B, ...) of the student,
+    teacher_logits the pair (T1, T2), teacher_maps the pair of their raw maps or one list of
+    merged ones. A teacher may be None where its weight is 0; features and maps where gamma is 0.
+
+    Returns the total and {ce, kd_t1, kd_t2, maps}: the weighted terms, whose sum it is.
+    With lam = gamma = 0 it is cross-entropy, with gamma = 0 and alpha = 1 plain KD.
+    """
+    zero = logits.new_zeros((), dtype=torch.float32)
+    kd = [
+        weight * kd_loss(logits, t, temperature=temperature, reduction=kl_reduction) if weight else zero
+        for weight, t in zip((lam * alpha, lam * (1 - alpha)), teacher_logits, strict=True)
+    ]
+    maps = zero
+    if gamma:
+        merged = teacher_maps if _is_merged(teacher_maps) else merge_maps(*teacher_maps, alpha=alpha)
+        maps = gamma * maps_loss([similarity_map(f) for f in features], merged)
+    ce = (1 - lam) * F.cross_entropy(logits.float(), labels)
+    terms = {"ce": ce, "kd_t1": kd[0], "kd_t2": kd[1], "maps": maps}
+    return ce + kd[0] + kd[1] + maps, terms
+
+
+def _is_merged(maps) -> bool:
+    return isinstance(maps[0], Tensor)
