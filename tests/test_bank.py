@@ -1,0 +1,132 @@
+"""The teacher bank and the teachers online: two ways to the same loss."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from tgd_lib import bank, losses, training
+from tgd_lib.compute import Compute, Pixels
+from tgd_lib.config import InputError, Schedule
+from tgd_lib.networks import wide_resnet
+
+N, CLASSES = 60, 5
+WEIGHTS = {"alpha": 0.9, "lam": 0.9, "temperature": 4.0, "gamma": 3000.0, "kl_reduction": "mean"}
+
+
+@dataclass
+class Case:
+    teachers: tuple
+    labels: torch.Tensor
+    pixels: Pixels
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(1)
+    compute = Compute()
+
+    def teacher(channels, side, seed):
+        array = rng.integers(0, 256, (N, channels, side, side)).astype(np.uint8)
+        network = compute.place(wide_resnet(10, 2, channels, CLASSES, seed=seed)).eval()
+        return bank.Teacher(network, Pixels(array, (0.5,) * channels, (0.25,) * channels, compute))
+
+    teachers = (teacher(3, 12, 1), teacher(6, 16, 2))
+    return Case(teachers, torch.from_numpy(rng.integers(0, CLASSES, N)), teachers[0].pixels)
+
+
+def banked(case, dtype=torch.float32, alpha=WEIGHTS["alpha"]):
+    maps, scales = bank.merged(*(bank.raw_maps(t) for t in case.teachers), alpha=alpha, dtype=dtype)
+    return bank.Bank(tuple(bank.teacher_logits(t) for t in case.teachers), maps, scales)
+
+
+def loss(case, source, index, **changes):
+    student = Compute().place(wide_resnet(10, 1, 3, CLASSES, seed=3)).train()
+    logits, features = student.stages(case.pixels[index])
+    weights = WEIGHTS | changes
+    return losses.tgd_loss(logits, case.labels[index], features, *source.batch(index), **weights)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-3)])
+@pytest.mark.parametrize("alpha", [0.99, 0.5])
+def test_bank_and_online_agree(case, dtype, tolerance, alpha):
+    index = torch.randperm(N, generator=torch.Generator().manual_seed(4))[:17]
+    online = loss(case, bank.Online(case.teachers), index, alpha=alpha)
+    stored = loss(case, banked(case, dtype, alpha), index, alpha=alpha)
+    for a, b in zip((online[0], *online[1].values()), (stored[0], *stored[1].values()), strict=True):
+        assert float(a.detach()) == pytest.approx(float(b.detach()), rel=tolerance)
+
+
+@pytest.mark.parametrize("lone", [0, 1])
+def test_one_teacher_alone(case, lone):
+    alpha = 1.0 - lone
+    pair = tuple(t if i == lone else None for i, t in enumerate(case.teachers))
+    maps = [t and bank.raw_maps(t) for t in pair]
+    stored = bank.Bank(tuple(t and bank.teacher_logits(t) for t in pair), *bank.merged(*maps, alpha=alpha))
+    index = torch.arange(0, N, 4)
+    a, b = (float(loss(case, s, index, alpha=alpha)[0].detach()) for s in (stored, bank.Online(pair)))
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_blocks_and_symmetry_give_the_plain_product(case):
+    teacher = case.teachers[1]
+    _, features = teacher.look(slice(0, N))
+    plain = [losses.similarity_map(f) for f in features]
+    per_image = sum(f[0].numel() for f in features) * 4
+    for budget in (10**9, 2 * per_image * 17, 1):  # one block, four blocks, blocks of one image
+        for a, b in zip(bank.raw_maps(teacher, budget=budget), plain, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-2)
+            assert torch.equal(a, a.T)
+
+
+def test_maps_can_be_written_to_given_memory(case):
+    out = [torch.full((N, N), float("nan")) for _ in range(bank.STAGES)]
+    made = bank.raw_maps(case.teachers[0], out=out)
+    assert all(m is o and not torch.isnan(o).any() for m, o in zip(made, out, strict=True))
+
+
+def test_an_epoch_by_bank_is_an_epoch_online(case):
+    def trained(source):
+        def objective(logits, features, labels, index):
+            return losses.tgd_loss(logits, labels, features, *source.batch(index), **WEIGHTS)
+
+        r = training.Run(
+            wide_resnet(10, 1, 3, CLASSES, seed=3), case.pixels, case.labels, Schedule(1, 1, 16), seed=0, objective=objective
+        )
+        entry = r.epoch()
+        return entry, r.network.state_dict()
+
+    (a, first), (b, second) = trained(banked(case)), trained(bank.Online(case.teachers))
+    assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=2e-3, atol=2e-4, msg=name)
+
+
+def test_online_teachers_get_no_gradient(case):
+    loss(case, bank.Online(case.teachers), torch.arange(8))[0].backward()
+    assert all(p.grad is None for t in case.teachers for p in t.network.parameters())
+
+
+def test_half_precision_does_not_overflow():
+    big = [torch.full((4, 4), 1e9) for _ in range(bank.STAGES)]
+    maps, scales = bank.merged(big, None, alpha=1.0, dtype=torch.float16)
+    assert scales == [1e9] * 3 and all(float(m.max()) == 1.0 for m in maps)
+
+
+def test_the_choice_follows_the_memory(monkeypatch):
+    n = 1000  # three maps: 12 MB in fp32, 6 MB in fp16
+    found = {}
+    for free in (25e6, 13e6, 11e6):
+        monkeypatch.setattr(bank, "available", lambda compute, free=free: int(free))
+        found[free] = bank.choose("auto", n=n, compute=Compute())[:2]
+    assert found == {
+        25e6: ("bank", torch.float32),
+        13e6: ("bank", torch.float16),
+        11e6: ("online", torch.float32),
+    }
+    assert bank.choose("online", n=1, compute=Compute())[0] == "online"
+    with pytest.raises(InputError, match="online"):
+        bank.choose("bank", n=n, compute=Compute())
+    with pytest.raises(InputError, match="'auto', 'bank' or 'online'"):
+        bank.choose("bnak", n=n, compute=Compute())

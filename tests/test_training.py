@@ -1,0 +1,148 @@
+"""Training: the loop, its order, resuming to the same bits, the rule of selection."""
+
+import numpy as np
+import pytest
+import torch
+
+from tgd_lib import training
+from tgd_lib.compute import Compute, Pixels, logits_of
+from tgd_lib.config import InputError, Schedule
+from tgd_lib.networks import wide_resnet
+
+CLASSES = 4
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, 70)
+    images = rng.integers(0, 100, (70, 16, 16, 3)).astype(np.uint8)
+    images[..., 0] += (40 * labels[:, None, None]).astype(np.uint8)  # something to learn
+    return images, torch.from_numpy(labels)
+
+
+def run(data, *, epochs=3, precision="fp32", seed=0, **options):
+    images, labels = data
+    pixels = Pixels(images.transpose(0, 3, 1, 2), (0.3,) * 3, (0.2,) * 3, Compute("cpu", precision))
+    network = wide_resnet(10, 1, 3, CLASSES, seed=seed)
+    return training.Run(network, pixels, labels, Schedule(epochs, epochs, 16), seed=seed, **options)
+
+
+def weights(r):
+    return {k: v.clone() for k, v in r.network.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_pixels_are_normalised(data):
+    images, _ = data
+    pixels = Pixels(images.transpose(0, 3, 1, 2), (0.1, 0.2, 0.3), (0.5, 0.25, 0.2), Compute())
+    found = pixels[torch.tensor([3, 1])]
+    expected = (images[[3, 1]] / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.5, 0.25, 0.2])
+    np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_epoch_visits_every_image_once_in_an_order_of_its_own():
+    orders = [training.batch_order(50, seed=s, epoch=e) for s, e in ((0, 0), (0, 1), (1, 0))]
+    assert all(o.sort().values.tolist() == list(range(50)) for o in orders)
+    assert len({tuple(o.tolist()) for o in orders}) == 3
+    assert torch.equal(orders[0], training.batch_order(50, seed=0, epoch=0))
+
+
+def test_it_is_plain_sgd(data):
+    """One epoch against PyTorch's own pieces, written out."""
+    _, labels = data
+    ours = run(data, epochs=1)
+    ours.epoch()
+    network = wide_resnet(10, 1, 3, CLASSES, seed=0).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    for index in training.batch_order(70, seed=0, epoch=0).split(16):
+        loss = torch.nn.functional.cross_entropy(network(ours.pixels[index]), labels[index])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for a, b in zip(ours.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_it_learns(data):
+    r = run(data, epochs=12)
+    while not r.finished:
+        r.epoch()
+    assert r.history[-1]["accuracy"] > 0.8 > r.history[0]["accuracy"]
+    accuracy = (logits_of(r.network, r.pixels).argmax(1) == data[1]).float().mean()
+    assert accuracy > 0.8
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_gives_the_same_bits(data, precision):
+    a, b, c = run(data, precision=precision), run(data, precision=precision), run(data, precision=precision, seed=1)
+    for r in (a, b, c):
+        r.epoch()
+    assert same(weights(a), weights(b)) and not same(weights(a), weights(c))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_ends_in_the_same_bits(data, precision, tmp_path):
+    unbroken = run(data, epochs=4, precision=precision)
+    training.train(unbroken, tmp_path / "a")
+    broken = run(data, epochs=4, precision=precision)
+
+    def stop(entry):
+        if entry["epoch"] == 3:  # before its state is saved
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(broken, tmp_path / "b", on_epoch=stop)
+    resumed, seen = run(data, epochs=4, precision=precision), []
+    training.train(resumed, tmp_path / "b", on_epoch=lambda e: seen.append(e["epoch"]))
+    assert seen == [3, 4]
+    assert same(weights(unbroken), weights(resumed))
+    assert [h["loss"] for h in unbroken.history] == [h["loss"] for h in resumed.history]
+
+
+def test_last_chooses_nothing(data):
+    r = run(data)
+    while not r.finished:
+        r.epoch()
+    chosen, epoch = r.selected()
+    assert epoch == 3 and same(chosen, weights(r))
+    assert all("test_accuracy" not in h for h in r.history)  # the test set was not looked at
+
+
+def test_authors_take_the_first_best_epoch_on_the_test_set(data, tmp_path):
+    figures, snapshots = iter([0.3, 0.6, 0.6, 0.5]), []
+
+    def evaluate(network):
+        snapshots.append({k: v.clone() for k, v in network.state_dict().items()})
+        return next(figures)
+
+    r = run(data, epochs=4, evaluate=evaluate)
+    training.train(r, tmp_path / "state")
+    chosen, epoch = r.selected()
+    assert epoch == 2 and same(chosen, snapshots[1])
+    resumed = run(data, epochs=4, evaluate=evaluate)
+    resumed.load(tmp_path / "state")
+    assert resumed.selected()[1] == 2 and same(resumed.selected()[0], snapshots[1])
+
+
+def test_divergence_is_said_in_one_line(data):
+    def explode(logits, features, labels, index):
+        total = logits.sum() * float("nan")
+        return total, {}
+
+    with pytest.raises(InputError, match="diverged") as e:
+        run(data, objective=explode).epoch()
+    assert "\n" not in str(e.value)
+
+
+def test_cuda_asked_for_where_there_is_none():
+    if torch.cuda.is_available():
+        assert Compute.choose("cuda").device == "cuda"
+    else:
+        assert Compute.choose("auto").device == "cpu"
+        with pytest.raises(InputError, match="cuda"):
+            Compute.choose("cuda")

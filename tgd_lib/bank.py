@@ -1,0 +1,169 @@
+"""What a student needs of its teachers for every training image.
+
+Nothing is augmented, so the teachers' logits and similarity maps are constants of the training set.
+`Bank` looks them up: the raw Gram matrix over all n images is stored once a stage, and a batch
+needs its sub-matrix. `Online` runs the teachers, without gradients, in every step. Both answer
+`batch(index)` with the arguments that `losses.tgd_loss` takes, and agree to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from tgd_lib.compute import Compute, Pixels
+from tgd_lib.config import InputError
+from tgd_lib.losses import merge_maps, similarity_map
+
+STAGES = 3
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network in eval mode and the pixels it looks at (images, or persistence images)."""
+
+    network: nn.Module
+    pixels: Pixels
+
+    @torch.no_grad()
+    def look(self, index: Tensor | slice) -> tuple[Tensor, list[Tensor]]:
+        """Logits float32 (B, classes) and the three stages' features for the images `index`."""
+        with self.pixels.compute.autocast():
+            logits, features = self.network.stages(self.pixels[index])
+        return logits.float(), features
+
+
+class Online:
+    """The teachers themselves, run in every step: no memory, much time."""
+
+    def __init__(self, teachers: tuple[Teacher | None, Teacher | None], *, maps: bool = True):
+        self.teachers, self.maps = teachers, maps
+
+    def batch(self, index: Tensor):
+        """((logits T1, logits T2), (raw maps T1, raw maps T2)) for a batch; None for an absent teacher."""
+        seen = [t and t.look(index) for t in self.teachers]
+        logits = tuple(s and s[0] for s in seen)
+        maps = tuple(s and [similarity_map(f) for f in s[1]] for s in seen) if self.maps else None
+        return logits, maps
+
+
+class Bank:
+    """The teachers' answers, looked up.
+
+    logits: the pair of float32 (n, classes), None for an absent teacher. maps: three (n, n)
+    merged raw maps, float32 or float16 (`scales` undoes the scaling of the latter), or None.
+    """
+
+    def __init__(self, logits: tuple[Tensor | None, Tensor | None], maps: Sequence[Tensor] | None, scales=None):
+        self.logits, self.maps = logits, maps
+        self.scales = scales or [1.0] * STAGES
+
+    def batch(self, index: Tensor):
+        """((logits T1, logits T2), three merged raw maps (B, B)) for a batch."""
+        logits = tuple(None if t is None else t[index] for t in self.logits)
+        if self.maps is None:
+            return logits, None
+        rows, columns = index[:, None], index[None, :]
+        maps = [m[rows, columns].float() * s for m, s in zip(self.maps, self.scales, strict=True)]
+        return logits, maps
+
+
+def merged(
+    first: Sequence[Tensor] | None,
+    second: Sequence[Tensor] | None,
+    *,
+    alpha: float,
+    dtype: torch.dtype = torch.float32,
+    compute: Compute = Compute(),
+) -> tuple[list[Tensor], list[float]]:
+    """The maps of two teachers merged once for all steps, and their scales.
+
+    first, second: raw maps (n, n), one a stage. In float16 a map is divided by its largest entry
+    (it lies on the diagonal, by Cauchy-Schwarz), so that nothing overflows.
+    """
+    maps, scales = [], []
+    for stage in range(STAGES):
+        pair = (None if m is None else [m[stage]] for m in (first, second))
+        full = merge_maps(*pair, alpha=alpha)[0].float()
+        scale = float(full.diagonal().max()) if dtype == torch.float16 else 1.0
+        maps.append((full / scale if scale != 1.0 else full).to(compute.device, dtype))
+        scales.append(scale)
+    return maps, scales
+
+
+def raw_maps(teacher: Teacher, *, out: Sequence[Tensor] | None = None, budget: int | None = None) -> list[Tensor]:
+    """The three raw Gram matrices float32 (n, n) of a teacher over all its pixels.
+
+    Built block by block, each pair of blocks once (G is symmetric). `out` may be three tensors to
+    fill, memory-mapped ones for instance. `budget`: bytes for features held at a time; the
+    fewer, the more often the teacher looks at an image.
+    """
+    n, device = len(teacher.pixels), teacher.pixels.compute.device
+    maps = out or [torch.empty(n, n, device=device) for _ in range(STAGES)]
+    blocks = _blocks(teacher, budget or available(teacher.pixels.compute) // 4)
+    for i, rows in enumerate(blocks):
+        held = _features(teacher, rows)
+        for columns in blocks[i:]:
+            other = held if columns == rows else _features(teacher, columns)
+            for g, a, b in zip(maps, held, other, strict=True):
+                product = a @ b.T
+                g[rows, columns] = product
+                g[columns, rows] = product.T
+    return list(maps)
+
+
+def _features(teacher: Teacher, rows: slice, batch: int = 125) -> list[Tensor]:
+    """Flattened features of the images `rows`, three float32 (len, d)."""
+    parts: list[list[Tensor]] = [[] for _ in range(STAGES)]
+    for i in range(rows.start, rows.stop, batch):
+        _, features = teacher.look(slice(i, min(i + batch, rows.stop)))
+        for part, f in zip(parts, features, strict=True):
+            part.append(f.permute(0, 2, 3, 1).flatten(1).float())
+    return [torch.cat(p) for p in parts]
+
+
+def _blocks(teacher: Teacher, budget: int) -> list[slice]:
+    """Slices of the images whose features fit the budget, two blocks of them at a time."""
+    n = len(teacher.pixels)
+    _, features = teacher.look(slice(0, 1))
+    per_image = sum(f[0].numel() for f in features) * 4
+    size = max(1, min(n, int(budget // (2 * per_image))))
+    count = -(-n // size)
+    return [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+
+
+def teacher_logits(teacher: Teacher, *, batch: int = 250) -> Tensor:
+    """Logits float32 (n, classes) of a teacher over all its pixels."""
+    n = len(teacher.pixels)
+    return torch.cat([teacher.look(slice(i, i + batch))[0] for i in range(0, n, batch)])
+
+
+def available(compute: Compute) -> int:
+    """Bytes of free memory on the device."""
+    if compute.device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available
+
+
+def choose(mode: str, *, n: int, compute: Compute) -> tuple[str, torch.dtype, str]:
+    """How the teachers answer: ("bank" | "online", dtype of the maps, why in a few words).
+
+    mode "auto" takes the bank in float32 where three (n, n) maps fit half of the free memory, in
+    float16 where those do, else online. The peak while merging is one more map in float32.
+    """
+    if mode not in ("auto", "bank", "online"):
+        raise InputError(f"teachers={mode!r}: must be 'auto', 'bank' or 'online'")
+    if mode == "online":
+        return "online", torch.float32, "as asked"
+    free, words = available(compute), "{:.1f} GB of maps in {}, {:.1f} GB free on " + compute.device
+    for dtype, name, width in ((torch.float32, "fp32", 4), (torch.float16, "fp16", 2)):
+        needed = STAGES * n * n * width
+        if needed <= free / 2:
+            return "bank", dtype, words.format(needed / 1e9, name, free / 1e9)
+    if mode == "bank":
+        raise InputError(f"teachers='bank': {words.format(needed / 1e9, 'fp16', free / 1e9)}; use 'online'")
+    return "online", torch.float32, words.format(needed / 1e9, "fp16", free / 1e9)
