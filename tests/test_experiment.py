@@ -1,0 +1,174 @@
+"""Specs and their keys; the lab, from a spec to a trained network; killed and gone on with."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tgd_lib import config
+from tgd_lib.experiment import Lab, measured_constants
+from tgd_lib.store import Store, sha256
+
+SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def lab(root, *, teachers="auto", say=lambda line: None, **overrides):
+    return Lab(config.resolve("smoke", **SIZE | overrides), store=Store(root, newer_than=0), teachers=teachers, say=say)
+
+
+def count(root, kind):
+    folder = root / kind
+    return len([p for p in folder.iterdir() if p.is_dir()]) if folder.is_dir() else 0
+
+
+# ---------------------------------------------------------------- specs
+
+
+def test_what_changes_the_answer_changes_the_key(root):
+    base = lab(root).specs
+    tgd = base.student("tgd", 0)
+    others = [
+        base.student("tgd", 1),
+        base.student("kd", 0),
+        lab(root, alpha=0.5).specs.student("tgd", 0),
+        lab(root, gamma=1.0).specs.student("tgd", 0),
+        lab(root, epochs=2).specs.student("tgd", 0),
+        lab(root, teacher_epochs=2).specs.student("tgd", 0),  # through its teachers
+        lab(root, orientation="row").specs.student("tgd", 0),  # through the PI teacher
+        lab(root, selection="authors").specs.student("tgd", 0),
+        lab(root, precision="bf16").specs.student("tgd", 0),
+        lab(root, n_train=88).specs.student("tgd", 0),
+    ]
+    keys = {s.key for s in [tgd, *others]}
+    assert len(keys) == len(others) + 1
+
+
+def test_what_does_not_change_the_answer_does_not_change_the_key(root):
+    tgd = lab(root).specs.student("tgd", 0)
+    assert replace(tgd, label="another name", method="other").key == tgd.key
+    assert lab(root, device="cpu").specs.student("tgd", 0).key == tgd.key
+    assert lab(root, n_test=40).specs.student("tgd", 0).key == tgd.key  # nothing is chosen on it
+    scratch = lab(root).specs.student("scratch", 0).key
+    assert lab(root, alpha=0.5, gamma=1.0, temperature=2.0).specs.student("scratch", 0).key == scratch
+    assert lab(root, orientation="row").specs.student("tgd_alpha1", 0).key == lab(root).specs.student("tgd_alpha1", 0).key
+
+
+def test_tgd_at_alpha_1_is_the_control_itself(root):
+    specs = lab(root, alpha=1.0).specs
+    assert specs.student("tgd", 0).key == specs.student("tgd_alpha1", 0).key
+    assert specs.student("tgd", 0).teachers[1] is None
+
+
+def test_annealed_students_start_from_the_scratch_student_of_their_seed(root):
+    specs = lab(root).specs
+    for method in ("kd_annealed", "tgd_alpha1", "tgd"):
+        spec = specs.student(method, 3)
+        assert spec.start == specs.student("scratch", 3) and spec.epochs_in_all == 2
+        assert spec.teachers[0] == specs.teacher("image")  # one teacher pair, seed 0, serves all
+    assert specs.student("kd", 3).start is None and specs.student("kd", 3).epochs_in_all == 1
+
+
+def test_the_paper_s_pi_constants_are_for_cifar10(root):
+    fake = replace(lab(root).specs, settings=config.resolve("paper"))
+    assert fake.view("image").constants[0] == (0.507, 0.487, 0.441)
+    assert fake.view("pi").constants[0][3:] == (0.05165074, 0.05487815, 0.06697452)
+    assert lab(root).specs.view("pi").constants is None
+
+
+def test_measured_constants_by_hand():
+    import numpy as np
+
+    array = np.zeros((2, 2, 1, 2), np.uint8)
+    array[:, 0] = [[[0, 255]], [[255, 0]]]  # mean 1/2, standard deviation 1/2
+    array[:, 1] = 51  # constant at 1/5
+    assert measured_constants(array) == (pytest.approx([0.5, 0.2]), pytest.approx([0.5, 1.0]))
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_a_student_trains_its_teachers_first_and_only_once(root):
+    said = []
+    here = lab(root, say=said.append)
+    spec = here.specs.student("tgd", 0)
+    record = here.trained(spec).record
+    assert count(root, "network") == 4  # image teacher, PI teacher, scratch, TGD
+    assert set(record["weights_used"]) == {"image teacher, seed 0", "PI teacher, seed 0", "Scratch, seed 0"}
+    assert record["started_from"] == "Scratch, seed 0" and record["selection"] == "last" and record["threads"] >= 1
+    assert record["precision"] == "fp32" and record["device"] == "cpu" and len(record["history"]) == 1
+    trained = [line for line in said if "epoch 1/1" in line]
+    assert [line.split(",")[0] for line in trained] == ["image teacher", "PI teacher", "Scratch", "TGD"]
+    again = []
+    assert lab(root, say=again.append).trained(spec).record == record and again == []
+
+
+def test_a_row_says_what_it_is_worth(root):
+    here = lab(root)
+    row = here.row(here.specs.student("tgd", 0))
+    assert row["method"] == "tgd" and row["label"] == "TGD" and row["n"] == 80
+    assert 0 <= row["accuracy"] <= 1 and 0 <= row["ece"] <= 1 and row["nll"] > 0
+    assert row["epochs_in_all"] == 2 and row["network"] == "WRN-10-1" and row["selected_epoch"] == 1
+    logits = here.evaluation(here.specs.student("tgd", 0)).array("logits")
+    assert (logits.argmax(1) == here.data.test.labels).mean() == pytest.approx(row["accuracy"])
+
+
+def test_bank_and_online_train_the_same_student(root, tmp_path):
+    import torch
+
+    networks = []
+    for mode in ("bank", "online"):
+        here = lab(tmp_path / mode, teachers=mode)
+        networks.append(here.network(here.specs.student("tgd", 0)).state_dict())
+    for name in networks[0]:
+        torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
+
+
+def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
+    here = lab(root, selection="authors", epochs=2)
+    row = here.row(here.specs.student("scratch", 0))
+    history = here.trained(here.specs.student("scratch", 0)).record["history"]
+    assert row["selection"] == "authors"
+    assert row["accuracy"] == pytest.approx(max(h["test_accuracy"] for h in history))
+    assert history[row["selected_epoch"] - 1]["test_accuracy"] == pytest.approx(row["accuracy"])
+
+
+KILLED = """
+import sys
+from tgd_lib import config
+from tgd_lib.experiment import Lab
+from tgd_lib.store import Store
+s = config.resolve("smoke", n_train=480, n_test=80, holdout=0, epochs=6, precision=sys.argv[2])
+lab = Lab(s, store=Store(sys.argv[1], newer_than=0), say=lambda line: print(line, flush=True))
+lab.trained(lab.specs.student("kd_annealed", 0))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(tmp_path, precision):
+    def start(folder):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / folder), precision]
+        return subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.PIPE, text=True)
+
+    unbroken = start("unbroken")
+    whole = [line for line in unbroken.stdout if "epoch" in line]
+    assert unbroken.wait() == 0
+    broken = start("broken")
+    for line in broken.stdout:
+        if line.startswith("KD, annealing") and "epoch 3/6" in line:
+            broken.send_signal(signal.SIGKILL)  # epoch 3 may or may not be saved; 4 is under way or about to be
+            break
+    assert broken.wait() == -signal.SIGKILL
+    resumed = start("broken")
+    rest = [line for line in resumed.stdout if "epoch" in line]
+    assert resumed.wait() == 0
+    assert len(rest) < len(whole) and all(line.startswith("KD, annealing") for line in rest)
+    weights = [sorted((tmp_path / f / "network").glob("*/weights.safetensors")) for f in ("unbroken", "broken")]
+    assert [sha256(p) for p in weights[0]] == [sha256(p) for p in weights[1]] and len(weights[0]) == 3

@@ -1,0 +1,296 @@
+"""How to get a trained network: from the store, or by training.
+
+A `Lab` answers the specs of one `Settings`. Asking for a student trains whatever it stands on
+first, if that is missing. Heavy modules are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+from tgd_lib import datasets
+from tgd_lib.config import Settings
+from tgd_lib.specs import Spec, Specs, View
+from tgd_lib.store import Artefact, Store, sha256
+
+MAPS_KEPT = 4e9  # bytes; larger teacher maps are not stored: a GPU makes them again in seconds
+
+class Lab:
+    """The data, the store and the device of one run; turns specs into networks and figures.
+
+    `teachers` is how students get their teachers' answers: auto | bank | online.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | None = None,
+        teachers: str = "auto",
+        say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    ):
+        self.settings, self.store = settings, store or Store()
+        self.teachers, self.say = teachers, say
+        self._kept: dict = {}  # pixels and the bank last used, so that seeds and methods share them
+
+    # ---- data
+
+    @cached_property
+    def data(self) -> datasets.Parts:
+        """The training, test and held-out images."""
+        return datasets.load_parts(self.settings, resize=self.settings.resize)
+
+    @cached_property
+    def specs(self) -> Specs:
+        """The specs of this run's teachers and students."""
+        train, test = self.data.train, self.data.test
+        return Specs(self.settings, train.fingerprint, test.fingerprint, len(train.class_names))
+
+    @cached_property
+    def compute(self):
+        """Where to compute (InputError if that is not there)."""
+        from tgd_lib.compute import Compute
+
+        return Compute.choose(self.settings.device, self.settings.precision)
+
+    def persistence_images(self, part: str, view: View | None = None):
+        """Persistence images uint8 (N, 3 or 6, 50, 50) of "train", "test" or "holdout", mapped from the store."""
+        from tgd_lib.topology import save_persistence_images
+
+        view = view or self.specs.view("pi")
+        images = getattr(self.data, part)
+        spec = {"images": images.fingerprint, "orientation": view.orientation, "params": view.params}
+
+        def build(folder: Path) -> dict:
+            self.say(f"persistence images of {len(images.images)} images ({part})")
+            save_persistence_images(folder / "images.npy", images.images, view.orientation, view.params)
+            return {"n": len(images.images), "part": part}
+
+        return self.store.make("persistence_images", spec, build).array("images")
+
+    def pixels(self, view: View, part: str):
+        """What `view` shows of a part, resident on the device."""
+        if (view, part) not in self._kept:
+            from tgd_lib.compute import Pixels
+
+            mean, std = view.constants or measured_constants(self._array(view, "train"))
+            self._kept[view, part] = Pixels(self._array(view, part), mean, std, self.compute)
+        return self._kept[view, part]
+
+    def _array(self, view: View, part: str):
+        if view.kind == "pi":
+            return self.persistence_images(part, view)
+        return getattr(self.data, part).images.transpose(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
+
+    # ---- trained networks
+
+    def trained(self, spec: Spec) -> Artefact:
+        """The trained network that `spec` describes: found in the store, or trained now."""
+        found = self.store.find("network", spec.question)
+        if found:
+            return found
+        for needed in (*spec.teachers, spec.start):
+            if needed:
+                self.trained(needed)
+        return self.store.make("network", spec.question, lambda f: self._train(spec, f), resumable=True)
+
+    def network(self, spec: Spec):
+        """The trained network as a module in eval mode on the device."""
+        from safetensors.torch import load_file
+
+        module = self._fresh(spec)
+        module.load_state_dict(load_file(self.trained(spec).path / "weights.safetensors"))
+        return self.compute.place(module).eval()
+
+    def _fresh(self, spec: Spec):
+        from tgd_lib.networks import wide_resnet
+
+        depth, width, classes = spec.network
+        return wide_resnet(depth, width, spec.view.channels, classes, seed=spec.seed)
+
+    def _train(self, spec: Spec, folder: Path) -> dict:
+        import torch
+
+        from tgd_lib import training
+
+        state = folder / "state.safetensors"
+        network = self.network(spec.start).train() if spec.start else self._fresh(spec)
+        run = training.Run(
+            network,
+            self.pixels(spec.view, "train"),
+            torch.from_numpy(self.data.train.labels),
+            spec.schedule,
+            seed=spec.seed,
+            objective=self._objective(spec) if spec.guidance else training.label_objective,
+            evaluate=self._test_accuracy(spec) if spec.selection == "authors" else None,
+        )
+        training.train(run, state, on_epoch=lambda entry: self.say(self._line(spec, entry)))
+        weights, epoch = run.selected()
+        training.save_tensors(folder / "weights.safetensors", weights)
+        state.unlink()
+        return self._record(spec, run, epoch, torch.get_num_threads())
+
+    def _line(self, spec: Spec, entry: dict) -> str:
+        terms = " ".join(f"{k} {entry[k]:.3f}" for k in ("ce", "kd_t1", "kd_t2", "maps") if entry.get(k))
+        accuracy = f"training accuracy {100 * entry['accuracy']:.1f} %"
+        head = f"{spec.label}: epoch {entry['epoch']}/{spec.schedule.epochs}"
+        return f"{head}  loss {entry['loss']:.3f} ({terms})  {accuracy}  {entry['seconds']:.1f} s"
+
+    def _record(self, spec: Spec, run, epoch: int, threads: int) -> dict:
+        used = {t.label: t for t in (*spec.teachers, spec.start) if t}
+        return {
+            "label": spec.label,
+            "method": spec.method,
+            "seed": spec.seed,
+            "selection": spec.selection,
+            "selected_epoch": epoch,
+            "epochs_in_all": spec.epochs_in_all,
+            "device": self.compute.name,
+            "precision": spec.precision,
+            "threads": threads,
+            "training_seconds": round(sum(h["seconds"] for h in run.history), 3),
+            "started_from": spec.start and spec.start.label,
+            "weights_used": {k: sha256(self.trained(t).path / "weights.safetensors") for k, t in used.items()},
+            "history": run.history,
+        }
+
+    def _test_accuracy(self, spec: Spec) -> Callable:
+        import torch
+
+        from tgd_lib.compute import logits_of
+
+        labels = torch.from_numpy(self.data.test.labels)
+        pixels = self.pixels(spec.view, "test")
+        return lambda network: float((logits_of(network, pixels).argmax(1) == labels).double().mean())
+
+    # ---- what the teachers say
+
+    def _objective(self, spec: Spec) -> Callable:
+        from tgd_lib.losses import tgd_loss
+
+        source, weights = self.answers(spec), asdict(spec.guidance)
+
+        def objective(logits, features, labels, index):
+            return tgd_loss(logits, labels, features, *source.batch(index), **weights)
+
+        return objective
+
+    def answers(self, spec: Spec):
+        """A `bank.Bank` or `bank.Online` with the answers of the teachers of `spec`."""
+        from tgd_lib import bank
+
+        with_maps = spec.guidance.gamma > 0
+        n = len(self.data.train.labels)
+        mode, dtype, why = bank.choose(self.teachers, n=n if with_maps else 0, compute=self.compute)
+        wanted = (mode, dtype, with_maps, spec.guidance.alpha, *(t and t.key for t in spec.teachers))
+        if self._kept.get("answers", (None,))[0] != wanted:
+            self.say(f"{spec.label}: teachers by {mode} ({why})")
+            self._kept.pop("answers", None)  # the old bank goes before the new one comes
+            made = self._online(spec, with_maps) if mode == "online" else self._bank(spec, with_maps, dtype)
+            self._kept["answers"] = (wanted, made)
+        return self._kept["answers"][1]
+
+    def _online(self, spec: Spec, with_maps: bool):
+        from tgd_lib.bank import Online
+
+        return Online(tuple(t and self._as_teacher(t) for t in spec.teachers), maps=with_maps)
+
+    def _bank(self, spec: Spec, with_maps: bool, dtype):
+        from tgd_lib import bank
+
+        logits = tuple(t and self._teacher_logits(t) for t in spec.teachers)
+        if not with_maps:
+            return bank.Bank(logits, None)
+        pair = [t and self._teacher_maps(t) for t in spec.teachers]
+        return bank.Bank(logits, *bank.merged(*pair, alpha=spec.guidance.alpha, dtype=dtype, compute=self.compute))
+
+    def _as_teacher(self, spec: Spec):
+        from tgd_lib.bank import Teacher
+
+        return Teacher(self.network(spec), self.pixels(spec.view, "train"))
+
+    def _teacher_logits(self, spec: Spec):
+        import numpy as np
+        import torch
+
+        from tgd_lib import bank
+
+        def build(folder: Path) -> dict:
+            np.save(folder / "logits.npy", bank.teacher_logits(self._as_teacher(spec)).cpu().numpy())
+            return {"teacher": spec.label}
+
+        found = self.store.make("teacher_logits", {"teacher": spec.key}, build)
+        return torch.from_numpy(found.array("logits")).to(self.compute.device)
+
+    def _teacher_maps(self, spec: Spec):
+        """Raw maps of a teacher, three float32 (n, n): from the store, or made on the device if too large for it."""
+        import numpy as np
+        import torch
+
+        from tgd_lib import bank
+
+        n = len(self.data.train.labels)
+        if bank.STAGES * n * n * 4 > MAPS_KEPT:
+            return bank.raw_maps(self._as_teacher(spec))
+        names = [f"stage{i + 1}" for i in range(bank.STAGES)]
+
+        def build(folder: Path) -> dict:
+            self.say(f"{spec.label}: similarity maps of {n} images")
+            for name, g in zip(names, bank.raw_maps(self._as_teacher(spec)), strict=True):
+                np.save(folder / f"{name}.npy", g.cpu().numpy())
+            return {"teacher": spec.label, "n": n}
+
+        found = self.store.make("teacher_maps", {"teacher": spec.key}, build)
+        return [torch.from_numpy(found.array(name)) for name in names]
+
+    # ---- what the networks are worth
+
+    def evaluation(self, spec: Spec) -> Artefact:
+        """Logits and metrics of the trained network on the test images, from the store or made now."""
+        trained = self.trained(spec)  # outside the lock of the evaluation
+        question = {"network": spec.key, "test": self.data.test.fingerprint}
+
+        def build(folder: Path) -> dict:
+            import numpy as np
+            import torch
+
+            from tgd_lib import evaluation
+            from tgd_lib.compute import logits_of
+
+            logits = logits_of(self.network(spec), self.pixels(spec.view, "test"))
+            np.save(folder / "logits.npy", logits.numpy())
+            return evaluation.metrics(logits, torch.from_numpy(self.data.test.labels)) | {"network": trained.key}
+
+        return self.store.make("evaluation", question, build)
+
+    def row(self, spec: Spec) -> dict:
+        """One line about a trained network, for tables and figures: what it is, what it is worth, what it took."""
+        network, worth = self.trained(spec).record, self.evaluation(spec).record
+        depth, width, _ = spec.network
+        return {
+            "method": spec.method,
+            "label": spec.label.rsplit(", seed", 1)[0],
+            "seed": spec.seed,
+            "network": f"WRN-{depth}-{width}",
+            **{k: network[k] for k in ("selection", "selected_epoch", "epochs_in_all", "training_seconds")},
+            **{k: network[k] for k in ("device", "precision", "threads", "made", "commit")},
+            **{k: worth[k] for k in ("accuracy", "nll", "ece", "per_class", "n")},
+            "loss": [round(h["loss"], 5) for h in network["history"]],
+            "training_accuracy": [round(h["accuracy"], 5) for h in network["history"]],
+            "key": spec.key,
+        }
+
+
+def measured_constants(array) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation on [0, 1] of each channel of uint8 (N, C, H, W); a constant one gets 1."""
+    import numpy as np
+
+    counts = [np.bincount(array[:, c].ravel(), minlength=256) for c in range(array.shape[1])]
+    levels = np.arange(256) / 255
+    mean = [float(n @ levels / n.sum()) for n in counts]
+    std = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
+    return mean, [s if s > 0 else 1.0 for s in std]

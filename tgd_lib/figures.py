@@ -1,0 +1,312 @@
+"""Plots and tables, from records to files. No network is touched here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from tgd_lib import config, store
+from tgd_lib.config import InputError, Settings
+
+# Okabe & Ito's colours: told apart by colour-blind readers; markers tell them apart in grey.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE = {
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "figure.dpi": 80,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "tgd",  # the same figure is the same file
+}
+COLUMNS = ("accuracy", "nll", "ece")
+
+# ---------------------------------------------------------------- records and files
+
+
+def save_records(rows: Sequence[dict], settings: Settings, name: str) -> Path:
+    """Write what a notebook measured to `<run>/records/<name>.json`, for others to draw from."""
+    path = config.run_dir(settings) / "records" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store.write_json(path, {"run": settings.run_name, "rows": list(rows)})
+    return path
+
+
+def load_records(settings: Settings, name: str) -> list[dict]:
+    """The rows of a record; InputError if the notebook that writes it has not run in this profile."""
+    path = config.run_dir(settings) / "records" / f"{name}.json"
+    if not path.is_file():
+        run = f"./run_all.sh --profile {settings.profile} --only {name[:2]}"
+        raise InputError(f"run {settings.run_name!r} has no record {name!r} yet: run {run} first")
+    return store.read_json(path)["rows"]
+
+
+def save(figure: Figure, settings: Settings, name: str, *, caption: str, source: object) -> None:
+    """Write a figure as SVG and PNG to `<run>/figures/`, with a record of what it shows and from what; close it.
+
+    `source` is what was drawn (rows, or the keys of artefacts): plain values.
+    """
+    folder = config.run_dir(settings) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(STYLE):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    record = {"figure": name, "caption": caption, "run": settings.run_name, "source": source}
+    store.write_json(folder / f"{name}.json", record | store.provenance())
+    plt.close(figure)  # else a notebook shows it twice
+
+
+def styled(plot):
+    """Decorator: draw in the project's style and leave matplotlib's global state alone."""
+
+    def inner(*args, **kwargs):
+        with plt.rc_context(STYLE):
+            return plot(*args, **kwargs)
+
+    inner.__doc__, inner.__name__ = plot.__doc__, plot.__name__
+    return inner
+
+
+# ---------------------------------------------------------------- tables
+
+
+def results(rows: Sequence[dict]) -> pd.DataFrame:
+    """One line a method and selection rule: mean and standard deviation (ddof 1) over seeds.
+
+    accuracy and ece are fractions, nll nats; std is empty (NaN) where seeds is 1.
+    """
+    frame = pd.DataFrame(rows)
+    lines = []
+    for (method, selection), group in frame.groupby(["method", "selection"], sort=False):
+        line = {"method": method, "selection": selection, "seeds": len(group)}
+        for c in COLUMNS:
+            line |= {f"{c}_mean": round(group[c].mean(), 6), f"{c}_std": round(group[c].std(ddof=1), 6)}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def write_results(rows: Sequence[dict], settings: Settings) -> Path:
+    """Write `results.csv` of this run, whole or not at all, and return its path."""
+    path = config.run_dir(settings) / "results.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    results(rows).to_csv(temporary, index=False)
+    temporary.replace(path)
+    return path
+
+
+def readable(rows: Sequence[dict]) -> pd.DataFrame:
+    """The results in words: mean ± std (n) a method, accuracy and ECE in per cent, epochs in all."""
+    labels = {r["method"]: r for r in rows}
+    lines = []
+    for line in results(rows).to_dict("records"):
+        first = labels[line["method"]]
+        lines.append(
+            {
+                "method": first["label"],
+                "selection": line["selection"],
+                "epochs in all": first["epochs_in_all"],
+                "accuracy %": _spread(line, "accuracy", 100, 2),
+                "NLL": _spread(line, "nll", 1, 3),
+                "ECE %": _spread(line, "ece", 100, 2),
+            }
+        )
+    return pd.DataFrame(lines).set_index("method")
+
+
+def _spread(line: dict, column: str, scale: float, digits: int) -> str:
+    mean, std = line[f"{column}_mean"] * scale, line[f"{column}_std"] * scale
+    spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"
+    return f"{mean:.{digits}f}{spread} (n={line['seeds']})"
+
+
+def paired(rows: Sequence[dict], method: str, control: str, column: str = "accuracy") -> dict:
+    """Differences method - control of `column`, seed by seed, with an exact two-sided sign-flip test.
+
+    Returns {method, control, column, differences, mean, std, n, p}; std and p are None for n = 1.
+    The smallest p that n seeds can give is 2 / 2^n: 0.25 for 3, 0.031 for 6.
+    """
+    values = {m: {r["seed"]: r[column] for r in rows if r["method"] == m} for m in (method, control)}
+    seeds = sorted(values[method].keys() & values[control].keys())
+    if not seeds:
+        raise InputError(f"no seed has both {method} and {control}: train both first")
+    d = np.array([values[method][s] - values[control][s] for s in seeds])
+    enough = len(d) > 1
+    return {
+        "method": method,
+        "control": control,
+        "column": column,
+        "differences": d.tolist(),
+        "mean": float(d.mean()),
+        "std": float(d.std(ddof=1)) if enough else None,
+        "n": len(d),
+        "p": sign_flip(d) if enough else None,
+    }
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """Two-sided p of the mean under all 2^n flips of sign (exact; n up to 16 or so)."""
+    signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
+    means = np.abs(signs @ differences) / len(differences)
+    return float(np.mean(means >= abs(differences.mean()) - 1e-12))
+
+
+# ---------------------------------------------------------------- plots of images and topology
+
+
+@styled
+def pipeline(image: np.ndarray, signal: np.ndarray, diagram: np.ndarray, pi: np.ndarray, *, upto: float) -> Figure:
+    """Image -> one channel as a signal -> persistence diagram -> persistence image.
+
+    image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R),
+    upto: end of the PI's window on both axes.
+    """
+    figure, axes = plt.subplots(1, 4, figsize=(11, 2.7), width_ratios=(1, 2.2, 1.1, 1.1))
+    axes[0].imshow(image)
+    axes[0].set(title="image", xticks=[], yticks=[])
+    axes[1].plot(signal, linewidth=0.6)
+    axes[1].set(title="red channel, row by row", xlabel="sample", ylabel="value", ylim=(0, 1))
+    axes[2].plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    axes[2].scatter(diagram[:, 0], diagram[:, 1], s=6, alpha=0.6)
+    axes[2].axvspan(0, upto, color=COLOURS[1], alpha=0.15)
+    axes[2].set(title="persistence diagram", xlabel="birth", ylabel="death", aspect="equal")
+    _show_pi(axes[3], pi, upto)
+    axes[3].set(title="persistence image", xlabel="birth", ylabel="persistence")
+    return figure
+
+
+def _show_pi(axis, pi: np.ndarray, upto: float) -> None:
+    axis.imshow(pi, cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=255)
+
+
+@styled
+def by_class(images: np.ndarray, pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Figure:
+    """For each class its first image above that image's persistence images (channels as red, green, blue).
+
+    images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,).
+    """
+    shown = min(len(names), 10)
+    rows = 1 + pis.shape[1] // 3
+    figure, axes = plt.subplots(rows, shown, figsize=(1.15 * shown, 1.25 * rows), squeeze=False)
+    for c in range(shown):
+        i = int(np.flatnonzero(labels == c)[0])
+        axes[0, c].imshow(images[i])
+        axes[0, c].set_title(names[c][:12], fontsize=8)
+        for r in range(1, rows):
+            axes[r, c].imshow(pis[i, 3 * r - 3 : 3 * r].transpose(1, 2, 0))
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+@styled
+def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto: float) -> Figure:
+    """The mean persistence image of each class over all channels. pis uint8 (N, C, R, R)."""
+    shown = min(len(names), 10)
+    figure, axes = plt.subplots(2, -(-shown // 2), figsize=(9, 4), squeeze=False, sharex=True, sharey=True)
+    means = [pis[labels == c].mean((0, 1)) for c in range(shown)]
+    for c, axis in enumerate(axes.flat[:shown]):
+        axis.imshow(means[c], cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=max(m.max() for m in means))
+        axis.set_title(names[c][:16], fontsize=8)
+    for axis in axes.flat[shown:]:
+        axis.axis("off")
+    figure.supxlabel("birth")
+    figure.supylabel("persistence")
+    return figure
+
+
+@styled
+def opinions(image: np.ndarray, probabilities: dict[str, np.ndarray], names: Sequence[str], truth: int) -> Figure:
+    """An image, and the class probabilities (classes,) that each network gives it."""
+    k = len(probabilities)
+    figure, axes = plt.subplots(1, k + 1, figsize=(2.1 * (k + 1), 2.6))
+    axes[0].imshow(image)
+    axes[0].set(title=f"this is: {names[truth]}"[:24], xticks=[], yticks=[])
+    for axis, (who, p) in zip(axes[1:], probabilities.items(), strict=True):
+        colours = [COLOURS[2] if c == truth else "0.65" for c in range(len(p))]
+        axis.barh(range(len(p)), p, color=colours)
+        axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[])
+        axis.invert_yaxis()
+    axes[1].set_yticks(range(len(names)), [n[:14] for n in names], fontsize=7)
+    return figure
+
+
+@styled
+def similarity_maps(maps: dict[str, np.ndarray], boundaries: Sequence[int]) -> Figure:
+    """Row-normalised similarity maps (B, B), side by side; `boundaries` are where a class ends."""
+    figure, axes = plt.subplots(1, len(maps), figsize=(2.3 * len(maps), 2.6), squeeze=False)
+    for axis, (title, g) in zip(axes[0], maps.items(), strict=True):
+        rows = g / np.linalg.norm(g, axis=1, keepdims=True).clip(1e-12)
+        axis.imshow(rows, cmap="magma", vmin=0, vmax=np.quantile(rows, 0.99))
+        for b in boundaries:
+            axis.axhline(b - 0.5, color="w", linewidth=0.3)
+            axis.axvline(b - 0.5, color="w", linewidth=0.3)
+        axis.set(title=title, xticks=[], yticks=[])
+    return figure
+
+
+# ---------------------------------------------------------------- plots of results
+
+
+@styled
+def accuracies(rows: Sequence[dict], anchors: dict[str, float] | None = None) -> Figure:
+    """Test accuracy of each method: a dot a seed, mean and standard deviation beside them.
+
+    anchors: accuracies of the authors' checkpoints by method, drawn as crosses.
+    """
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    figure, axis = plt.subplots(figsize=(6.5, 0.6 + 0.45 * len(methods)))
+    for y, m in enumerate(methods):
+        values = 100 * np.array([r["accuracy"] for r in rows if r["method"] == m])
+        colour, marker = COLOURS[y % 7], MARKERS[y % 7]
+        axis.plot(values, np.full(len(values), y - 0.12), marker, color=colour, alpha=0.5, markersize=4)
+        std = values.std(ddof=1) if len(values) > 1 else 0
+        axis.errorbar(values.mean(), y + 0.12, xerr=std, fmt=marker, color=colour, capsize=3)
+        if anchors and m in anchors:
+            axis.plot(100 * anchors[m], y, "x", color="k", markersize=8)
+    labels = {r["method"]: r["label"] for r in rows}
+    counts = {m: sum(r["method"] == m for r in rows) for m in methods}
+    axis.set_yticks(range(len(methods)), [f"{labels[m]} (n={counts[m]})" for m in methods])
+    axis.set(xlabel="test accuracy, %", ylim=(len(methods) - 0.5, -0.5))
+    return figure
+
+
+@styled
+def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
+    """Paired differences in points of accuracy: a dot a seed, mean ± standard deviation beside them."""
+    figure, axis = plt.subplots(figsize=(6.5, 0.8 + 0.45 * len(pairs)))
+    axis.axvline(0, color="0.6", linewidth=0.8)
+    for y, pair in enumerate(pairs):
+        values = 100 * np.array(pair["differences"])
+        axis.plot(values, np.full(len(values), y - 0.12), MARKERS[y], color=COLOURS[y], alpha=0.5, markersize=4)
+        std = 100 * (pair["std"] or 0)
+        axis.errorbar(100 * pair["mean"], y + 0.12, xerr=std, fmt=MARKERS[y], color=COLOURS[y], capsize=3)
+    names = [f"{labels[p['method']]} − {labels[p['control']]} (n={p['n']})" for p in pairs]
+    axis.set_yticks(range(len(pairs)), names)
+    axis.set(xlabel="difference in test accuracy, points", ylim=(len(pairs) - 0.5, -0.5))
+    return figure
+
+
+@styled
+def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
+    """A figure an epoch, the mean over seeds: one line a method. column: "loss" or "training_accuracy"."""
+    figure, axis = plt.subplots(figsize=(6, 3))
+    for k, m in enumerate(dict.fromkeys(r["method"] for r in rows)):
+        chosen = [r for r in rows if r["method"] == m]
+        mean = np.mean([r[column] for r in chosen], axis=0)
+        label = f"{chosen[0]['label']} (n={len(chosen)})"
+        axis.plot(np.arange(1, len(mean) + 1), mean, marker=MARKERS[k % 7], markersize=3, label=label)
+    axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.legend()
+    return figure

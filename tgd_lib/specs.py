@@ -1,0 +1,125 @@
+"""What one trained network is: a frozen spec of everything that determines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tgd_lib import config
+from tgd_lib.config import Method, Schedule, Settings
+from tgd_lib.store import key_of
+from tgd_lib.topology import PersistenceImageParams
+
+# Means and standard deviations on [0, 1] that the authors normalise by (recipe).
+IMAGE_CONSTANTS = {
+    "cifar10": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+    "cinic10": ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835)),
+}
+PI_CONSTANTS = ((0.05165074, 0.05487815, 0.06697452), (0.12468914, 0.12733056, 0.13768335))
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network looks at: the images themselves, or their persistence images."""
+
+    kind: str  # "image" | "pi"
+    channels: int
+    constants: tuple[tuple[float, ...], tuple[float, ...]] | None  # mean, std; None: measured on the training images
+    orientation: str | None = None
+    params: PersistenceImageParams | None = None
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The weights of a distillation loss, as `losses.tgd_loss` takes them."""
+
+    alpha: float
+    lam: float
+    temperature: float
+    gamma: float
+    kl_reduction: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One trained network. `label` and `method` name it for people and are not part of its key."""
+
+    label: str
+    method: str
+    data: str  # fingerprint of the training images
+    view: View
+    network: tuple[int, int, int]  # depth, width, classes
+    schedule: Schedule
+    precision: str
+    seed: int
+    selection: str
+    test: str | None = None  # fingerprint of the test images, where they are selected on
+    guidance: Guidance | None = None
+    teachers: tuple[Spec | None, Spec | None] = (None, None)
+    start: Spec | None = None
+
+    @property
+    def key(self) -> str:
+        """Key in the store. Teachers and start enter by their keys."""
+        return key_of("network", self.question)
+
+    @property
+    def question(self) -> dict:
+        """All that determines the weights, as a plain dictionary."""
+        own = {k: getattr(self, k) for k in ("data", "view", "network", "schedule", "precision", "seed")}
+        chosen = {"selection": self.selection, "test": self.test, "guidance": self.guidance}
+        trained = {"teachers": [t and t.key for t in self.teachers], "start": self.start and self.start.key}
+        return own | chosen | trained
+
+    @property
+    def epochs_in_all(self) -> int:
+        """Epochs that the weights have seen, those of the start included: the compute to match."""
+        return self.schedule.epochs + (self.start.epochs_in_all if self.start else 0)
+
+
+@dataclass(frozen=True)
+class Specs:
+    """The specs that settings ask for, on given data: fingerprints of the train and test images."""
+
+    settings: Settings
+    train: str
+    test: str
+    classes: int
+
+    def view(self, kind: str) -> View:
+        """What the network of a teacher ("image" or "pi"), or of a student ("image"), looks at."""
+        name = self.settings.dataset
+        if kind == "image":
+            return View("image", 3, IMAGE_CONSTANTS.get(name))
+        orientation = self.settings.orientation
+        copies = 1 if orientation in ("row", "column") else 2
+        constants = tuple(c * copies for c in PI_CONSTANTS) if name == "cifar10" else None
+        return View("pi", 3 * copies, constants, orientation, PersistenceImageParams())
+
+    def teacher(self, kind: str, *, seed: int = 0) -> Spec:
+        """The image teacher ("image") or the persistence-image teacher ("pi")."""
+        s = self.settings
+        label = {"image": "image teacher", "pi": "PI teacher"}[kind]
+        return self._spec(f"{label}, seed {seed}", f"teacher_{kind}", kind, s.teacher, s.teacher_epochs, seed)
+
+    def student(self, method: str | Method, seed: int) -> Spec:
+        """The student that `method` trains with `seed`."""
+        s, m = self.settings, config.method(method) if isinstance(method, str) else method
+        spec = self._spec(f"{m.label}, seed {seed}", m.name, "image", s.student, s.epochs, seed)
+        if m.start:
+            spec = replace(spec, start=self.student(m.start, seed))
+        if not m.teachers:
+            return spec
+        chosen = {k: getattr(m, k) for k in ("alpha", "lam", "gamma", "kl_reduction")}
+        values = {k: getattr(s, k) if v is None else v for k, v in chosen.items()}
+        guidance = Guidance(temperature=s.temperature, **values)
+        weights = (guidance.alpha, 1 - guidance.alpha)  # a teacher without weight is not trained
+        pair = tuple(self.teacher(k) if w else None for k, w in zip(("image", "pi"), weights, strict=True))
+        return replace(spec, guidance=guidance, teachers=pair)
+
+    def _spec(self, label, method, kind, network, epochs, seed) -> Spec:
+        s = self.settings
+        schedule = Schedule(epochs, max(epochs, s.schedule_epochs or epochs), s.batch_size)
+        test = self.test if s.selection == "authors" else None
+        size = (*network, self.classes)
+        data = self.train
+        return Spec(label, method, data, self.view(kind), size, schedule, s.precision, seed, s.selection, test)
