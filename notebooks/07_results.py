@@ -1,0 +1,97 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Results
+#
+# Drawn from the records that `03_distillation` wrote, nothing else: no network is touched here. Every figure is mean ± standard deviation over seeds (n),
+# test set, under the selection rule named beside it. `last`: nothing is chosen, the last epoch counts. `authors`: best epoch on the test set, as the authors chose
+# theirs; only for comparison with their checkpoints.
+
+# %% tags=["parameters"]
+profile: str = "quick"  # the named set of all the values below
+dataset: str = None  # what to learn: photographs | cifar10 | cinic10 | folder
+data_dir: str = None  # folder the data set lies in, or is downloaded to
+resize: int = None  # side in pixels that images are resized to
+device: str = None  # where to compute: auto | cpu | cuda
+precision: str = None  # arithmetic of the networks: fp32 | bf16
+n_train: int = None  # training images
+n_test: int = None  # test images
+holdout: int = None  # images held out for choices
+epochs: int = None  # epochs of a student
+teacher_epochs: int = None  # epochs of a teacher
+seeds: int = None  # students of each main method
+alpha: float = None  # weight of the image teacher against the PI teacher
+lam: float = None  # weight of the teachers' logits against the labels
+temperature: float = None  # softening of the logits
+gamma: float = None  # weight of the similarity maps
+kl_reduction: str = None  # how the divergence is averaged: mean | batchmean
+orientation: str = None  # how pixels are strung to a signal: row | column | both | authors_literal
+selection: str = None  # which epoch counts: last | authors
+
+# %%
+from tgd_lib import config, figures
+
+# All parameters above, checked; None means: as the profile says.
+settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
+print(settings.run_name, "|", settings.purpose)
+
+# %%
+rows = figures.load_records(settings, "03_distillation")
+path = figures.write_results(rows, settings)
+figures.readable(rows)
+
+# %% [markdown]
+# ## Accuracy
+
+# %%
+figure = figures.accuracies(rows)
+caption = "Test accuracy: a pale dot a seed, mean and standard deviation beside them."
+figures.save(figure, settings, "07_accuracy", caption=caption, source=[r["key"] for r in rows])
+figure
+
+# %% [markdown]
+# *What to see:* whether the methods' clouds of seeds overlap. Then look at the next figure, which removes what the seeds have in common.
+#
+# ## What adds what
+#
+# Differences between two methods *of the same seed* (same initial weights, same batches), with an exact sign-flip test. With n seeds, p cannot be smaller than
+# $2/2^n$: 0.5 for two seeds, 0.031 for six.
+
+# %%
+import pandas as pd
+
+contrasts = [("tgd", "tgd_alpha1"), ("tgd", "kd_annealed"), ("tgd", "kd"), ("tgd", "scratch"), ("kd_annealed", "kd")]
+pairs = [figures.paired(rows, *contrast) for contrast in contrasts]
+shown = pd.DataFrame(pairs).drop(columns=["differences", "column"])
+shown["what it tells"] = ["topology", "maps and topology", "those and annealing", "all of TGD", "annealing"]
+shown.round(4)
+
+# %%
+labels = {r["method"]: r["label"] for r in rows}
+figure = figures.differences(pairs, labels)
+caption = "Paired differences in test accuracy: a pale dot a seed, mean and standard deviation beside them."
+figures.save(figure, settings, "07_differences", caption=caption, source=pairs)
+figure
+
+# %% [markdown]
+# *What to see:* the first line is what topology itself adds to this student on this data. If its dots lie on both sides of zero, nothing has been shown.
+#
+# ## Calibration
+
+# %%
+pairs = [figures.paired(rows, "tgd", m, c) for m in ("tgd_alpha1", "kd_annealed") for c in ("nll", "ece")]
+pd.DataFrame(pairs).drop(columns="differences").round(4)
+
+# %%
+print(f"results table: {path.relative_to(config.artifacts_dir())} in artifacts/")
