@@ -94,8 +94,10 @@ def test_an_epoch_by_bank_is_an_epoch_online(case):
         r = training.Run(
             wide_resnet(10, 1, 3, CLASSES, seed=3), case.pixels, case.labels, Schedule(1, 1, 16), seed=0, objective=objective
         )
-        entry = r.epoch()
-        return entry, r.network.state_dict()
+        r.begin()
+        for number in range(r.steps):
+            r.advance(number)
+        return r.conclude(), r.network.state_dict()
 
     (a, first), (b, second) = trained(banked(case)), trained(bank.Online(case.teachers))
     assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)

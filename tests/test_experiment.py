@@ -172,3 +172,31 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(tmp_path, precision):
     assert len(rest) < len(whole) and all(line.startswith("KD, annealing") for line in rest)
     weights = [sorted((tmp_path / f / "network").glob("*/weights.safetensors")) for f in ("unbroken", "broken")]
     assert [sha256(p) for p in weights[0]] == [sha256(p) for p in weights[1]] and len(weights[0]) == 3
+
+
+def test_several_at_once_are_as_one_by_one(root, tmp_path, monkeypatch):
+    """As on a GPU: networks that have the same teachers train side by side."""
+    from tgd_lib import experiment
+
+    monkeypatch.setitem(experiment.TOGETHER, "cpu", 3)
+    here, alone = lab(tmp_path), lab(root)
+    groups = []
+    monkeypatch.setattr(here, "_train", lambda specs, train=here._train: (groups.append(len(specs)), train(specs)))
+    specs = [here.specs.student(m, s) for s in (0, 1) for m in ("scratch", "kd", "tgd")]
+    here.train(specs)
+    assert sorted(groups) == [1, 1, 2, 2, 2]  # two teachers; scratch, KD and TGD of two seeds each
+    for spec in specs[:3]:
+        files = [x.trained(spec).path / "weights.safetensors" for x in (here, alone)]
+        assert sha256(files[0]) == sha256(files[1])
+
+
+def test_two_labs_at_once_train_once(tmp_path):
+    import threading
+
+    said = []
+    labs = [lab(tmp_path, say=said.append) for _ in range(2)]
+    spec = labs[0].specs.student("kd", 0)
+    threads = [threading.Thread(target=x.trained, args=(spec,)) for x in labs]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert len([line for line in said if "epoch 1/1" in line]) == 2  # teacher and student, each once

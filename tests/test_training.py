@@ -28,6 +28,13 @@ def run(data, *, epochs=3, precision="fp32", seed=0, **options):
     return training.Run(network, pixels, labels, Schedule(epochs, epochs, 16), seed=seed, **options)
 
 
+def one_epoch(r):
+    r.begin()
+    for number in range(r.steps):
+        r.advance(number)
+    return r.conclude()
+
+
 def weights(r):
     return {k: v.clone() for k, v in r.network.state_dict().items()}
 
@@ -56,7 +63,7 @@ def test_it_is_plain_sgd(data):
     """One epoch against PyTorch's own pieces, written out."""
     _, labels = data
     ours = run(data, epochs=1)
-    ours.epoch()
+    one_epoch(ours)
     network = wide_resnet(10, 1, 3, CLASSES, seed=0).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     for index in training.batch_order(70, seed=0, epoch=0).split(16):
@@ -71,7 +78,7 @@ def test_it_is_plain_sgd(data):
 def test_it_learns(data):
     r = run(data, epochs=12)
     while not r.finished:
-        r.epoch()
+        one_epoch(r)
     assert r.history[-1]["accuracy"] > 0.8 > r.history[0]["accuracy"]
     accuracy = (logits_of(r.network, r.pixels).argmax(1) == data[1]).float().mean()
     assert accuracy > 0.8
@@ -81,35 +88,57 @@ def test_it_learns(data):
 def test_the_same_seed_gives_the_same_bits(data, precision):
     a, b, c = run(data, precision=precision), run(data, precision=precision), run(data, precision=precision, seed=1)
     for r in (a, b, c):
-        r.epoch()
+        one_epoch(r)
     assert same(weights(a), weights(b)) and not same(weights(a), weights(c))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_resumed_run_ends_in_the_same_bits(data, precision, tmp_path):
     unbroken = run(data, epochs=4, precision=precision)
-    training.train(unbroken, tmp_path / "a")
+    training.train([(unbroken, tmp_path / "a")])
     broken = run(data, epochs=4, precision=precision)
 
-    def stop(entry):
+    def stop(_, entry):
         if entry["epoch"] == 3:  # before its state is saved
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(broken, tmp_path / "b", on_epoch=stop)
+        training.train([(broken, tmp_path / "b")], on_epoch=stop)
     resumed, seen = run(data, epochs=4, precision=precision), []
-    training.train(resumed, tmp_path / "b", on_epoch=lambda e: seen.append(e["epoch"]))
+    training.train([(resumed, tmp_path / "b")], on_epoch=lambda _, e: seen.append(e["epoch"]))
     assert seen == [3, 4]
     assert same(weights(unbroken), weights(resumed))
     assert [h["loss"] for h in unbroken.history] == [h["loss"] for h in resumed.history]
 
 
+def test_runs_that_train_together_end_as_if_alone(data, tmp_path):
+    alone = [run(data, seed=s) for s in (0, 1)]
+    for r in alone:
+        training.train([(r, tmp_path / f"alone{r.seed}")])
+    together = [run(data, seed=s) for s in (0, 1)]
+    training.train([(r, tmp_path / f"together{r.seed}") for r in together])
+    assert all(same(weights(a), weights(b)) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_captured_steps_train_like_eager_ones(data, monkeypatch, tmp_path):
+    images, labels = data
+    found = []
+    for warm_up in (3, 10**9):  # captured, never captured
+        monkeypatch.setattr(training, "WARM_UP", warm_up)
+        pixels = Pixels(images.transpose(0, 3, 1, 2), (0.3,) * 3, (0.2,) * 3, Compute("cuda"))
+        r = training.Run(wide_resnet(10, 1, 3, CLASSES, seed=0), pixels, labels, Schedule(3, 3, 16), seed=0)
+        training.train([(r, tmp_path / str(warm_up))])
+        found.append([h["loss"] for h in r.history])
+    assert found[0] == pytest.approx(found[1], rel=1e-2)
+
+
 def test_last_chooses_nothing(data):
     r = run(data)
     while not r.finished:
-        r.epoch()
-    chosen, epoch = r.selected()
-    assert epoch == 3 and same(chosen, weights(r))
+        one_epoch(r)
+    chosen, at = r.selected()
+    assert at == 3 and same(chosen, weights(r))
     assert all("test_accuracy" not in h for h in r.history)  # the test set was not looked at
 
 
@@ -121,9 +150,9 @@ def test_authors_take_the_first_best_epoch_on_the_test_set(data, tmp_path):
         return next(figures)
 
     r = run(data, epochs=4, evaluate=evaluate)
-    training.train(r, tmp_path / "state")
-    chosen, epoch = r.selected()
-    assert epoch == 2 and same(chosen, snapshots[1])
+    training.train([(r, tmp_path / "state")])
+    chosen, at = r.selected()
+    assert at == 2 and same(chosen, snapshots[1])
     resumed = run(data, epochs=4, evaluate=evaluate)
     resumed.load(tmp_path / "state")
     assert resumed.selected()[1] == 2 and same(resumed.selected()[0], snapshots[1])
@@ -135,7 +164,7 @@ def test_divergence_is_said_in_one_line(data):
         return total, {}
 
     with pytest.raises(InputError, match="diverged") as e:
-        run(data, objective=explode).epoch()
+        one_epoch(run(data, objective=explode))
     assert "\n" not in str(e.value)
 
 

@@ -291,8 +291,8 @@ def data_path(settings: Settings) -> Path:
 
 
 def artifacts_dir() -> Path:
-    """Root of the store and of the runs: $TGD_ARTIFACTS, or artifacts/ in the repository."""
-    return Path(os.environ.get("TGD_ARTIFACTS") or ROOT / "artifacts")
+    """Root of the store and of the runs: $TGD_ARTIFACTS (counted from the repository), or artifacts/."""
+    return ROOT / (os.environ.get("TGD_ARTIFACTS") or "artifacts")
 
 
 def run_dir(settings: Settings) -> Path:

@@ -7,7 +7,8 @@ first, if that is missing. Heavy modules are imported where they are used.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from tgd_lib.specs import Spec, Specs, View
 from tgd_lib.store import Artefact, Store, sha256
 
 MAPS_KEPT = 4e9  # bytes; larger teacher maps are not stored: a GPU makes them again in seconds
+TOGETHER = {"cpu": 1, "cuda": 6}  # networks that train side by side: a small one leaves a large GPU idle
+
 
 class Lab:
     """The data, the store and the device of one run; turns specs into networks and figures.
@@ -90,13 +93,28 @@ class Lab:
 
     def trained(self, spec: Spec) -> Artefact:
         """The trained network that `spec` describes: found in the store, or trained now."""
-        found = self.store.find("network", spec.question)
-        if found:
-            return found
-        for needed in (*spec.teachers, spec.start):
-            if needed:
-                self.trained(needed)
-        return self.store.make("network", spec.question, lambda f: self._train(spec, f), resumable=True)
+        self.train([spec])
+        return self.store.find("network", spec.question)
+
+    def train(self, specs: Sequence[Spec]) -> None:
+        """Train what is missing of `specs` and of all they stand on; on a GPU several at a time."""
+        missing: dict[str, Spec] = {}
+        for spec in specs:
+            self._collect(spec, missing)
+        while missing:
+            ready = [s for s in missing.values() if not any(n.key in missing for n in s.needs)]
+            group = [s for s in ready if _alike(s) == _alike(ready[0])][: TOGETHER[self.compute.device]]
+            self._train(group)
+            for spec in group:
+                del missing[spec.key]
+
+    def _collect(self, spec: Spec, missing: dict[str, Spec]) -> None:
+        """Add to `missing` what is not in the store of `spec` and its needs, needs first."""
+        if spec.key in missing or self.store.find("network", spec.question):
+            return
+        for needed in spec.needs:
+            self._collect(needed, missing)
+        missing[spec.key] = spec
 
     def network(self, spec: Spec):
         """The trained network as a module in eval mode on the device."""
@@ -112,15 +130,30 @@ class Lab:
         depth, width, classes = spec.network
         return wide_resnet(depth, width, spec.view.channels, classes, seed=spec.seed)
 
-    def _train(self, spec: Spec, folder: Path) -> dict:
+    def _train(self, specs: Sequence[Spec]) -> None:
+        """Train `specs`, all whose needs are met, side by side, and put them into the store."""
+        from tgd_lib import training
+
+        with ExitStack() as stack:
+            claims = {}  # taken in the order of their keys, so that two runs never wait for each other
+            for spec in sorted(specs, key=lambda s: s.key):
+                claim = stack.enter_context(self.store.claim("network", spec.question, resumable=True))
+                if claim.folder:
+                    claims[spec.key] = (spec, claim)
+            runs = {key: self._run(spec) for key, (spec, _) in claims.items()}
+            specs_of = {id(run): claims[key][0] for key, run in runs.items()}
+            states = [(run, claims[key][1].folder / "state.safetensors") for key, run in runs.items()]
+            training.train(states, on_epoch=lambda run, entry: self.say(_line(specs_of[id(run)], entry)))
+            for key, (spec, claim) in claims.items():
+                claim.result = self._record(spec, runs[key], claim.folder)
+
+    def _run(self, spec: Spec):
         import torch
 
         from tgd_lib import training
 
-        state = folder / "state.safetensors"
-        network = self.network(spec.start).train() if spec.start else self._fresh(spec)
-        run = training.Run(
-            network,
+        return training.Run(
+            self.network(spec.start).train() if spec.start else self._fresh(spec),
             self.pixels(spec.view, "train"),
             torch.from_numpy(self.data.train.labels),
             spec.schedule,
@@ -128,20 +161,16 @@ class Lab:
             objective=self._objective(spec) if spec.guidance else training.label_objective,
             evaluate=self._test_accuracy(spec) if spec.selection == "authors" else None,
         )
-        training.train(run, state, on_epoch=lambda entry: self.say(self._line(spec, entry)))
+
+    def _record(self, spec: Spec, run, folder: Path) -> dict:
+        """Write the weights that count, drop the state, and say how they came about."""
+        import torch
+
+        from tgd_lib import training
+
         weights, epoch = run.selected()
         training.save_tensors(folder / "weights.safetensors", weights)
-        state.unlink()
-        return self._record(spec, run, epoch, torch.get_num_threads())
-
-    def _line(self, spec: Spec, entry: dict) -> str:
-        terms = " ".join(f"{k} {entry[k]:.3f}" for k in ("ce", "kd_t1", "kd_t2", "maps") if entry.get(k))
-        accuracy = f"training accuracy {100 * entry['accuracy']:.1f} %"
-        head = f"{spec.label}: epoch {entry['epoch']}/{spec.schedule.epochs}"
-        return f"{head}  loss {entry['loss']:.3f} ({terms})  {accuracy}  {entry['seconds']:.1f} s"
-
-    def _record(self, spec: Spec, run, epoch: int, threads: int) -> dict:
-        used = {t.label: t for t in (*spec.teachers, spec.start) if t}
+        (folder / "state.safetensors").unlink()
         return {
             "label": spec.label,
             "method": spec.method,
@@ -151,10 +180,10 @@ class Lab:
             "epochs_in_all": spec.epochs_in_all,
             "device": self.compute.name,
             "precision": spec.precision,
-            "threads": threads,
+            "threads": torch.get_num_threads(),
             "training_seconds": round(sum(h["seconds"] for h in run.history), 3),
             "started_from": spec.start and spec.start.label,
-            "weights_used": {k: sha256(self.trained(t).path / "weights.safetensors") for k, t in used.items()},
+            "weights_used": {n.label: sha256(self.trained(n).path / "weights.safetensors") for n in spec.needs},
             "history": run.history,
         }
 
@@ -294,3 +323,17 @@ def measured_constants(array) -> tuple[list[float], list[float]]:
     mean = [float(n @ levels / n.sum()) for n in counts]
     std = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
     return mean, [s if s > 0 else 1.0 for s in std]
+
+
+def _alike(spec: Spec) -> tuple:
+    """What networks that train side by side have in common: what they look at, how long, and their teachers."""
+    teachers = tuple(t and t.key for t in spec.teachers)
+    maps = spec.guidance and (spec.guidance.alpha, spec.guidance.gamma > 0)
+    return spec.view, spec.network, spec.schedule, teachers, maps
+
+
+def _line(spec: Spec, entry: dict) -> str:
+    terms = " ".join(f"{k} {entry[k]:.3f}" for k in ("ce", "kd_t1", "kd_t2", "maps") if entry.get(k))
+    accuracy = f"training accuracy {100 * entry['accuracy']:.1f} %"
+    head = f"{spec.label}: epoch {entry['epoch']}/{spec.schedule.epochs}"
+    return f"{head}  loss {entry['loss']:.3f} ({terms})  {accuracy}  {entry['seconds']:.1f} s"

@@ -71,6 +71,11 @@ class Spec:
         return own | chosen | trained
 
     @property
+    def needs(self) -> tuple[Spec, ...]:
+        """What must be trained before: the teachers, then the start."""
+        return tuple(s for s in (*self.teachers, self.start) if s)
+
+    @property
     def epochs_in_all(self) -> int:
         """Epochs that the weights have seen, those of the start included: the compute to match."""
         return self.schedule.epochs + (self.start.epochs_in_all if self.start else 0)

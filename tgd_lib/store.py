@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -49,6 +49,15 @@ class Artefact:
         import numpy as np
 
         return np.load(self.path / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+
+
+@dataclass
+class Claim:
+    """An artefact in the making: its folder, and the results for its record, set by who makes it."""
+
+    folder: Path | None
+    started: float
+    result: dict | None = None
 
 
 def canonical(spec) -> str:
@@ -105,32 +114,48 @@ class Store:
         found = self.find(kind, spec)
         if found:
             return found
-        with self._readable_errors(), self._lock(kind, key_of(kind, spec)):
-            return self.find(kind, spec) or self._build(kind, spec, build, resumable)
+        with self.claim(kind, spec, resumable=resumable) as claim:
+            if claim.folder:
+                claim.result = build(claim.folder)
+        return self.find(kind, spec)
 
-    def _build(self, kind: str, spec, build, resumable: bool) -> Artefact:
+    @contextmanager
+    def claim(self, kind: str, spec, *, resumable: bool = False) -> Iterator[Claim]:
+        """The right to make an artefact: a `Claim` whose folder is to be filled and whose result is to be set.
+
+        Its folder is None if another run made the artefact while this one waited for the right.
+        It is finished when the block ends; if that raises, or sets no result, nothing is.
+        """
         path = self.root / kind / key_of(kind, spec)
+        with self._readable_errors(), self._lock(kind, path.name):
+            claim = Claim(None if self.find(kind, spec) else self._partial(path, resumable), time.time())
+            try:
+                yield claim
+                if claim.folder and claim.result is not None:
+                    self._finish(path, spec, claim)
+            finally:  # a finished one is no longer there
+                if claim.folder and claim.folder.exists() and not (resumable and any(claim.folder.iterdir())):
+                    shutil.rmtree(claim.folder, ignore_errors=True)
+
+    def _partial(self, path: Path, resumable: bool) -> Path:
         partial = path.with_name(path.name + ".partial")
         if not resumable or (partial.exists() and partial.stat().st_mtime < self.newer_than):
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
-        started = time.time()
-        try:
-            result = build(partial)
-        except BaseException:
-            if not resumable or not any(partial.iterdir()):
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
+        return partial
+
+    def _finish(self, path: Path, spec, claim: Claim) -> None:
+        partial = claim.folder
         for leftover in partial.glob("*.tmp"):  # of a write that was cut off
             leftover.unlink()
-        record = {"seconds": round(time.time() - started, 3)} | result | provenance() | {"key": path.name}
+        seconds = round(time.time() - claim.started, 3)
+        record = {"seconds": seconds} | claim.result | provenance() | {"key": path.name}
         write_json(partial / "spec.json", json.loads(canonical(spec)))
         write_json(partial / "record.json", record)
         write_json(partial / "MANIFEST.json", {f.name: sha256(f) for f in _files(partial)})
         _flush(partial)
         partial.rename(path)
         self._checked.add(path)
-        return Artefact(kind, path.name, path, record)
 
     @contextmanager
     def _lock(self, kind: str, key: str):

@@ -11,7 +11,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,8 @@ from tgd_lib.config import InputError, Schedule
 
 # objective(logits (B, C), features, labels (B,), index (B,)) -> (total, {name: weighted term})
 Objective = Callable[[Tensor, list[Tensor], Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+
+WARM_UP = 3  # eager steps before a step is captured on CUDA
 
 
 def batch_order(n: int, *, seed: int, epoch: int) -> Tensor:
@@ -67,13 +69,56 @@ class Run:
         )
         self.history: list[dict] = []  # one entry an epoch
         self.best: dict[str, Tensor] | None = None
+        self._sums: dict[str, Tensor] = {}  # over the images of this epoch, on the device
+        self._stream = torch.cuda.Stream() if self.compute.device == "cuda" else None
+        self._replay: Callable[[Tensor], None] | None = None
+        self._warm = 0
 
     @property
     def finished(self) -> bool:
         return len(self.history) >= self.schedule.epochs
 
-    def step(self, index: Tensor) -> dict[str, Tensor]:
-        """One step of SGD on the images `index` (B,). Returns the detached terms and the count of correct ones."""
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch; the last may be of a short batch."""
+        return -(-len(self.pixels) // self.schedule.batch_size)
+
+    # ---- an epoch: begin, advance through its steps, conclude
+
+    def begin(self) -> None:
+        """Draw the order of the next epoch and set its learning rate."""
+        epoch, n = len(self.history), len(self.pixels)
+        self._started = time.perf_counter()
+        self._batches = batch_order(n, seed=self.seed, epoch=epoch).to(self.compute.device)
+        self._batches = self._batches.split(self.schedule.batch_size)
+        rate = self.schedule.rate(epoch)
+        if rate != self.optimiser.param_groups[0]["lr"]:
+            self._replay = None  # a captured step has its rate built in
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        for value in self._sums.values():
+            value.zero_()
+        self.network.train()
+
+    def advance(self, number: int) -> None:
+        """Do step `number` of the epoch. On CUDA full batches replay a captured step, on a stream of this run."""
+        index = self._batches[number]
+        if self.compute.device == "cpu":
+            self.step(index)
+            return
+        with torch.cuda.stream(self._stream):
+            if len(index) < self.schedule.batch_size:
+                self.step(index)
+            elif self._replay:
+                self._replay(index)
+            else:
+                self.step(index)  # as a warm-up: it makes the momentum buffers and picks the kernels
+                self._warm += 1
+                if self._warm >= WARM_UP:
+                    self._replay = self._captured(index)
+
+    def step(self, index: Tensor) -> None:
+        """One step of SGD on the images `index` (B,); adds loss, terms and correct answers to the epoch's sums."""
         labels = self.labels[index]
         with self.compute.autocast():
             logits, features = self.network.stages(self.pixels[index])
@@ -82,29 +127,40 @@ class Run:
         total.backward()
         self.optimiser.step()
         with torch.no_grad():
-            correct = (logits.argmax(1) == labels).sum()
-        return {"loss": total.detach(), **{k: v.detach() for k, v in terms.items()}, "accuracy": correct}
+            for name, value in {"loss": total, **terms}.items():
+                self._add(name, value.detach() * len(index))
+            self._add("accuracy", (logits.argmax(1) == labels).sum())
 
-    def epoch(self) -> dict:
-        """Train one epoch and append its entry to the history: mean loss and terms, accuracy, seconds."""
-        started, epoch, n = time.perf_counter(), len(self.history), len(self.pixels)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.rate(epoch)
-        self.network.train()
-        sums: dict[str, Tensor] = {}
-        order = batch_order(n, seed=self.seed, epoch=epoch).to(self.compute.device)
-        for index in order.split(self.schedule.batch_size):  # the short last batch is kept
-            for name, value in self.step(index).items():
-                weighted = value if name == "accuracy" else value * len(index)
-                sums[name] = sums.get(name, 0) + weighted
-        entry = {"epoch": epoch + 1} | {k: float(v) / n for k, v in sums.items()}
+    def _add(self, name: str, value: Tensor) -> None:
+        if name not in self._sums:
+            self._sums[name] = torch.zeros((), device=value.device)
+        self._sums[name] += value
+
+    def _captured(self, index: Tensor) -> Callable[[Tensor], None]:
+        """`step` for a full batch as a CUDA graph: one launch instead of some hundred."""
+        held, graph = index.clone(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self.step(held)
+
+        def replay(index: Tensor) -> None:
+            held.copy_(index)
+            graph.replay()
+
+        return replay
+
+    def conclude(self) -> dict:
+        """End the epoch: append to the history, and return, its mean loss and terms, accuracy, seconds."""
+        if self._stream:
+            torch.cuda.current_stream().wait_stream(self._stream)
+        epoch, n = len(self.history) + 1, len(self.pixels)
+        entry = {"epoch": epoch} | {k: float(v) / n for k, v in self._sums.items()}
         if not entry["loss"] < float("inf"):  # also refuses nan
-            raise InputError(f"training diverged in epoch {epoch + 1} (loss {entry['loss']}): lower gamma or raise n_train")
+            raise InputError(f"training diverged in epoch {epoch} (loss {entry['loss']}): lower gamma or raise n_train")
         if self.evaluate:
             entry["test_accuracy"] = self.evaluate(self.network)
             if entry["test_accuracy"] > max((h["test_accuracy"] for h in self.history), default=-1):
                 self.best = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
-        entry["seconds"] = round(time.perf_counter() - started, 3)
+        entry["seconds"] = round(time.perf_counter() - self._started, 3)
         self.history.append(entry)
         return entry
 
@@ -147,16 +203,27 @@ class Run:
             warnings.warn(f"begun with {threads} threads, which are not here: the last bits will differ", stacklevel=3)
 
 
-def train(run: Run, state: Path, *, on_epoch: Callable[[dict], None] = lambda entry: None) -> None:
-    """Bring `run` to the end of its schedule, from `state` if that file is there, saving it every epoch.
+def train(runs: Sequence[tuple[Run, Path]], *, on_epoch: Callable[[Run, dict], None] = lambda run, entry: None) -> None:
+    """Bring runs to the end of their schedules, each from its state file if there is one, saved every epoch.
 
-    The state is left in place; delete it when the result is safe.
+    The runs must be over equally many images. They take their steps in turn, which changes no result: on
+    CUDA each has a stream of its own, so that small networks fill the device together.
+    The state files are left in place; delete them when the results are safe.
     """
-    if state.exists():
-        run.load(state)
-    while not run.finished:
-        on_epoch(run.epoch())
-        run.save(state)
+    for run, state in runs:
+        if state.exists():
+            run.load(state)
+    while waiting := [(run, state) for run, state in runs if not run.finished]:
+        for run, _ in waiting:
+            run.begin()
+        if waiting[0][0].compute.device == "cuda":
+            torch.cuda.synchronize()  # what the streams are about to read is in place
+        for number in range(waiting[0][0].steps):
+            for run, _ in waiting:
+                run.advance(number)
+        for run, state in waiting:
+            on_epoch(run, run.conclude())
+            run.save(state)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:

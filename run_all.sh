@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Installs what is needed, if it is not there, and runs all notebooks. ./run_all.sh --help says more.
+#
+# The active Python is used if it has every package of requirements.txt at its version; otherwise
+# .venv is made (Python 3.11 to 3.13 and pip are all it takes). An interrupted installation is continued.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # this clone's tgd_lib, wherever one is installed
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# Whether the Python $1 runs, is one of ours, and has every pinned package.
+complete() {
+    "$1" - "$root/requirements.txt" 2>/dev/null <<'PYTHON'
+import importlib.metadata, sys
+lines = [line.split("#")[0].strip() for line in open(sys.argv[1])]
+pins = [line.split("==") for line in lines if line]
+sys.exit(not (3, 11) <= sys.version_info < (3, 14)
+         or any(importlib.metadata.version(name) != version for name, version in pins))
+PYTHON
+}
+
+# Prints the first Python that runs, is 3.11 to 3.13 and can make a virtual environment.
+suitable_python() {
+    local candidate
+    for candidate in python3 python3.11 python3.12 python3.13; do
+        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+            2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    fail "no Python 3.11, 3.12 or 3.13 with venv found on PATH; install one" \
+        "(on Debian and Ubuntu also its package python3-venv)"
+}
+
+# What .venv must have been made from to be up to date.
+fingerprint() {
+    { echo "$root"; cat "$root/requirements.txt" "$root/pyproject.toml"; } | cksum
+}
+
+# Makes .venv, or goes on making it.
+install() {
+    [ "$(cat .venv/complete 2>/dev/null)" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null && return
+    local python quiet=()
+    if ! .venv/bin/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+        python=$(suitable_python)
+        echo "Making .venv with $("$python" --version)."
+        rm -rf .venv
+        "$python" -m venv .venv || fail ".venv could not be made in $root; is there room, may you write there?"
+    fi
+    echo "Installing the pinned packages into .venv: 5.4 GB, 2 to 4 minutes on a fast connection; only this once."
+    [ -t 1 ] || quiet=(--quiet)
+    rm -f .venv/complete
+    .venv/bin/python -m pip install ${quiet[@]+"${quiet[@]}"} --disable-pip-version-check -r requirements.txt &&
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . ||
+        fail "the installation stopped (see above); the same command goes on where it did"
+    fingerprint >.venv/complete
+}
+
+python=python3
+if ! complete "$python"; then
+    (
+        cd "$root"
+        if command -v flock >/dev/null && ! flock --nonblock 9; then # one at a time, where that can be told
+            echo "Another run is installing; waiting for it."
+            flock 9 || true
+        fi
+        install
+    ) 9<"$root/requirements.txt"
+    python=$root/.venv/bin/python
+fi
+
+if [ "${1:-}" = --test ]; then
+    cd "$root"
+    exec "$python" -m pytest "${@:2}"
+fi
+exec "$python" -P -m tgd_lib.runner "$@"

@@ -1,0 +1,83 @@
+"""The notebooks themselves: their form, and the whole of them at profile smoke by the real command."""
+
+import ast
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tgd_lib import runner, twins
+from tgd_lib.config import PARAMETERS, ROOT
+from tgd_lib.execution import prepare
+
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+COLUMNS = (
+    "method, selection, seeds, accuracy_mean, accuracy_std, nll_mean, nll_std, ece_mean, ece_std"
+).split(", ")
+each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+any_notebook = pytest.mark.skipif(not SOURCES, reason="no notebook is there yet")
+
+
+def code_cells(source) -> list:
+    return [c for c in twins.read(source).cells if c.cell_type == "code"]
+
+
+def parameters_cell(source) -> str:
+    (cell,) = [c for c in code_cells(source) if "parameters" in c.metadata.get("tags", [])]
+    return cell.source
+
+
+@any_notebook
+def test_the_runner_knows_every_notebook_and_no_other():
+    assert {p.stem for p in SOURCES} == set(runner.NEEDS)
+
+
+@any_notebook
+def test_one_and_the_same_parameters_cell_in_all():
+    assert len({parameters_cell(source) for source in SOURCES}) == 1
+
+
+@each_notebook
+def test_parameters_are_those_of_config(source):
+    prepare(source)  # one parameters cell, the names in order
+    statements = ast.parse(parameters_cell(source)).body
+    assert all(isinstance(s, ast.AnnAssign) for s in statements)
+    kinds = {s.target.id: s.annotation.id for s in statements}
+    assert kinds == {name: p.kind.__name__ for name, p in PARAMETERS.items()}
+    values = {s.target.id: ast.literal_eval(s.value) for s in statements}
+    assert values == {**dict.fromkeys(PARAMETERS), "profile": "quick"}
+
+
+@each_notebook
+def test_cells_are_short_and_define_nothing(source):
+    for number, cell in enumerate(code_cells(source), 1):
+        if "parameters" in cell.metadata.get("tags", []):
+            continue
+        assert len(cell.source.splitlines()) <= 15, f"code cell {number} is too long"
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        tree = ast.parse(cell.source)
+        assert not any(isinstance(n, kinds) for n in ast.walk(tree)), f"code cell {number} defines something"
+
+
+@any_notebook
+@pytest.mark.slow
+def test_smoke(tmp_path):
+    """Everything runs; a second run answers from the store with the identical table."""
+    folder = tmp_path / "artifacts" / "runs" / "smoke"
+    tables = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "tgd_lib.runner", "--profile", "smoke"],
+            cwd=ROOT, env=os.environ | {"TGD_ARTIFACTS": str(tmp_path / "artifacts")},
+            capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+        with open(folder / "timings.csv", newline="") as file:
+            assert {r["notebook"]: r["status"] for r in csv.DictReader(file)} == dict.fromkeys(
+                runner.NEEDS, "ok"
+            )
+        tables.append((folder / "results.csv").read_text())
+    assert tables[0] == tables[1]
+    assert tables[0].splitlines()[0].split(",") == COLUMNS

@@ -1,0 +1,301 @@
+"""Run the notebooks: parameters checked first, progress shown, every failure collected.
+
+    python -m tgd_lib.runner --profile quick        (or ./run_all.sh, which also installs what it needs)
+
+Each notebook's source is executed by papermill in a kernel of this very Python, into the folder of
+the run; no tracked file is touched unless --record or --twins asks for it. torch is never imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+
+from tgd_lib import twins
+from tgd_lib.config import PARAMETERS, PROFILES, ROOT, InputError, Settings, parse, resolve, run_dir
+from tgd_lib.execution import Kernels, Outcome, execute_one, kernel_environment, prepare, short_path
+
+NOTEBOOKS = ROOT / "notebooks"
+FIGURES = ROOT / "figures"
+NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a notebook
+    "00_start_here": ("03_distillation",),
+    "01_persistence_images": (),
+    "02_teachers": (),
+    "03_distillation": ("02_teachers",),
+    "07_results": ("03_distillation",),
+}
+EXAMPLES = """examples:
+  ./run_all.sh                                    all notebooks on the embedded photographs
+  ./run_all.sh --profile smoke --only 01-03       a range of them, at toy size
+  ./run_all.sh -p alpha 0.9 -p temperature 8      other parameters (a folder of its own)
+  ./run_all.sh -p dataset folder --data photos    your own images
+  ./run_all.sh --profile paper --device cuda      the paper's setting, on a GPU
+  ./run_all.sh --test                             the whole test suite
+
+A killed run goes on where it stopped when the command is given again."""
+
+
+# ---------------------------------------------------------------- which notebooks, in which order
+
+
+def select(text: str | None, names) -> list[str]:
+    """The notebooks that ``--only`` names: ``03``, ``01-03``, ``01,03``, or all if it is None."""
+    if text is None:
+        return list(names)
+    chosen = []
+    for part in text.split(","):
+        numbers = re.fullmatch(r"(\d+)(?:_\w*)?(?:-(\d+)(?:_\w*)?)?", part.strip())
+        first, last = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1, 0)
+        found = [n for n in names if first <= int(n[:2]) <= last]
+        if not found:
+            raise InputError(f"--only {part}: no such notebook; there are {', '.join(names)}")
+        chosen += [n for n in found if n not in chosen]
+    return chosen
+
+
+def in_order(names, needs=NEEDS) -> list[str]:
+    """`names` by number, but each after those of them that it needs."""
+    waiting, order = sorted(names), []
+    while waiting:
+        ready = next(n for n in waiting if not set(needs[n]) & set(waiting))
+        waiting.remove(ready)
+        order.append(ready)
+    return order
+
+
+# ---------------------------------------------------------------- execution
+
+
+def execute(names, settings: Settings, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, force=False):
+    """Executes the notebooks called `names` and returns their outcomes, in the order of execution.
+
+    All are checked before any runs. One that fails stops those that need it, and no others.
+    """
+    order = in_order(names, needs)
+    prepared = {name: prepare(notebooks / f"{name}.py") for name in order}
+    parameters = {"profile": settings.profile, **dict(settings.overrides)}
+    folder = run_dir(settings).resolve()
+    done: dict[str, Outcome] = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        kernels = Kernels(kernel_environment(scratch, force), notebooks)
+        for number, name in enumerate(order, 1):
+            print(f"[{number}/{len(order)}] {name}", flush=True)
+            lacking = [n for n in needs[name] if n in done and done[n].status != "ok"]
+            if lacking:
+                done[name] = Outcome(name, f"skipped: needs {', '.join(lacking)}")
+            else:
+                done[name] = execute_one(name, prepared[name], folder / f"{name}.ipynb", parameters, kernels)
+            print(f"      {_line(done[name])}\n", flush=True)
+    return list(done.values())
+
+
+# ---------------------------------------------------------------- reports and records
+
+
+def report(outcomes: list[Outcome], settings: Settings) -> None:
+    """Prints every failure, the table of the notebooks, and where the results are."""
+    for o in (o for o in outcomes if o.failure):
+        place = f"cell {o.failure.cell}" if o.failure.cell else "outside its cells"
+        print(f"--- {o.notebook} failed, {place} ---\n{o.failure.source}\n\n{o.failure.traceback}\n")
+    width = max(len(o.notebook) for o in outcomes)
+    print(f"{'notebook':<{width}}  seconds  peak MB  status")
+    for o in outcomes:
+        print(f"{o.notebook:<{width}}  {o.seconds:7.1f}  {o.peak_mb:7d}  {o.status}")
+    print(f"{'all':<{width}}  {sum(o.seconds for o in outcomes):7.1f}")
+    folder, results = run_dir(settings), run_dir(settings) / "results.csv"
+    where = f"results: {short_path(results)}" if results.exists() else f"output: {short_path(folder)}"
+    print(f"\n{where}", flush=True)
+
+
+def write_timings(outcomes: list[Outcome], settings: Settings) -> None:
+    """timings.csv, and run.json with all that a reader needs to place those figures."""
+    rows = [(o.notebook, f"{o.seconds:.1f}", o.peak_mb, o.status) for o in outcomes]
+    with open(run_dir(settings) / "timings.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("notebook", "seconds", "peak_mb", "status"), *rows])
+    libraries = ("torch", "torchvision", "gudhi", "numpy", "scipy", "papermill", "jupytext")
+    run = {
+        "profile": settings.profile,
+        "overrides": {k: v for k, v in settings.overrides if k != "data_dir"},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {name: metadata.version(name) for name in libraries},
+    }
+    (run_dir(settings) / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+def _git(*arguments: str) -> str | None:
+    """git's answer about this repository, or None if it has none."""
+    with suppress(OSError):
+        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+
+def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: Path = FIGURES) -> None:
+    """Copies a run's figures, tables and records to figures/<profile>/, its notebooks to the twins."""
+    target = figures / settings.profile
+    fresh, old = (figures / f".{settings.profile}.{os.getpid()}.{state}" for state in ("new", "old"))
+    shutil.copytree(run_dir(settings), fresh, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
+    for path in fresh.rglob("*"):
+        if path.suffix in (".json", ".csv", ".md", ".svg", ".txt"):
+            path.write_text(twins.scrub_text(path.read_text(encoding="utf-8")), encoding="utf-8")
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    for name in names:
+        executed = twins.read(run_dir(settings) / f"{name}.ipynb")
+        twins.write(twins.scrub(executed, settings.profile), notebooks / f"{name}.ipynb")
+    print(f"recorded: {short_path(target)}, {len(names)} notebooks in {short_path(notebooks)}")
+
+
+def update_twins(notebooks: Path = NOTEBOOKS) -> None:
+    """Brings every changed source into its twin."""
+    for source in sorted(notebooks.glob("*.py")):
+        twin = source.with_suffix(".ipynb")
+        print(f"{short_path(twin)}: {'updated' if twins.update(source, twin) else 'as it was'}")
+
+
+def listing(needs=NEEDS, notebooks: Path = NOTEBOOKS) -> str:
+    """What can be run: notebooks with titles and needs, profiles, parameters."""
+    lines = ["notebooks"]
+    for name in needs:
+        source = notebooks / f"{name}.py"
+        text = source.read_text(encoding="utf-8") if source.exists() else "# # (missing)"
+        title = re.search(r"^# # (.+)$", text, re.MULTILINE)
+        after = f"  (after {', '.join(needs[name])})" if needs[name] else ""
+        lines.append(f"  {name:<24}{title[1] if title else ''}{after}")
+    lines += ["", "profiles (--profile)"]
+    lines += [f"  {p.profile:<15}{p.dataset:<13}{p.purpose}; {p.budget}" for p in PROFILES.values()]
+    lines += ["", "parameters (-p NAME VALUE)"]
+    for name, p in PARAMETERS.items():
+        choices = f": {', '.join(p.choices)}" if p.choices else ""
+        lines.append(f"  {name:<15}{p.kind.__name__:<6}{p.help}{choices}")
+    return "\n".join(lines)
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.status.startswith("skipped"):
+        return outcome.status
+    return f"{outcome.status}, {outcome.seconds:.1f} s, peak {outcome.peak_mb} MB"
+
+
+# ---------------------------------------------------------------- command line
+
+
+def _arguments(argv) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="run_all.sh", usage="./run_all.sh [options]  (--help shows them)", allow_abbrev=False,
+        description="Executes the notebooks and collects their figures, tables and timings.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--profile", default="quick", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
+    add("--only", metavar="NN", help="these notebooks alone: 03, 01-03, or 01,03")
+    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="override a parameter of the notebooks; may be repeated (--list shows them)")  # fmt: skip
+    add("--data", metavar="DIR", help="the data set's folder, relative to where you are")
+    add("--device", metavar="NAME", help="auto, cpu or cuda")
+    add("--force", action="store_true", help="make everything again, even what is in the store")
+    add("--list", action="store_true", help="show notebooks, profiles and parameters, run nothing")
+    add("--record", action="store_true", help="after the run, bring it into figures/ and the .ipynb twins")
+    add("--twins", action="store_true", help="bring changed sources into the .ipynb twins, run nothing")
+    add("--test", action="store_true", help="run the test suite instead (further arguments go to pytest)")
+    return parser.parse_args(argv)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """The settings that the command line asks for, all checked."""
+    given = list(arguments.parameters)
+    given += [("data_dir", str(Path(arguments.data).absolute()))] if arguments.data else []
+    given += [("device", arguments.device)] if arguments.device else []
+    settings = resolve(**{"profile": arguments.profile} | {name: parse(name, text) for name, text in given})
+    if arguments.record and (arguments.only or settings.run_name != settings.profile):
+        raise InputError("--record: records whole runs of a profile as it is; leave out --only and -p")
+    if settings.device == "cuda":
+        import torch  # 3 s, and only here
+
+        if not torch.cuda.is_available():
+            raise InputError("device='cuda': PyTorch finds no CUDA GPU here; use --device auto or cpu")
+    return settings
+
+
+@contextmanager
+def _alone(folder: Path):
+    """Holds the folder of a run; InputError if another run does, or it cannot be written."""
+    import filelock
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(f"{short_path(folder)}: another run is writing there; wait for it to end") from None
+    except OSError as error:
+        raise InputError(
+            f"{short_path(folder)}: cannot be written ({error.strerror}); make room, or set TGD_ARTIFACTS"
+        ) from None
+    with lock:
+        yield
+
+
+def run(arguments: argparse.Namespace, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures=FIGURES) -> int:
+    """Executes, reports and records what the command line asks for; the exit status."""
+    names = select(arguments.only, needs)
+    settings = _settings(arguments)
+    with _alone(run_dir(settings)):
+        print(f"{settings.run_name}: {settings.purpose} ({settings.budget})\n", flush=True)
+        outcomes = execute(names, settings, needs=needs, notebooks=notebooks, force=arguments.force)
+        write_timings(outcomes, settings)
+        report(outcomes, settings)
+        failed = any(o.status != "ok" for o in outcomes)
+        if arguments.record and failed:
+            print("not recorded: only a run without failures is")
+        elif arguments.record:
+            record(names, settings, notebooks=notebooks, figures=figures)
+    return int(failed)
+
+
+def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path = FIGURES) -> int:
+    """The command line; returns the exit status (0 fine, 1 a notebook failed, 2 bad input, 130 Ctrl-C)."""
+    arguments = _arguments(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if arguments.list:
+            print(listing(needs, notebooks))
+            return 0
+        if arguments.twins:
+            update_twins(notebooks)
+            return 0
+        return run(arguments, needs=needs, notebooks=notebooks, figures=figures)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'writing the run'}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = "the same command (without --force) goes on where this one stopped"
+        print(f"\ninterrupted: {again}", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The rendered twin of a notebook: the `.ipynb` beside its `.py` source, fit to be kept and reviewed.
+
+People edit the source; the runner alone writes the twin, with the outputs of a recorded run. A twin
+holds nothing that differs from machine to machine: no path, no progress line, no injected parameters,
+and cell ids that follow from the cells' text, so that an unchanged cell never shows up in a diff.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tgd_lib.config import ROOT, artifacts_dir
+
+INJECTED = "injected-parameters"
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+_CELL_METADATA = ("tags", "jupyter")  # all else is of one run or one machine
+_INSTALLED = r"(?<![^\s\"'(<])[^\s\"'(<]*site-packages\b"  # from a word's start, or it takes quadratic time
+_PATH = re.compile(
+    r"(?<![\w.~])/(?:tmp|home|root|Users|var|private|mnt|opt|srv|work|workspace)\b[\w./-]*"
+    rf"|{_INSTALLED}"
+)
+
+
+def read(path: Path):
+    """The notebook in `path`, a py:percent source or an .ipynb."""
+    import jupytext
+    import nbformat
+
+    if path.suffix == ".py":
+        return jupytext.read(path, fmt="py:percent")
+    return nbformat.read(path, as_version=4)
+
+
+def write(notebook, path: Path) -> bool:
+    """Writes `path`, whole or not at all, unless it holds just that; whether it wrote."""
+    import nbformat
+
+    text = nbformat.writes(notebook, version=4) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return True
+
+
+def scrub(notebook, profile: str | None = None):
+    """An executed notebook without what belongs to one machine or one moment (changed in place).
+
+    `profile`, if given, is written down as the one whose outputs the twin shows.
+    """
+    notebook.cells = [c for c in notebook.cells if INJECTED not in c.metadata.get("tags", [])]
+    notebook.metadata = {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
+    if profile:
+        notebook.metadata["recorded"] = {"profile": profile}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    executed = 0
+    for cell, identity in zip(notebook.cells, _identities(notebook.cells), strict=True):
+        cell.id = identity
+        cell.metadata = {k: v for k, v in cell.metadata.items() if v and k in _CELL_METADATA}
+        if cell.cell_type == "code":
+            executed += cell.execution_count is not None
+            _scrub_outputs(cell, executed if cell.execution_count is not None else None)
+    return notebook
+
+
+def _scrub_outputs(cell, execution_count: int | None) -> None:
+    """Drops what went to stderr, numbers the rest anew, takes the paths out of its text."""
+    cell.execution_count = execution_count
+    cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    for output in cell.outputs:
+        if "execution_count" in output:
+            output.execution_count = execution_count
+        output.pop("transient", None)
+        if "metadata" in output:
+            output.metadata = {}
+        if "text" in output:
+            output.text = scrub_text(output.text)
+        for kind, content in output.get("data", {}).items():
+            if isinstance(content, str) and not _binary(kind):
+                output.data[kind] = scrub_text(content)
+
+
+def scrub_text(text: str) -> str:
+    """`text` with the paths of this machine made relative, or replaced by what they stand for."""
+    text = re.sub(f"{_INSTALLED}/", "", text)
+    named = [(artifacts_dir(), "artifacts"), (ROOT, "."), (Path(tempfile.gettempdir()), "<tmp>")]
+    for folder, name in [*named, (Path.home(), "~")]:
+        for path in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):
+            inside = "" if folder == ROOT else f"{name}/"
+            text = re.sub(rf"(?<![\w.]){re.escape(path)}/", inside, text)
+            text = re.sub(rf"(?<![\w.]){re.escape(path)}(?![\w.-])", name, text)
+    return text
+
+
+def update(source: Path, twin: Path) -> bool:
+    """Brings a changed source into its twin; whether anything changed.
+
+    Cells whose text is the same keep their outputs, all others have none.
+    """
+    fresh = read(source)
+    profile = None
+    if twin.exists():
+        old = read(twin)
+        profile = old.metadata.get("recorded", {}).get("profile")
+        kept = dict(zip(_identities(old.cells), old.cells, strict=True))
+        for cell, identity in zip(fresh.cells, _identities(fresh.cells), strict=True):
+            if cell.cell_type == "code" and identity in kept:
+                cell.outputs = kept[identity].outputs
+                cell.execution_count = kept[identity].execution_count
+    return write(scrub(fresh, profile), twin)
+
+
+def check(source: Path, twin: Path) -> list[str]:
+    """What is wrong with a twin, a line each; empty if it may be published."""
+    if not twin.exists():
+        return [f"{twin.name}: missing; ./run_all.sh --twins makes it from {source.name}"]
+    theirs, ours = read(twin), read(source)
+    problems = []
+    texts = [[(c.cell_type, c.source, c.metadata.get("tags", [])) for c in n.cells] for n in (theirs, ours)]
+    if texts[0] != texts[1]:
+        pairs = enumerate(zip(*texts, strict=False), 1)
+        number = next((n for n, (a, b) in pairs if a != b), min(map(len, texts)) + 1)
+        problems.append(f"{twin.name}: cell {number} differs from {source.name}; run ./run_all.sh --twins")
+    if [c.id for c in theirs.cells] != _identities(theirs.cells):
+        problems.append(f"{twin.name}: not written by the runner (cell ids); run ./run_all.sh --twins")
+    if "papermill" in theirs.metadata or any("papermill" in c.metadata for c in theirs.cells):
+        problems.append(f"{twin.name}: bears papermill's metadata; run ./run_all.sh --twins")
+    if any(o.get("name") == "stderr" for c in theirs.cells for o in c.get("outputs", [])):
+        problems.append(f"{twin.name}: bears stderr output; run ./run_all.sh --twins")
+    return problems + [f"{twin.name}: bears the path {p!r}" for p in machine_paths(theirs)]
+
+
+def machine_paths(notebook) -> list[str]:
+    """The absolute paths in a notebook's text and outputs, each once."""
+    places = re.compile("|".join([_PATH.pattern, *(re.escape(str(p)) for p in (ROOT, Path.home()))]))
+    return sorted({match for text in _strings(notebook) for match in places.findall(text)})
+
+
+def _strings(node) -> Iterator[str]:
+    """All strings in a notebook but the encoded images."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if not _binary(key):
+                yield from _strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _strings(value)
+
+
+def _binary(kind: str) -> bool:
+    return kind.startswith("image/") and kind != "image/svg+xml" or kind == "application/pdf"
+
+
+def _identities(cells) -> list[str]:
+    """An id for each cell that follows from its kind, its text, and how often that came before."""
+    seen: Counter = Counter()
+    identities = []
+    for cell in cells:
+        text = f"{cell.cell_type}\n{cell.source}"
+        identities.append(hashlib.sha256(f"{seen[text]}\n{text}".encode()).hexdigest()[:12])
+        seen[text] += 1
+    return identities
