@@ -80,10 +80,13 @@ def test_blocks_and_symmetry_give_the_plain_product(case):
             assert torch.equal(a, a.T)
 
 
-def test_maps_can_be_written_to_given_memory(case):
-    out = [torch.full((N, N), float("nan")) for _ in range(bank.STAGES)]
-    made = bank.raw_maps(case.teachers[0], out=out)
-    assert all(m is o and not torch.isnan(o).any() for m, o in zip(made, out, strict=True))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-3)])
+def test_merging_while_building_is_merging_afterwards(case, dtype, tolerance):
+    afterwards, _ = bank.merged(*(bank.raw_maps(t) for t in case.teachers), alpha=0.7)
+    at_once, scales = bank.gram(case.teachers, (0.7, 0.3), dtype=dtype, budget=10_000_000)
+    for a, b, scale in zip(afterwards, at_once, scales, strict=True):
+        assert b.dtype == dtype
+        torch.testing.assert_close(b.float() * scale, a, rtol=tolerance, atol=tolerance * float(a.max()))
 
 
 def test_an_epoch_by_bank_is_an_epoch_online(case):

@@ -130,6 +130,15 @@ def test_bank_and_online_train_the_same_student(root, tmp_path):
         torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
 
 
+def test_maps_too_large_to_keep_are_merged_while_built(tmp_path, monkeypatch):
+    from tgd_lib import experiment
+
+    monkeypatch.setattr(experiment, "MAPS_KEPT", 0)
+    large = lab(tmp_path)
+    large.trained(large.specs.student("tgd", 0))
+    assert count(tmp_path, "teacher_maps") == 0 and count(tmp_path, "network") == 4
+
+
 def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
     here = lab(root, selection="authors", epochs=2)
     row = here.row(here.specs.student("scratch", 0))

@@ -20,6 +20,7 @@ from tgd_lib.config import InputError
 from tgd_lib.losses import merge_maps, similarity_map
 
 STAGES = 3
+GLANCE = 125  # images a teacher looks at in one go
 
 
 @dataclass(frozen=True)
@@ -95,42 +96,65 @@ def merged(
     return maps, scales
 
 
-def raw_maps(teacher: Teacher, *, out: Sequence[Tensor] | None = None, budget: int | None = None) -> list[Tensor]:
-    """The three raw Gram matrices float32 (n, n) of a teacher over all its pixels.
+def raw_maps(teacher: Teacher, *, budget: int | None = None) -> list[Tensor]:
+    """The three raw Gram matrices float32 (n, n) of a teacher over all its pixels."""
+    return gram((teacher,), (1.0,), budget=budget)[0]
 
-    Built block by block, each pair of blocks once (G is symmetric). `out` may be three tensors to
-    fill, memory-mapped ones for instance. `budget`: bytes for features held at a time; the
-    fewer, the more often the teacher looks at an image.
+
+def gram(
+    teachers: Sequence[Teacher],
+    weights: Sequence[float],
+    *,
+    dtype: torch.dtype = torch.float32,
+    budget: int | None = None,
+) -> tuple[list[Tensor], list[float]]:
+    """For each stage the sum over teachers of weight F F^T over all n images, (n, n), and its scale.
+
+    Built block by block, each pair of blocks once (the sum is symmetric), in float32 and then stored as
+    `dtype`; float16 is scaled as in `merged`. Nothing of the size of a second (n, n) map is held.
+    `budget`: bytes for the features held at a time; the fewer, the more often a teacher looks at an image.
     """
-    n, device = len(teacher.pixels), teacher.pixels.compute.device
-    maps = out or [torch.empty(n, n, device=device) for _ in range(STAGES)]
-    blocks = _blocks(teacher, budget or available(teacher.pixels.compute) // 4)
+    n, compute = len(teachers[0].pixels), teachers[0].pixels.compute
+    blocks = _blocks(teachers, budget or available(compute) // 4)
+    scales = _largest(teachers, weights) if dtype == torch.float16 else [1.0] * STAGES
+    maps = [torch.empty(n, n, dtype=dtype, device=compute.device) for _ in range(STAGES)]
     for i, rows in enumerate(blocks):
-        held = _features(teacher, rows)
+        held = [_features(t, rows) for t in teachers]
         for columns in blocks[i:]:
-            other = held if columns == rows else _features(teacher, columns)
-            for g, a, b in zip(maps, held, other, strict=True):
-                product = a @ b.T
+            other = held if columns == rows else [_features(t, columns) for t in teachers]
+            for stage, (g, scale) in enumerate(zip(maps, scales, strict=True)):
+                pairs = zip(weights, held, other, strict=True)
+                product = sum(a[stage] @ b[stage].T * (w / scale) for w, a, b in pairs)
                 g[rows, columns] = product
                 g[columns, rows] = product.T
-    return list(maps)
+    return maps, scales
 
 
-def _features(teacher: Teacher, rows: slice, batch: int = 125) -> list[Tensor]:
+def _features(teacher: Teacher, rows: slice) -> list[Tensor]:
     """Flattened features of the images `rows`, three float32 (len, d)."""
     parts: list[list[Tensor]] = [[] for _ in range(STAGES)]
-    for i in range(rows.start, rows.stop, batch):
-        _, features = teacher.look(slice(i, min(i + batch, rows.stop)))
+    for i in range(rows.start, rows.stop, GLANCE):
+        _, features = teacher.look(slice(i, min(i + GLANCE, rows.stop)))
         for part, f in zip(parts, features, strict=True):
             part.append(f.permute(0, 2, 3, 1).flatten(1).float())
     return [torch.cat(p) for p in parts]
 
 
-def _blocks(teacher: Teacher, budget: int) -> list[slice]:
+def _largest(teachers: Sequence[Teacher], weights: Sequence[float]) -> list[float]:
+    """The largest entry of each stage's map: on the diagonal, the weighted squared norms of an image's features."""
+    largest = [0.0] * STAGES
+    for i in range(0, len(teachers[0].pixels), GLANCE):
+        seen = [teacher.look(slice(i, i + GLANCE))[1] for teacher in teachers]
+        for stage in range(STAGES):
+            norms = sum(w * f[stage].float().square().sum((1, 2, 3)) for w, f in zip(weights, seen, strict=True))
+            largest[stage] = max(largest[stage], float(norms.max()))
+    return largest
+
+
+def _blocks(teachers: Sequence[Teacher], budget: int) -> list[slice]:
     """Slices of the images whose features fit the budget, two blocks of them at a time."""
-    n = len(teacher.pixels)
-    _, features = teacher.look(slice(0, 1))
-    per_image = sum(f[0].numel() for f in features) * 4
+    n = len(teachers[0].pixels)
+    per_image = 4 * sum(f[0].numel() for t in teachers for f in t.look(slice(0, 1))[1])
     size = max(1, min(n, int(budget // (2 * per_image))))
     count = -(-n // size)
     return [slice(i * n // count, (i + 1) * n // count) for i in range(count)]

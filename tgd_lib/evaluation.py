@@ -1,12 +1,15 @@
-"""What a trained network is worth: accuracy, likelihood, calibration."""
+"""What a trained network is worth: accuracy and its uncertainty, likelihood, calibration."""
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from tgd_lib.config import InputError
 
 BINS = 15
 
@@ -15,7 +18,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
     """Figures of merit of logits float (N, classes) against labels int64 (N,).
 
     accuracy and ece (expected calibration error, 15 equal bins, L1; Guo et al. 2017) as fractions,
-    nll in nats, per_class accuracy (None for a class without images), n.
+    nll in nats, brier (0 to 2, see there), per_class accuracy (None for a class without images), n.
     """
     logits, predicted = logits.float(), logits.argmax(1)
     correct = (predicted == labels).double()
@@ -27,6 +30,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
         "accuracy": float(correct.mean()),
         "nll": float(F.cross_entropy(logits.double(), labels)),
         "ece": calibration_error(logits.softmax(1), labels),
+        "brier": brier(logits.double().softmax(1), labels),
         "per_class": per_class,
         "n": len(labels),
     }
@@ -40,3 +44,69 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
     classes = probabilities.shape[1]
     return float(multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=BINS))
+
+
+def brier(probabilities: Tensor, labels: Tensor) -> float:
+    """Brier score: squared distance of probabilities (N, classes) from the one-hot labels, mean over images.
+
+    The original form, summed over the classes (Brier 1950): 0 is perfect, 2 is sure and always wrong.
+    """
+    distance = probabilities.double() - F.one_hot(labels, probabilities.shape[1])
+    return float(distance.square().sum(1).mean())
+
+
+def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> dict[str, list]:
+    """A reliability diagram's bars: confidence, accuracy and count of images in equal bins of confidence.
+
+    Bin b holds confidences of [b / bins, (b + 1) / bins), the last one 1 as well (torchmetrics gives exact
+    ones a bin of their own). Lists of length `bins`; confidence and accuracy are None in an empty bin.
+    """
+    confidence, predicted = probabilities.double().max(1)
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1]
+    where = torch.bucketize(confidence, edges, right=True)
+    count = torch.bincount(where, minlength=bins)
+    correct = torch.bincount(where, (predicted == labels).double(), minlength=bins)
+    total = torch.bincount(where, confidence, minlength=bins)
+
+    def means(sums: Tensor) -> list[float | None]:
+        return [s / n if n else None for s, n in zip(sums.tolist(), count.tolist(), strict=True)]
+
+    return {"confidence": means(total), "accuracy": means(correct), "count": count.tolist()}
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The T, from 0.01 to 100, whose softmax(logits / T) has the least NLL: temperature scaling.
+
+    Guo et al., "On Calibration of Modern Neural Networks", 2017. logits (N, classes), labels int64 (N,): of
+    images HELD OUT from training and test. The NLL is convex in 1/T, so it has one minimum in log T too;
+    where every image is right it falls with T until it is 0 in float64, and T is one for which it is.
+    InputError without images, or with logits that are not finite.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not len(labels) or not torch.isfinite(logits).all():
+        raise InputError("temperature scaling: finite logits of at least one held-out image are needed")
+    exact, bound = logits.double(), math.log(100)
+
+    def nll(log_temperature: float) -> float:
+        return float(F.cross_entropy(exact / math.exp(log_temperature), labels))
+
+    found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
+    return math.exp(found.x)
+
+
+def accuracy_interval(accuracy: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """(low, high): Wilson's confidence interval of an accuracy (a fraction) measured on n images.
+
+    It says how far another test set of this size may fall, for one network as it is; the spread over
+    seeds is another matter. Wilson 1927. Raises InputError for values that cannot be.
+    """
+    from scipy.special import ndtri
+
+    if not (0 <= accuracy <= 1 and n >= 1 and 0 < level < 1):
+        given = f"accuracy={accuracy}, n={n}, level={level}"
+        raise InputError(f"{given}: a fraction from 0 to 1, 1 image or more, a level between 0 and 1 needed")
+    z = float(ndtri((1 + level) / 2))
+    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(accuracy * (1 - accuracy) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -18,7 +18,7 @@ from tgd_lib.config import Settings
 from tgd_lib.specs import Spec, Specs, View
 from tgd_lib.store import Artefact, Store, sha256
 
-MAPS_KEPT = 4e9  # bytes; larger teacher maps are not stored: a GPU makes them again in seconds
+MAPS_KEPT = 4e9  # bytes of a teacher's raw maps; larger ones are merged while built, and not stored
 TOGETHER = {"cpu": 1, "cuda": 6}  # networks that train side by side: a small one leaves a large GPU idle
 
 
@@ -234,8 +234,12 @@ class Lab:
         logits = tuple(t and self._teacher_logits(t) for t in spec.teachers)
         if not with_maps:
             return bank.Bank(logits, None)
+        n, alpha = len(self.data.train.labels), spec.guidance.alpha
+        if bank.STAGES * n * n * 4 > MAPS_KEPT:
+            weighted = [(self._as_teacher(t), w) for t, w in zip(spec.teachers, (alpha, 1 - alpha), strict=True) if t]
+            return bank.Bank(logits, *bank.gram(*zip(*weighted, strict=True), dtype=dtype))
         pair = [t and self._teacher_maps(t) for t in spec.teachers]
-        return bank.Bank(logits, *bank.merged(*pair, alpha=spec.guidance.alpha, dtype=dtype, compute=self.compute))
+        return bank.Bank(logits, *bank.merged(*pair, alpha=alpha, dtype=dtype, compute=self.compute))
 
     def _as_teacher(self, spec: Spec):
         from tgd_lib.bank import Teacher
@@ -256,18 +260,16 @@ class Lab:
         return torch.from_numpy(found.array("logits")).to(self.compute.device)
 
     def _teacher_maps(self, spec: Spec):
-        """Raw maps of a teacher, three float32 (n, n): from the store, or made on the device if too large for it."""
+        """Raw maps of a teacher from the store, three float32 (n, n): alpha can change without making them again."""
         import numpy as np
         import torch
 
         from tgd_lib import bank
 
-        n = len(self.data.train.labels)
-        if bank.STAGES * n * n * 4 > MAPS_KEPT:
-            return bank.raw_maps(self._as_teacher(spec))
         names = [f"stage{i + 1}" for i in range(bank.STAGES)]
 
         def build(folder: Path) -> dict:
+            n = len(self.data.train.labels)
             self.say(f"{spec.label}: similarity maps of {n} images")
             for name, g in zip(names, bank.raw_maps(self._as_teacher(spec)), strict=True):
                 np.save(folder / f"{name}.npy", g.cpu().numpy())

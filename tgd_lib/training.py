@@ -99,6 +99,8 @@ class Run:
         for value in self._sums.values():
             value.zero_()
         self.network.train()
+        if self._stream:  # what it is about to read is in place
+            self._stream.wait_stream(torch.cuda.current_stream())
 
     def advance(self, number: int) -> None:
         """Do step `number` of the epoch. On CUDA full batches replay a captured step, on a stream of this run."""
@@ -216,8 +218,6 @@ def train(runs: Sequence[tuple[Run, Path]], *, on_epoch: Callable[[Run, dict], N
     while waiting := [(run, state) for run, state in runs if not run.finished]:
         for run, _ in waiting:
             run.begin()
-        if waiting[0][0].compute.device == "cuda":
-            torch.cuda.synchronize()  # what the streams are about to read is in place
         for number in range(waiting[0][0].steps):
             for run, _ in waiting:
                 run.advance(number)

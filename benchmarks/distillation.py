@@ -1,0 +1,244 @@
+"""The price of a distillation step, against a plain step and against the step as the authors do it.
+
+    python -m benchmarks.distillation [--quick] [--data DIR] [--out DIR] [--device cpu|cuda] [--n N]
+
+One student (WRN-16-1), two teachers (WRN-16-3 on images and on 6x50x50 persistence images), batch 128,
+all ways of asking the teachers in turn in one process: not at all (plain), from the bank (merged once in
+fp32 or fp16, or both raw maps merged in every step), online without gradients, and as the authors do it,
+online with gradients flowing into the teachers. The loss by bank and online is compared in the same run;
+building the bank is timed beside it. Curve: seconds and bytes of the bank against n, and the n up to which
+it pays. --quick: tiny networks, agreement asserted, no time asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import _measure
+from tgd_lib import bank, config, datasets, losses, topology
+from tgd_lib.bank import Bank, Online, Teacher
+from tgd_lib.compute import Compute, Pixels
+from tgd_lib.config import Schedule
+from tgd_lib.networks import wide_resnet
+from tgd_lib.training import Run, label_objective
+
+PACKAGES = ("torch", "numpy")
+WEIGHTS = {"alpha": 0.99, "lam": 0.9, "temperature": 4.0, "gamma": 3000.0, "kl_reduction": "mean"}
+BARS = "bars: bank step <= 1.20 times plain in fp32, <= 1.35 in bf16; the authors' step >= 25 times the bank step in fp32"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.distillation", description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
+    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the photographs)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/distillation")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--n", type=int, default=5000, help="training images of the bank")
+    options = parser.parse_args()
+    folder = options.out or config.artifacts_dir() / "benchmarks" / "distillation"
+    n, width, repeats, slow = (256, 1, 2, 1) if options.quick else (options.n, 3, 30, 3)
+    train = datasets.load("cifar10" if options.data else "photographs", "train", options.data, download=False)
+    train = datasets.take(train, datasets.stratified(train.labels, n, seed=0))
+    pis = topology.persistence_images(train.images, n_jobs=None)
+    record = {"machine": _measure.machine(*PACKAGES), "device": options.device, "quick": options.quick, "n": n}
+    for precision in ("fp32", "bf16"):
+        case = Case(train, pis, Compute.choose(options.device, precision), width)
+        record[precision] = case.measure(repeats, slow if precision == "fp32" else 0)
+    counts = (64, 128) if options.quick else (500, 1000, 2000, min(5000, n))
+    record["curve"] = curve(Case(train, pis, Compute.choose(options.device), width), counts)
+    _measure.write(folder, "distillation", record, report(record))
+    plot(record, folder)
+
+
+class Case:
+    """One data set, two untrained teachers and a student in one precision: their speed is that of trained ones."""
+
+    def __init__(self, train: datasets.Dataset, pis: np.ndarray, compute: Compute, width: int):
+        self.compute, self.labels = compute, torch.from_numpy(train.labels)
+        self.images = Pixels(train.images.transpose(0, 3, 1, 2), (0.5,) * 3, (0.25,) * 3, compute)
+        self.pis = Pixels(pis, (0.05,) * 6, (0.13,) * 6, compute)
+        views = ((3, self.images), (6, self.pis))
+        networks = [compute.place(wide_resnet(16, width, c, seed=c)).eval() for c, _ in views]
+        self.teachers = tuple(Teacher(t, p) for t, (_, p) in zip(networks, views, strict=True))
+
+    def measure(self, repeats: int, slow: int) -> dict:
+        """Seconds of each kind of step, of building the bank, and how far bank and online disagree."""
+        started = self.now()
+        logits = tuple(bank.teacher_logits(t) for t in self.teachers)
+        raw = [bank.raw_maps(t) for t in self.teachers]
+        build = self.now() - started
+        sources = {
+            "bank, logits only (KD)": (Bank(logits, None), 0.0),
+            "bank, maps merged once, fp32": (self._merged(logits, raw, torch.float32), WEIGHTS["gamma"]),
+            "bank, maps merged once, fp16": (self._merged(logits, raw, torch.float16), WEIGHTS["gamma"]),
+            "bank, maps merged every step": (RawBank(logits, raw), WEIGHTS["gamma"]),
+        }
+        steps = {"plain": self.stepper(label_objective)}
+        steps |= {name: self.stepper(_objective(s, gamma)) for name, (s, gamma) in sources.items()}
+        seconds = _measure.interleaved(steps, repeats, clock=self.now)
+        online = {"online, no gradients": self.stepper(_objective(Online(self.teachers), WEIGHTS["gamma"]))}
+        if slow:
+            online["online as the authors, gradients into the teachers"] = self.authors_stepper()
+            seconds |= _measure.interleaved(online, slow, clock=self.now)
+        return {
+            "bank_build_s": build,
+            "disagreement": self.disagreement(sources),
+            "step_s": {name: _measure.summary(values) for name, values in seconds.items()},
+        }
+
+    def _merged(self, logits, raw, dtype) -> Bank:
+        maps, scales = bank.merged(*raw, alpha=WEIGHTS["alpha"], dtype=dtype, compute=self.compute)
+        return Bank(logits, maps, scales)
+
+    def now(self) -> float:
+        if self.compute.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def index(self, number: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(number)
+        return torch.randperm(len(self.labels), generator=generator)[:128].to(self.compute.device)
+
+    def run(self, objective) -> Run:
+        run = Run(wide_resnet(16, 1, seed=0), self.images, self.labels, Schedule(1, 1), seed=0, objective=objective)
+        run.network.train()
+        return run
+
+    def stepper(self, objective) -> Callable[[int], None]:
+        run = self.run(objective)
+        return lambda number: run.step(self.index(number))
+
+    def authors_stepper(self) -> Callable[[int], None]:
+        """Both teachers in the graph, as in the authors' loop: nothing is detached, so gradients flow into them."""
+
+        def objective(logits, features, labels, index):
+            seen = [t.network.stages(t.pixels[index]) for t in self.teachers]
+            said, maps = tuple(s[0] for s in seen), tuple([losses.similarity_map(f) for f in s[1]] for s in seen)
+            return losses.tgd_loss(logits, labels, features, said, maps, **WEIGHTS)
+
+        return self.stepper(objective)
+
+    def disagreement(self, sources: dict) -> dict:
+        """Largest relative difference of the total loss to the online one, over five batches."""
+        wanted = Online(self.teachers)
+        compared = {name: s for name, (s, gamma) in sources.items() if gamma}
+        network = self.run(label_objective).network
+        found = dict.fromkeys(compared, 0.0)
+        for number in range(5):
+            index = self.index(number)
+            with torch.no_grad(), self.compute.autocast():
+                logits, features = network.stages(self.images[index])
+            labels = self.labels.to(index.device)[index]
+            total = {
+                name: float(losses.tgd_loss(logits, labels, features, *s.batch(index), **WEIGHTS)[0])
+                for name, s in {"online": wanted, **compared}.items()
+            }
+            for name in compared:
+                found[name] = max(found[name], abs(total[name] / total["online"] - 1))
+        limit = 1e-5 if self.compute.precision == "fp32" else 1e-2  # bf16 teachers round anew for each batch
+        for name, value in found.items():
+            assert value <= (1e-3 if "fp16" in name else limit) or self.compute.precision != "fp32", (name, value)
+            assert value <= 1e-2, (name, value)
+        return found
+
+
+class RawBank:
+    """A bank that keeps both teachers' raw maps and merges their sub-matrices in every step."""
+
+    def __init__(self, logits, raw):
+        self.banks = [Bank(logits, maps) for maps in raw]
+
+    def batch(self, index):
+        (logits, first), (_, second) = (b.batch(index) for b in self.banks)
+        return logits, (first, second)
+
+
+def _objective(source, gamma: float):
+    weights = WEIGHTS | {"gamma": gamma}
+
+    def objective(logits, features, labels, index):
+        return losses.tgd_loss(logits, labels, features, *source.batch(index), **weights)
+
+    return objective
+
+
+def curve(case: Case, counts) -> list[dict]:
+    """Seconds to build both teachers' maps for n images, and the bytes of the merged ones."""
+    points = []
+    for n in dict.fromkeys(counts):
+        started = case.now()
+        for teacher in case.teachers:
+            part = Pixels.__new__(Pixels)
+            part.__dict__ |= teacher.pixels.__dict__ | {"array": teacher.pixels.array[:n]}
+            bank.raw_maps(Teacher(teacher.network, part))
+        points.append({"n": n, "build_s": case.now() - started, "merged_fp32_bytes": 3 * n * n * 4})
+    return points
+
+
+def break_even(record: dict, epochs: int) -> dict:
+    """Up to which n building the bank costs less than it saves in `epochs` epochs.
+
+    Building takes a n + b n^2 seconds (fitted to the curve), the steps save c n epochs.
+    """
+    n, y = (np.array([p[k] for p in record["curve"]], float) for k in ("n", "build_s"))
+    a, b = np.linalg.lstsq(np.stack([n, n**2], 1), y, rcond=None)[0]
+    steps = record["fp32"]["step_s"]
+    saved = steps["online, no gradients"]["median"] - steps["bank, maps merged once, fp32"]["median"]
+    limit = (saved / 128 * epochs - a) / b if b > 0 else float("inf")
+    return {"epochs": epochs, "a": a, "b": b, "pays_up_to_n": limit}
+
+
+def report(record: dict) -> str:
+    lines = [f"device {record['device']}, n = {record['n']}, batch 128; {record['machine']}", BARS]
+    for precision in ("fp32", "bf16"):
+        steps = record[precision]["step_s"]
+        plain, ours = (steps[k]["median"] for k in ("plain", "bank, maps merged once, fp32"))
+        rows = [
+            {
+                "step": name,
+                "median ms": f"{1e3 * s['median']:.1f}",
+                "min-max ms": f"{1e3 * s['min']:.1f}-{1e3 * s['max']:.1f}",
+                "n": s["n"],
+                "times plain": f"{s['median'] / plain:.2f}",
+                "times bank": f"{s['median'] / ours:.2f}",
+            }
+            for name, s in steps.items()
+        ]
+        build = record[precision]["bank_build_s"]
+        worst = {k: f"{v:.1e}" for k, v in record[precision]["disagreement"].items()}
+        lines += ["", f"{precision}: bank of both teachers built in {build:.1f} s; loss against online: {worst}", ""]
+        lines.append(_measure.table(rows))
+    if "online, no gradients" in record["fp32"]["step_s"]:
+        lines.append("")
+        for epochs in (30, 200):
+            limit = break_even(record, epochs)["pays_up_to_n"]
+            lines.append(f"over {epochs} epochs the bank's building pays up to n = {limit:,.0f}, where its memory allows")
+    return "\n".join(lines)
+
+
+def plot(record: dict, folder: Path) -> None:
+    """Seconds to build the bank and its memory against n, as SVG and PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    n = [p["n"] for p in record["curve"]]
+    left.plot(n, [p["build_s"] for p in record["curve"]], "o-")
+    left.set(xlabel="training images", ylabel="seconds to build both teachers' maps")
+    wide = np.array([500, 1000, 2000, 5000, 10_000, 50_000])
+    for width, style, name in ((4, "o-", "fp32"), (2, "s--", "fp16")):
+        right.loglog(wide, 3 * wide**2 * width / 1e9, style, label=name)
+    right.set(xlabel="training images", ylabel="merged maps, GB")
+    right.legend(frameon=False)
+    for suffix in ("svg", "png"):
+        figure.savefig(folder / f"distillation.{suffix}", dpi=150)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""The benchmarks run and find agreement; no time is asserted."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tgd_lib import config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["topology", "distillation", "training"])
+def test_quick(name, tmp_path):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / f"{name}.json").read_text())
+    assert record["quick"] is True and record["machine"]["python"]
+    assert str(config.ROOT) not in (tmp_path / f"{name}.json").read_text()
+    assert (tmp_path / f"{name}.md").read_text().count("|") > 10
