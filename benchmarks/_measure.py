@@ -1,38 +1,12 @@
-"""Shared by the benchmarks: repeated timings, what they were made on, and the files they end in."""
+"""Shared by the benchmarks: what they were made on, and the files they end in."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from statistics import median
-
-
-def interleaved(
-    rivals: dict[str, Callable[[int], object]], repeats: int, *, clock=time.perf_counter
-) -> dict[str, list[float]]:
-    """Seconds of each rival, `repeats` times in turn: a busy minute of the machine falls on all alike.
-
-    A rival is called with the number of the repetition; a first call of each is not counted.
-    """
-    for rival in rivals.values():
-        rival(0)
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
-    for repetition in range(repeats):
-        for name, rival in rivals.items():
-            start = clock()
-            rival(repetition)
-            seconds[name].append(clock() - start)
-    return seconds
-
-
-def summary(values: list[float]) -> dict:
-    """n, median, and the spread as smallest and largest value."""
-    return {"n": len(values), "median": median(values), "min": min(values), "max": max(values)}
 
 
 def peak_mib() -> float:

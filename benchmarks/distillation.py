@@ -22,6 +22,7 @@ import torch
 
 from benchmarks import _measure
 from tgd_lib import bank, config, datasets, losses, topology
+from tgd_lib.cost import interleaved, summary
 from tgd_lib.bank import Bank, Online, Teacher
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
@@ -81,15 +82,15 @@ class Case:
         }
         steps = {"plain": self.stepper(label_objective)}
         steps |= {name: self.stepper(_objective(s, gamma)) for name, (s, gamma) in sources.items()}
-        seconds = _measure.interleaved(steps, repeats, clock=self.now)
+        seconds = interleaved(steps, repeats, clock=self.now)
         online = {"online, no gradients": self.stepper(_objective(Online(self.teachers), WEIGHTS["gamma"]))}
         if slow:
             online["online as the authors, gradients into the teachers"] = self.authors_stepper()
-            seconds |= _measure.interleaved(online, slow, clock=self.now)
+            seconds |= interleaved(online, slow, clock=self.now)
         return {
             "bank_build_s": build,
             "disagreement": self.disagreement(sources),
-            "step_s": {name: _measure.summary(values) for name, values in seconds.items()},
+            "step_s": {name: summary(values) for name, values in seconds.items()},
         }
 
     def _merged(self, logits, raw, dtype) -> Bank:

@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks import _measure
 from tgd_lib import config, datasets, topology
+from tgd_lib.cost import interleaved, summary
 
 PACKAGES = ("numpy", "scipy", "gudhi", "ripser", "persim")
 BARS = {"reference": 300, "gudhi": 20}  # times ours, at least; whole: at most 20 s and 1,536 MiB
@@ -122,7 +123,7 @@ def per_core(images: np.ndarray, repeats: int, few: int, many: int) -> dict[str,
         start = repetition * size % (len(images) - size + 1)
         return images[start : start + size]
 
-    seconds = _measure.interleaved(
+    seconds = interleaved(
         {
             "ours": lambda r: topology.persistence_images(batch(r, many)),
             "reference": lambda r: reference(batch(r, few)),
@@ -133,7 +134,7 @@ def per_core(images: np.ndarray, repeats: int, few: int, many: int) -> dict[str,
     )
     sizes = {"ours": many, "reference": few, "gudhi": few}
     return {
-        name: {"images": sizes[name]} | _measure.summary([s / sizes[name] / SIGNALS * 1e6 for s in values])
+        name: {"images": sizes[name]} | summary([s / sizes[name] / SIGNALS * 1e6 for s in values])
         for name, values in seconds.items()
     }
 
@@ -167,8 +168,8 @@ def curve(images: np.ndarray, counts: list[int], repeats: int) -> list[dict]:
             "all cores": lambda r, n=n: topology.persistence_images(images[:n], n_jobs=None),
             "one core": lambda r, n=n: topology.persistence_images(images[:n]),
         }
-        seconds = _measure.interleaved(rivals, repeats)
-        rows.append({"images": n} | {name: _measure.summary(values) for name, values in seconds.items()})
+        seconds = interleaved(rivals, repeats)
+        rows.append({"images": n} | {name: summary(values) for name, values in seconds.items()})
     return rows
 
 

@@ -19,6 +19,7 @@ import torch
 
 from benchmarks import _measure
 from tgd_lib import config, datasets, topology, training
+from tgd_lib.cost import interleaved, summary
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
 from tgd_lib.networks import wide_resnet
@@ -110,12 +111,12 @@ class Case:
 
 def measure(cases: dict[str, Case], repeats: int) -> dict:
     """Images a second of each variant, and the mean loss of its first epoch."""
-    seconds = _measure.interleaved({name: case.epoch for name, case in cases.items()}, repeats, clock=time.perf_counter)
+    seconds = interleaved({name: case.epoch for name, case in cases.items()}, repeats, clock=time.perf_counter)
     losses = [case.first_loss for case in cases.values()]
     assert max(losses) <= 1.1 * min(losses), f"variants disagree: {losses}"
     return {
         name: {
-            "images_per_s": _measure.summary([case.images / s for s in seconds[name]]),
+            "images_per_s": summary([case.images / s for s in seconds[name]]),
             "first_loss": case.first_loss,
         }
         for name, case in cases.items()

@@ -44,7 +44,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures
+from tgd_lib import config, figures, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.

@@ -44,7 +44,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures
+from tgd_lib import config, figures, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.
@@ -110,4 +110,4 @@ print(f"{len(kept)} points above the threshold in 300 channels; {100 * outside:.
 
 # %%
 record = {"n_images": {part: len(a) for part, a in pis.items()}, "outside_window": outside, "channels_sampled": len(sample)}
-figures.save_records([record | source], settings, "01_persistence_images")
+tables.save_records([record | source], settings, "01_persistence_images")

@@ -42,7 +42,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures
+from tgd_lib import config, figures, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.
@@ -87,5 +87,5 @@ figure
 # %%
 names = lab.data.test.class_names
 by_class = pd.DataFrame({r["label"]: r["per_class"] for r in rows}, index=names).round(3)
-figures.save_records(rows, settings, "02_teachers")
+tables.save_records(rows, settings, "02_teachers")
 by_class

@@ -56,7 +56,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures
+from tgd_lib import config, figures, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.
@@ -77,7 +77,7 @@ for seed in range(settings.seeds):
         rows.append(lab.row(lab.specs.student(method, seed)))
 
 # %%
-figures.readable(rows)
+tables.readable(rows)
 
 # %% [markdown]
 # *What to see:* mean ± standard deviation over seeds on the test set, last epoch. "Epochs in all" counts those of the start: compare methods that have had the same.
@@ -131,4 +131,4 @@ figure
 # %%
 share = float((1 - settings.alpha) * second.norm() / (settings.alpha * first + (1 - settings.alpha) * second).norm())
 print(f"the PI teacher's share of the merged map's norm in this batch: {100 * share:.2f} %")
-figures.save_records(rows, settings, "03_distillation")
+tables.save_records(rows, settings, "03_distillation")

@@ -40,16 +40,16 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures
+from tgd_lib import config, figures, tables
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-rows = figures.load_records(settings, "03_distillation")
-path = figures.write_results(rows, settings)
-figures.readable(rows)
+rows = tables.load_records(settings, "03_distillation")
+path = tables.write_results(rows, settings)
+tables.readable(rows)
 
 # %% [markdown]
 # ## Accuracy
@@ -72,7 +72,7 @@ figure
 import pandas as pd
 
 contrasts = [("tgd", "tgd_alpha1"), ("tgd", "kd_annealed"), ("tgd", "kd"), ("tgd", "scratch"), ("kd_annealed", "kd")]
-pairs = [figures.paired(rows, *contrast) for contrast in contrasts]
+pairs = [tables.paired(rows, *contrast) for contrast in contrasts]
 shown = pd.DataFrame(pairs).drop(columns=["differences", "column"])
 shown["what it tells"] = ["topology", "maps and topology", "those and annealing", "all of TGD", "annealing"]
 shown.round(4)
@@ -90,7 +90,7 @@ figure
 # ## Calibration
 
 # %%
-pairs = [figures.paired(rows, "tgd", m, c) for m in ("tgd_alpha1", "kd_annealed") for c in ("nll", "ece")]
+pairs = [tables.paired(rows, "tgd", m, c) for m in ("tgd_alpha1", "kd_annealed") for c in ("nll", "ece")]
 pd.DataFrame(pairs).drop(columns="differences").round(4)
 
 # %%

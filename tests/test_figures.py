@@ -1,16 +1,14 @@
-"""Tables and statistics by hand; figures as files."""
+"""Figures as reproducible files."""
 
 import json
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 
 matplotlib.use("agg")
 
-from tgd_lib import config, figures  # noqa: E402
-from tgd_lib.config import InputError  # noqa: E402
+from tgd_lib import config, figures, tables  # noqa: E402
 
 
 def row(method, seed, accuracy, selection="last"):
@@ -21,6 +19,7 @@ def row(method, seed, accuracy, selection="last"):
     }  # fmt: skip
 
 
+TIME = {"n": 3, "median": 0.002, "min": 0.001, "max": 0.003}
 ROWS = [row("a", 0, 0.50), row("a", 1, 0.54), row("b", 0, 0.55), row("b", 1, 0.57), row("c", 0, 0.4)]
 
 
@@ -28,43 +27,6 @@ ROWS = [row("a", 0, 0.50), row("a", 1, 0.54), row("b", 0, 0.55), row("b", 1, 0.5
 def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
     return config.resolve("smoke")
-
-
-def test_results_have_the_promised_columns_and_ddof_1(settings):
-    path = figures.write_results(ROWS, settings)
-    text = path.read_text().splitlines()
-    assert text[0] == "method,selection,seeds,accuracy_mean,accuracy_std,nll_mean,nll_std,ece_mean,ece_std"
-    assert text[1] == "a,last,2,0.52,0.028284,1.5,0.707107,0.1,0.0"
-    assert text[3] == "c,last,1,0.4,,1.0,,0.1,"  # no spread of a single seed
-    assert path.name == "results.csv" and path.parent == config.run_dir(settings)
-    assert list(pd.read_csv(path)["method"]) == ["a", "b", "c"]
-
-
-def test_selection_rules_are_never_mixed():
-    table = figures.results([*ROWS, row("a", 0, 0.6, "authors")])
-    assert list(zip(table["method"], table["selection"])) == [
-        ("a", "last"), ("b", "last"), ("c", "last"), ("a", "authors"),
-    ]  # fmt: skip
-
-
-def test_a_readable_cell_always_says_how_many_seeds():
-    cells = figures.readable(ROWS)["accuracy %"]
-    assert cells["A"] == "52.00 ± 2.83 (n=2)" and cells["C"] == "40.00 (n=1)"
-
-
-def test_paired_differences_by_hand():
-    pair = figures.paired(ROWS, "b", "a")
-    assert pair["differences"] == pytest.approx([0.05, 0.03]) and pair["mean"] == pytest.approx(0.04)
-    assert pair["std"] == pytest.approx(0.02 / 2**0.5) and pair["p"] == 0.5
-    alone = figures.paired(ROWS, "c", "a")
-    assert (alone["n"], alone["std"], alone["p"]) == (1, None, None)
-    with pytest.raises(InputError, match="no seed"):
-        figures.paired([row("a", 0, 1), row("b", 1, 1)], "a", "b")
-
-
-@pytest.mark.parametrize(("d", "p"), [([1, 1, 1], 0.25), ([1] * 6, 2 / 64), ([1, -1], 1.0), ([3, 1, -1], 0.75)])
-def test_sign_flips_by_hand(d, p):
-    assert figures.sign_flip(np.array(d, float)) == pytest.approx(p)
 
 
 def test_figures_are_reproducible_files_with_a_record(settings):
@@ -83,7 +45,7 @@ def test_every_plot_draws(settings):
     rng = np.random.default_rng(0)
     images, pis = rng.integers(0, 255, (6, 8, 8, 3), np.uint8), rng.integers(0, 255, (6, 6, 50, 50), np.uint8)
     labels, names = np.arange(6) % 3, ("a", "b", "c")
-    pair = figures.paired(ROWS, "b", "a")
+    pair = tables.paired(ROWS, "b", "a")
     drawn = [
         figures.accuracies(ROWS, {"a": 0.5}),
         figures.differences([pair], {"a": "A", "b": "B"}),
@@ -92,15 +54,9 @@ def test_every_plot_draws(settings):
         figures.by_class(images, pis, labels, names),
         figures.mean_pis(pis, labels, names, upto=0.3),
         figures.opinions(images[0], {"x": np.array([0.2, 0.3, 0.5])}, names, 2),
+        figures.costs({"networks": {"student": {"batch_1": TIME, "batch_128": TIME}}, "topology": TIME, "steps": {"plain": TIME}}),
         figures.similarity_maps({"x": rng.random((6, 6))}, [2, 4]),
     ]
     for figure in drawn:
         figure.canvas.draw()
     assert matplotlib.rcParams["svg.hashsalt"] is None  # the style stays inside
-
-
-def test_records_come_back_and_missing_ones_say_what_to_run(settings):
-    figures.save_records(ROWS, settings, "03_distillation")
-    assert figures.load_records(settings, "03_distillation") == ROWS
-    with pytest.raises(InputError, match="--profile smoke --only 02"):
-        figures.load_records(settings, "02_teachers")

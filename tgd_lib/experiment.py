@@ -140,14 +140,15 @@ class Lab:
                 claim = stack.enter_context(self.store.claim("network", spec.question, resumable=True))
                 if claim.folder:
                     claims[spec.key] = (spec, claim)
-            runs = {key: self._run(spec) for key, (spec, _) in claims.items()}
+            runs = {key: self.run(spec) for key, (spec, _) in claims.items()}
             specs_of = {id(run): claims[key][0] for key, run in runs.items()}
             states = [(run, claims[key][1].folder / "state.safetensors") for key, run in runs.items()]
             training.train(states, on_epoch=lambda run, entry: self.say(_line(specs_of[id(run)], entry)))
             for key, (spec, claim) in claims.items():
                 claim.result = self._record(spec, runs[key], claim.folder)
 
-    def _run(self, spec: Spec):
+    def run(self, spec: Spec):
+        """A `training.Run` at the beginning of what `spec` describes. Its teachers and start are trained first."""
         import torch
 
         from tgd_lib import training
@@ -309,7 +310,7 @@ class Lab:
             "network": f"WRN-{depth}-{width}",
             **{k: network[k] for k in ("selection", "selected_epoch", "epochs_in_all", "training_seconds")},
             **{k: network[k] for k in ("device", "precision", "threads", "made", "commit")},
-            **{k: worth[k] for k in ("accuracy", "nll", "ece", "per_class", "n")},
+            **{k: worth[k] for k in ("accuracy", "nll", "ece", "brier", "per_class", "n")},
             "loss": [round(h["loss"], 5) for h in network["history"]],
             "training_accuracy": [round(h["accuracy"], 5) for h in network["history"]],
             "key": spec.key,

@@ -35,6 +35,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a noteb
     "01_persistence_images": (),
     "02_teachers": (),
     "03_distillation": ("02_teachers",),
+    "06_cost": ("03_distillation",),
     "07_results": ("03_distillation",),
 }
 EXAMPLES = """examples:

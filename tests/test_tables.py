@@ -1,0 +1,69 @@
+"""Records, tables and statistics, by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tgd_lib import config, tables
+from tgd_lib.config import InputError
+
+
+def row(method, seed, accuracy, selection="last"):
+    return {
+        "method": method, "label": method.upper(), "seed": seed, "selection": selection, "accuracy": accuracy,
+        "nll": 1.0 + seed, "ece": 0.1, "epochs_in_all": 2, "key": f"{method}{seed}", "loss": [2.0, 1.0],
+        "training_accuracy": [0.1, 0.2],
+    }  # fmt: skip
+
+
+ROWS = [row("a", 0, 0.50), row("a", 1, 0.54), row("b", 0, 0.55), row("b", 1, 0.57), row("c", 0, 0.4)]
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+    return config.resolve("smoke")
+
+
+def test_results_have_the_promised_columns_and_ddof_1(settings):
+    path = tables.write_results(ROWS, settings)
+    text = path.read_text().splitlines()
+    assert text[0] == "method,selection,seeds,accuracy_mean,accuracy_std,nll_mean,nll_std,ece_mean,ece_std"
+    assert text[1] == "a,last,2,0.52,0.028284,1.5,0.707107,0.1,0.0"
+    assert text[3] == "c,last,1,0.4,,1.0,,0.1,"  # no spread of a single seed
+    assert path.name == "results.csv" and path.parent == config.run_dir(settings)
+    assert list(pd.read_csv(path)["method"]) == ["a", "b", "c"]
+
+
+def test_selection_rules_are_never_mixed():
+    table = tables.results([*ROWS, row("a", 0, 0.6, "authors")])
+    assert list(zip(table["method"], table["selection"])) == [
+        ("a", "last"), ("b", "last"), ("c", "last"), ("a", "authors"),
+    ]  # fmt: skip
+
+
+def test_a_readable_cell_always_says_how_many_seeds():
+    cells = tables.readable(ROWS)["accuracy %"]
+    assert cells["A"] == "52.00 ± 2.83 (n=2)" and cells["C"] == "40.00 (n=1)"
+
+
+def test_paired_differences_by_hand():
+    pair = tables.paired(ROWS, "b", "a")
+    assert pair["differences"] == pytest.approx([0.05, 0.03]) and pair["mean"] == pytest.approx(0.04)
+    assert pair["std"] == pytest.approx(0.02 / 2**0.5) and pair["p"] == 0.5
+    alone = tables.paired(ROWS, "c", "a")
+    assert (alone["n"], alone["std"], alone["p"]) == (1, None, None)
+    with pytest.raises(InputError, match="no seed"):
+        tables.paired([row("a", 0, 1), row("b", 1, 1)], "a", "b")
+
+
+@pytest.mark.parametrize(("d", "p"), [([1, 1, 1], 0.25), ([1] * 6, 2 / 64), ([1, -1], 1.0), ([3, 1, -1], 0.75)])
+def test_sign_flips_by_hand(d, p):
+    assert tables.sign_flip(np.array(d, float)) == pytest.approx(p)
+
+
+def test_records_come_back_and_missing_ones_say_what_to_run(settings):
+    tables.save_records(ROWS, settings, "03_distillation")
+    assert tables.load_records(settings, "03_distillation") == ROWS
+    with pytest.raises(InputError, match="--profile smoke --only 02"):
+        tables.load_records(settings, "02_teachers")

@@ -1,0 +1,137 @@
+"""What things cost: parameters, operations, seconds. Measured where it runs, kept in the store.
+
+Timings are taken in turn (`interleaved`), so that a busy minute of the machine falls on all alike, and
+are to be read as ratios within one measurement.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from tgd_lib.experiment import Lab
+from tgd_lib.specs import Spec
+
+
+def interleaved(
+    rivals: dict[str, Callable[[int], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of each rival, `repeats` times in turn.
+
+    A rival is called with the number of the repetition; a first call of each is not counted.
+    """
+    for rival in rivals.values():
+        rival(0)
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for repetition in range(repeats):
+        for name, rival in rivals.items():
+            start = clock()
+            rival(repetition)
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def summary(values: list[float]) -> dict:
+    """n, median, and the spread as smallest and largest value."""
+    return {"n": len(values), "median": median(values), "min": min(values), "max": max(values)}
+
+
+def multiply_adds(network, channels: int, side: int) -> int:
+    """Multiply-adds of one forward pass on one image (1, channels, side, side); convolutions and products count."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(network.parameters()).device
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        network(torch.zeros(1, channels, side, side, device=device))
+    return counter.get_total_flops() // 2
+
+
+def measure(lab: Lab, *, repeats: int = 11) -> dict:
+    """The record of what this run's networks, topology and training steps cost on this machine.
+
+    Returns {networks: {name: {parameters, multiply_adds, batch_1, batch_128}}, topology, steps}: seconds as
+    {n, median, min, max}; batch_b and topology an image, steps a whole step of SGD.
+    """
+    import torch
+
+    specs = {
+        "student": lab.specs.student("tgd", 0),
+        "image teacher": lab.specs.teacher("image"),
+        "PI teacher": lab.specs.teacher("pi"),
+    }
+    place = {"device": lab.compute.name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    question = {"specs": {k: s.key for k, s in specs.items()}, "repeats": repeats, **place}
+
+    def build(folder: Path) -> dict:
+        lab.say("measuring what networks, topology and steps cost")
+        seconds = interleaved(_rivals(lab, specs), repeats, clock=lambda: _now(lab))
+        return place | {
+            "networks": {name: _network(lab, spec, name, seconds) for name, spec in specs.items()},
+            "topology": summary([s / 32 for s in seconds["topology"]]),
+            "steps": {k: summary(seconds[k]) for k in ("plain step", "bank step", "online step")},
+        }
+
+    for spec in specs.values():  # outside the lock
+        lab.trained(spec)
+    return lab.store.make("cost", question, build).record
+
+
+def _rivals(lab: Lab, specs: dict[str, Spec]) -> dict[str, Callable[[int], object]]:
+    from tgd_lib import topology
+
+    images = lab.data.test.images[:32]
+    view = lab.specs.view("pi")
+    rivals = {"topology": lambda _: topology.persistence_images(images, view.orientation, view.params)}
+    for name, spec in specs.items():
+        for batch in (1, 128):
+            rivals[f"{name}, batch {batch}"] = _forward(lab, spec, batch)
+    online = Lab(lab.settings, store=lab.store, teachers="online", say=lambda line: None)
+    steps = {"plain": (lab, specs["student"].start), "bank": (lab, specs["student"]), "online": (online, specs["student"])}
+    return rivals | {f"{name} step": _step(*where) for name, where in steps.items()}
+
+
+def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
+    """A forward pass of the trained network on `batch` test images, their normalisation included."""
+    import torch
+
+    network, pixels = lab.network(spec), lab.pixels(spec.view, "test")
+    index = torch.arange(batch) % len(pixels)
+
+    def forward(_: int) -> None:
+        with torch.inference_mode(), lab.compute.autocast():
+            network(pixels[index])
+
+    return forward
+
+
+def _step(lab: Lab, spec: Spec) -> Callable[[int], object]:
+    """A step of SGD as in training."""
+    run = lab.run(spec)
+    run.begin()
+    return lambda number: run.advance(number % max(1, run.steps - 1))
+
+
+def _network(lab: Lab, spec: Spec, name: str, seconds: dict) -> dict:
+    from tgd_lib.networks import parameter_count
+
+    network, pixels = lab.network(spec), lab.pixels(spec.view, "test")
+    depth, width, _ = spec.network
+    return {
+        "network": f"WRN-{depth}-{width} on {spec.view.channels}x{pixels.array.shape[2]}x{pixels.array.shape[3]}",
+        "parameters": parameter_count(network),
+        "multiply_adds": multiply_adds(network, spec.view.channels, pixels.array.shape[2]),
+        **{f"batch_{b}": summary([s / b for s in seconds[f"{name}, batch {b}"]]) for b in (1, 128)},
+    }
+
+
+def _now(lab: Lab) -> float:
+    if lab.compute.device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,329 @@
+"""Rival distillation losses, as pure functions of what student and teacher answer, and customary weights.
+
+Each takes `(student, teacher, labels, own)` and returns a float32 scalar without its weight: answers are
+`Answer`s, labels int64 (B,), `own` the module from `own_parameters` (None where a method has none). The
+teacher never gets a gradient. Where a paper leaves a choice open it is made as in the KD literature's common
+code, RepDistiller (Tian et al., "Contrastive Representation Distillation", ICLR 2020), whose weights these
+are. Nothing here waits for the device (no .item(), no boolean indexing), as CUDA graphs ask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tgd_lib.config import InputError, nearest
+from tgd_lib.losses import kd_loss, maps_loss, similarity_map
+
+TEMPERATURE = 4.0  # of DKD, DIST and plain KD beside a rival
+CC_WIDTH = 128  # of CC's embeddings
+VID_VARIANCE = 5.0  # the variances VID starts from
+VID_FLOOR = 1e-5  # and the least it can have
+
+
+class Answer(NamedTuple):
+    """What a network says of a batch, of any floating dtype."""
+
+    logits: Tensor  # (B, C)
+    features: Sequence[Tensor]  # the three stages' outputs (B, c, h, w), before the last BN and ReLU
+
+
+def _floats(student: Answer, teacher: Answer) -> tuple[Answer, Answer]:
+    """Both answers in float32, the teacher's cut off from its graph."""
+    return (
+        Answer(student.logits.float(), [f.float() for f in student.features]),
+        Answer(teacher.logits.detach().float(), [f.detach().float() for f in teacher.features]),
+    )
+
+
+def pooled(answer: Answer) -> Tensor:
+    """About what the last layer sees (B, c): third stage, standardised, ReLU, pixels averaged.
+
+    Standardised is each channel over the batch, as by the last BN without its trained scale and shift, which
+    an Answer does not hold. Raw stage outputs would not do, their scale is free: with them CC diverged.
+    """
+    return F.relu(F.batch_norm(answer.features[2], None, None, training=True)).mean((2, 3))
+
+
+def _same_size(student: Tensor, teacher: Tensor) -> None:
+    s, t = ("x".join(map(str, f.shape[2:])) for f in (student, teacher))
+    if s != t:
+        raise InputError(f"student features of {s} and teacher features of {t} pixels: the sizes must agree")
+
+
+# ---------------------------------------------------------------- features, stage by stage
+
+
+def fitnets(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Tensor:
+    """MSE(r(F_S), F_T) over all entries (B, c, h, w) of the middle stage; r = `own`, 1x1 convolution, BN.
+
+    Source: Romero et al., "FitNets: Hints for Thin Deep Nets" (2015); trained jointly and with BN as in
+    RepDistiller (measured: without BN it diverges at once), but not with its ReLU: the target is signed.
+    """
+    student, teacher = _floats(student, teacher)
+    hint, target = student.features[1], teacher.features[1]
+    _same_size(hint, target)
+    return F.mse_loss(own(hint), target)
+
+
+def at(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Tensor:
+    """Sum over the three stages of MSE(a(F_S), a(F_T)), a (B, hw): F^2 averaged over channels, row / norm.
+
+    Source: Zagoruyko & Komodakis, "Paying More Attention to Attention" (2017); means as in RepDistiller.
+    """
+
+    def attention(features: Tensor) -> Tensor:
+        return F.normalize(features.square().mean(1).flatten(1), dim=1)
+
+    student, teacher = _floats(student, teacher)
+    terms = []
+    for s, t in zip(student.features, teacher.features, strict=True):
+        _same_size(s, t)
+        terms.append(F.mse_loss(attention(s), attention(t)))
+    return torch.stack(terms).sum()
+
+
+def sp(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Tensor:
+    """||N(G_S) - N(G_T)||^2 / B^2 of the third stage; G = F F^T, (B, B), N: each row / its L2 norm.
+
+    Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation" (2019); last stage only as in
+    RepDistiller (TGD's maps are the same term as a mean over all three stages).
+    """
+    student, teacher = _floats(student, teacher)
+    return maps_loss([similarity_map(student.features[2])], [similarity_map(teacher.features[2])])
+
+
+def vid(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Tensor:
+    """Sum over the stages of mean((m(F_S) - F_T)^2 / v + ln v) / 2: -ln N(F_T; m(F_S), v) but for a constant.
+
+    m, v: of `own[stage]`, a regressor and a variance a channel, softplus(raw) + 1e-5; mean over (B, c, h, w).
+    Source: Ahn et al., "Variational Information Distillation for Knowledge Transfer" (2019); RepDistiller.
+    """
+    student, teacher = _floats(student, teacher)
+    terms = []
+    for s, t, channel in zip(student.features, teacher.features, own, strict=True):
+        _same_size(s, t)
+        variance = (F.softplus(channel.raw) + VID_FLOOR).view(1, -1, 1, 1)
+        terms.append(((channel.mean(s) - t).square() / variance + variance.log()).mean() / 2)
+    return torch.stack(terms).sum()
+
+
+# ---------------------------------------------------------------- pooled features
+
+
+def cc(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Tensor:
+    """Mean over neighbours i, i + 1 in the batch of sum_k d_ik d_(i+1)k, d (B, 128) = |E_S x_S - E_T x_T|.
+
+    x: pooled features; E_S, E_T: `own`, two linear maps, both trained. 0 for a batch of one.
+    Source: Peng et al., "Correlation Congruence for Knowledge Distillation" (2019); not the paper's kernels
+    but what RepDistiller runs under that name, from the original author as it says.
+    """
+    student, teacher = _floats(student, teacher)
+    distance = (own[0](pooled(student)) - own[1](pooled(teacher))).abs()
+    return (distance[:-1] * distance[1:]).sum() / max(len(distance) - 1, 1)
+
+
+def rkd(
+    student: Answer, teacher: Answer, labels: Tensor, own: None = None, *, distance=25.0, angle=50.0
+) -> Tensor:
+    """25 H(D_S, D_T) + 50 H(A_S, A_T), H: mean Huber loss (delta 1), D and A of the pooled features x (B, c).
+
+    D (B, B): |x_i - x_j| / the mean over i != j. A (B, B, B): cosine of the angle at x_i between x_j and x_k.
+    Source: Park et al., "Relational Knowledge Distillation" (2019), both parts with the paper's weights.
+    """
+    student, teacher = _floats(student, teacher)
+    d_s, a_s = _relations(pooled(student))
+    d_t, a_t = _relations(pooled(teacher))
+    return distance * F.smooth_l1_loss(d_s, d_t) + angle * F.smooth_l1_loss(a_s, a_t)
+
+
+def _relations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices D (B, B) and A (B, B, B) of RKD."""
+    n = len(x)
+    edges = x[None] - x[:, None]  # [i, j] = x_j - x_i
+    length = edges.square().sum(2).clamp(min=1e-12).sqrt()  # clamped: no infinite gradient at 0
+    unit = edges / length[:, :, None]
+    pairs = length * ~torch.eye(n, dtype=torch.bool, device=x.device)
+    return pairs / (pairs.sum() / max(n * (n - 1), 1)).clamp(min=1e-12), unit @ unit.mT
+
+
+def pkt(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Tensor:
+    """Mean over (B, B) of P ln(P / Q); P, Q: (1 + cosine) / 2 of pooled features of T, S, rows / sums.
+
+    Source: Passalis & Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (2018).
+    """
+    tiny = 1e-7
+
+    def affinities(x: Tensor) -> Tensor:
+        unit = x / (x.norm(dim=1, keepdim=True) + tiny)
+        cosine = (unit @ unit.T + 1) / 2
+        return cosine / cosine.sum(1, keepdim=True)
+
+    student, teacher = _floats(student, teacher)
+    p, q = affinities(pooled(teacher)), affinities(pooled(student))
+    return (p * ((p + tiny) / (q + tiny)).log()).mean()
+
+
+# ---------------------------------------------------------------- logits
+
+
+def dkd(
+    student: Answer, teacher: Answer, labels: Tensor, own: None = None,
+    *, alpha=1.0, beta=8.0, temperature=TEMPERATURE,
+) -> Tensor:  # fmt: skip
+    """T^2 [alpha KL(b_T || b_S) + beta KL(p_T || p_S)], averaged over the batch; T: temperature.
+
+    b: the probabilities of label and not label; p: of the C - 1 other classes alone; of logits (B, C) / T.
+    Source: Zhao et al., "Decoupled Knowledge Distillation" (2022); without its code's warm-up of 20 epochs.
+    """
+    student, teacher = _floats(student, teacher)
+    classes = torch.arange(student.logits.shape[1], device=labels.device)
+    is_label = labels[:, None] == classes
+
+    def split(logits: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = F.log_softmax(logits / temperature, dim=1)
+        others = log_p.masked_fill(is_label, -1e9)  # finite: 0 * inf would be nan
+        rest = others.logsumexp(1, keepdim=True)
+        return torch.cat([log_p.gather(1, labels[:, None]), rest], dim=1), others - rest
+
+    parts = zip((alpha, beta), split(student.logits), split(teacher.logits), strict=True)
+    terms = [w * F.kl_div(s, t, reduction="batchmean", log_target=True) for w, s, t in parts]
+    return temperature**2 * torch.stack(terms).sum()
+
+
+def dist(
+    student: Answer, teacher: Answer, labels: Tensor, own: None = None,
+    *, beta=1.0, gamma=1.0, temperature=TEMPERATURE,
+) -> Tensor:  # fmt: skip
+    """T^2 [beta (1 - mean r(rows)) + gamma (1 - mean r(columns))] of softmax(logits / T), (B, C).
+
+    r: Pearson's correlation of student with teacher; rows are samples (inter-class), columns classes (intra).
+    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022), and its authors' code.
+    """
+    student, teacher = _floats(student, teacher)
+    s, t = (F.softmax(a.logits / temperature, dim=1) for a in (student, teacher))
+    return temperature**2 * (beta * (1 - _pearson(s, t).mean()) + gamma * (1 - _pearson(s.T, t.T).mean()))
+
+
+def _pearson(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation of each row of a (n, m) with the same row of b, (n,); 0 for a constant row."""
+    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
+
+
+# ---------------------------------------------------------------- weights
+
+
+@dataclass(frozen=True)
+class Rival:
+    """total = ce * CE + kd * KD(temperature, "batchmean") + weight * loss."""
+
+    name: str
+    loss: Callable[[Answer, Answer, Tensor, nn.Module | None], Tensor]
+    weight: float
+    source: str  # of the weights
+    ce: float = 1.0
+    kd: float = 0.0  # plain KD is not added to a rival (RepDistiller: -r 1 -a 0 -b weight)
+    temperature: float = TEMPERATURE
+
+
+_COMMON = "RepDistiller, scripts/run_cifar_distill.sh"
+RIVALS: dict[str, Rival] = {
+    r.name: r
+    for r in (
+        Rival("fitnets", fitnets, 100.0, _COMMON),
+        Rival("at", at, 1000.0, _COMMON),
+        Rival("sp", sp, 3000.0, _COMMON),
+        Rival("cc", cc, 0.02, _COMMON),
+        Rival("rkd", rkd, 1.0, _COMMON),
+        Rival("vid", vid, 1.0, _COMMON),
+        Rival("pkt", pkt, 30000.0, _COMMON),
+        Rival("dkd", dkd, 1.0, "Zhao et al. 2022, supplement: 1, 8 and 4 for CIFAR-100"),
+        # weight 2 is also PaddleClas's; that CIFAR takes temperature 4 could not be checked against a source
+        Rival("dist", dist, 2.0, "Huang et al. 2022: beta = gamma = 2 in all"),
+    )
+}
+
+
+def _rival(name: str) -> Rival:
+    if name not in RIVALS:
+        hint = nearest(name, RIVALS)
+        raise InputError(f"rival {name!r} does not exist: {hint}choose from {', '.join(RIVALS)}")
+    return RIVALS[name]
+
+
+def objective_terms(
+    name: str, student: Answer, teacher: Answer, labels: Tensor, own: nn.Module | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The whole objective of rival `name`: the total and {ce, kd, rival}, the weighted terms whose sum it is.
+
+    Raises InputError for an unknown name, or where the method needs its `own_parameters` and has none.
+    """
+    rival = _rival(name)
+    if own is None and name in _OWN:
+        raise InputError(f"rival {name!r} needs the module that own_parameters({name!r}, ...) makes")
+    logits = student.logits.float()
+    terms = {
+        "ce": rival.ce * F.cross_entropy(logits, labels),
+        "kd": logits.new_zeros(()),
+        "rival": rival.weight * rival.loss(student, teacher, labels, own),
+    }
+    if rival.kd:
+        hints = teacher.logits.detach()
+        terms["kd"] = rival.kd * kd_loss(logits, hints, temperature=rival.temperature, reduction="batchmean")
+    return terms["ce"] + terms["kd"] + terms["rival"], terms
+
+
+# ---------------------------------------------------------------- parameters of their own
+
+
+def own_parameters(
+    name: str, student_widths: Sequence[int], teacher_widths: Sequence[int], *, seed: int
+) -> nn.Module | None:
+    """What rival `name` trains beside the student, freshly initialised on the CPU; None for most.
+
+    widths: channels of the three stages. The weights depend on the seed alone and the global random state
+    stays as it is. In RepDistiller the student's optimiser trains them too, weight decay included.
+    """
+    _rival(name)
+    if name not in _OWN:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _OWN[name](student_widths, teacher_widths)
+
+
+def _regressor(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(student[1], teacher[1], 1), nn.BatchNorm2d(teacher[1]))
+
+
+def _embeddings(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    return nn.ModuleList(nn.Linear(width[2], CC_WIDTH) for width in (student, teacher))
+
+
+def _channels(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    return nn.ModuleList(GaussianChannel(s, t) for s, t in zip(student, teacher, strict=True))
+
+
+class GaussianChannel(nn.Module):
+    """VID's q(F_T | F_S) of one stage: three 1x1 convolutions without bias, raw variances (c_T,)."""
+
+    def __init__(self, student: int, teacher: int):
+        super().__init__()
+        widths = (student, teacher, teacher, teacher)
+        convolutions = [nn.Conv2d(a, b, 1, bias=False) for a, b in zip(widths, widths[1:], strict=False)]
+        self.mean = nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU(), convolutions[2])
+        self.raw = nn.Parameter(torch.full((teacher,), math.log(math.expm1(VID_VARIANCE - VID_FLOOR))))
+
+
+_OWN: dict[str, Callable[[Sequence[int], Sequence[int]], nn.Module]] = {
+    "fitnets": _regressor,
+    "cc": _embeddings,
+    "vid": _channels,
+}
