@@ -56,14 +56,7 @@ record = cost.measure(lab)
 print(f"{record['device']}, {record['threads']} threads, {record['topology']['n']} repetitions each")
 
 # %%
-import pandas as pd
-
-milliseconds = lambda s: f"{1e3 * s['median']:.3f} ({1e3 * s['min']:.3f} to {1e3 * s['max']:.3f})"
-lines = {}
-for name, n in record["networks"].items():
-    lines[name] = {"network": n["network"], "parameters": n["parameters"], "multiply-adds, M": round(n["multiply_adds"] / 1e6, 2)}
-    lines[name] |= {f"ms an image, batch {b}": milliseconds(n[f"batch_{b}"]) for b in (1, 128)}
-pd.DataFrame(lines).T
+tables.costs(record)
 
 # %% [markdown]
 # *What to see:* median and range. A lone image (batch 1) is dominated by the number of layers, a batch of 128 by the multiply-adds.

@@ -78,6 +78,11 @@ def test_similarity_map_does_not_depend_on_the_layout(given):
     torch.testing.assert_close(losses.similarity_map(f), losses.similarity_map(last))
 
 
+def test_the_gradient_of_the_map_is_right():
+    flat = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.autograd.gradcheck(losses._Gram.apply, (flat,))
+
+
 @pytest.mark.parametrize("alpha", [0.99, 0.5, 1.0, 0.0])
 @pytest.mark.parametrize("already", [False, True])
 def test_tgd_is_golden(golden, given, alpha, already):

@@ -21,6 +21,7 @@ from tgd_lib.losses import merge_maps, similarity_map
 
 STAGES = 3
 GLANCE = 125  # images a teacher looks at in one go
+FEATURES = {"cpu": 4 * 10**9, "cuda": 16 * 10**9}  # bytes of features held while building maps, at most
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def gram(
     `budget`: bytes for the features held at a time; the fewer, the more often a teacher looks at an image.
     """
     n, compute = len(teachers[0].pixels), teachers[0].pixels.compute
-    blocks = _blocks(teachers, budget or available(compute) // 4)
+    blocks = _blocks(teachers, budget or min(available(compute) // 4, FEATURES[compute.device]))
     scales = _largest(teachers, weights) if dtype == torch.float16 else [1.0] * STAGES
     maps = [torch.empty(n, n, dtype=dtype, device=compute.device) for _ in range(STAGES)]
     for i, rows in enumerate(blocks):
@@ -132,12 +133,14 @@ def gram(
 
 def _features(teacher: Teacher, rows: slice) -> list[Tensor]:
     """Flattened features of the images `rows`, three float32 (len, d)."""
-    parts: list[list[Tensor]] = [[] for _ in range(STAGES)]
+    flat: list[Tensor] = []
     for i in range(rows.start, rows.stop, GLANCE):
-        _, features = teacher.look(slice(i, min(i + GLANCE, rows.stop)))
-        for part, f in zip(parts, features, strict=True):
-            part.append(f.permute(0, 2, 3, 1).flatten(1).float())
-    return [torch.cat(p) for p in parts]
+        part = slice(i, min(i + GLANCE, rows.stop))
+        seen = [f.permute(0, 2, 3, 1).flatten(1) for f in teacher.look(part)[1]]
+        flat = flat or [torch.empty(rows.stop - rows.start, f.shape[1], device=f.device) for f in seen]
+        for whole, f in zip(flat, seen, strict=True):
+            whole[i - rows.start : part.stop - rows.start] = f
+    return flat
 
 
 def _largest(teachers: Sequence[Teacher], weights: Sequence[float]) -> list[float]:

@@ -95,6 +95,8 @@ def _failure(error: BaseException, output: Path) -> Failure:
     begun = [n for n, c in enumerate(cells, 1) if c.metadata.get("papermill", {}).get("start_time")]
     number = max(begun, default=None)
     traceback = "\n".join(getattr(error, "traceback", [])) or f"{type(error).__name__}: {error}"
+    if getattr(error, "ename", "") == "InputError":  # says all there is to say in one line
+        traceback = f"error: {error.evalue}"
     source = cells[number - 1].source if number else ""
     return Failure(number, source, re.sub(r"\x1b\[[0-9;]*m", "", traceback))
 

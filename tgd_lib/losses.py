@@ -38,8 +38,29 @@ def similarity_map(features: Tensor) -> Tensor:
     """
     if features.dim() == 4:
         features = features.permute(0, 2, 3, 1)  # channels last is flattened without a copy; G is the same
-    flat = features.flatten(1).float()  # (B, d)
-    return flat @ flat.T
+    return _Gram.apply(features.flatten(1))  # of F (B, d)
+
+
+class _Gram(torch.autograd.Function):
+    """F F^T in float32, with the gradient (dG + dG^T) F in the precision that F has.
+
+    Autograd would take two products for the gradient, and float32 ones for a bf16 F that rounds them anyway.
+    """
+
+    @staticmethod
+    def forward(ctx, flat: Tensor) -> Tensor:
+        ctx.save_for_backward(flat)
+        return _product(flat)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (flat,) = ctx.saved_tensors
+        return (gradient + gradient.T).to(flat.dtype) @ flat
+
+
+def _product(flat: Tensor) -> Tensor:
+    full = flat if flat.dtype == torch.float64 else flat.float()
+    return full @ full.T
 
 
 def merge_maps(first: Maps | None, second: Maps | None, *, alpha: float) -> list[Tensor]:

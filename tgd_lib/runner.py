@@ -162,6 +162,10 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
     for name in names:
         executed = twins.read(run_dir(settings) / f"{name}.ipynb")
         twins.write(twins.scrub(executed, settings.profile), notebooks / f"{name}.ipynb")
+    if (target / "records" / "03_distillation.json").exists() and figures == FIGURES:
+        from tgd_lib import readme  # with pandas, and only here
+
+        readme.update(ROOT / "README.md", target, settings.profile)
     print(f"recorded: {short_path(target)}, {len(names)} notebooks in {short_path(notebooks)}")
 
 

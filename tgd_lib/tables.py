@@ -81,6 +81,29 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(lines).set_index("method")
 
 
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame as a markdown table, its index left out."""
+    cells = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def costs(record: dict) -> pd.DataFrame:
+    """Parameters, operations and milliseconds an image of each network, from the record of `cost.measure`."""
+    lines = {}
+    for name, n in record["networks"].items():
+        lines[name] = {
+            "network": n["network"],
+            "parameters": n["parameters"],
+            "multiply-adds, M": round(n["multiply_adds"] / 1e6, 2),
+            **{f"ms an image, batch {b}": _milliseconds(n[f"batch_{b}"]) for b in (1, 128)},
+        }
+    return pd.DataFrame(lines).T
+
+
+def _milliseconds(s: dict) -> str:
+    return f"{1e3 * s['median']:.3f} ({1e3 * s['min']:.3f} to {1e3 * s['max']:.3f})"
+
+
 def _spread(line: dict, column: str, scale: float, digits: int) -> str:
     mean, std = line[f"{column}_mean"] * scale, line[f"{column}_std"] * scale
     spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"
