@@ -82,7 +82,7 @@ tables.readable(rows)
 # %% [markdown]
 # *What to see:* mean ± standard deviation over seeds on the test set, last epoch. "Epochs in all" counts those of the start: compare methods that have had the same.
 #
-# ## How the loss falls
+# ## How they learn
 
 # %%
 figure = figures.curves(rows, "training_accuracy", "training accuracy")

@@ -71,7 +71,7 @@ for batch in (1, 128):
 
 # %%
 figure = figures.costs(record)
-caption = "Left: milliseconds an image. Right: milliseconds a training step. Medians, with smallest and largest as a line; logarithmic."
+caption = "Left: milliseconds an image (logarithmic). Right: milliseconds a training step. Medians; the line runs from the smallest to the largest."
 figures.save(figure, settings, "06_cost", caption=caption, source={k: record[k] for k in ("networks", "topology", "steps")})
 figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -96,7 +97,7 @@ def by_class(images: np.ndarray, pis: np.ndarray, labels: np.ndarray, names: Seq
     for c in range(shown):
         i = int(np.flatnonzero(labels == c)[0])
         axes[0, c].imshow(images[i])
-        axes[0, c].set_title(names[c][:12], fontsize=8)
+        axes[0, c].set_title(_short(names[c]), fontsize=7)
         for r in range(1, rows):
             axes[r, c].imshow(pis[i, 3 * r - 3 : 3 * r].transpose(1, 2, 0))
     for axis in axes.flat:
@@ -112,7 +113,7 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
     means = [pis[labels == c].mean((0, 1)) for c in range(shown)]
     for c, axis in enumerate(axes.flat[:shown]):
         axis.imshow(means[c], cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=max(m.max() for m in means))
-        axis.set_title(names[c][:16], fontsize=8)
+        axis.set_title(_short(names[c]), fontsize=8)
     for axis in axes.flat[shown:]:
         axis.axis("off")
     figure.supxlabel("birth")
@@ -126,13 +127,13 @@ def opinions(image: np.ndarray, probabilities: dict[str, np.ndarray], names: Seq
     k = len(probabilities)
     figure, axes = plt.subplots(1, k + 1, figsize=(2.1 * (k + 1), 2.6))
     axes[0].imshow(image)
-    axes[0].set(title=f"this is: {names[truth]}"[:24], xticks=[], yticks=[])
+    axes[0].set(title=f"this is: {_short(names[truth])}", xticks=[], yticks=[])
     for axis, (who, p) in zip(axes[1:], probabilities.items(), strict=True):
         colours = [COLOURS[2] if c == truth else "0.65" for c in range(len(p))]
         axis.barh(range(len(p)), p, color=colours)
         axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[])
         axis.invert_yaxis()
-    axes[1].set_yticks(range(len(names)), [n[:14] for n in names], fontsize=7)
+    axes[1].set_yticks(range(len(names)), [_short(n) for n in names], fontsize=7)
     return figure
 
 
@@ -148,6 +149,11 @@ def similarity_maps(maps: dict[str, np.ndarray], boundaries: Sequence[int]) -> F
             axis.axvline(b - 0.5, color="w", linewidth=0.3)
         axis.set(title=title, xticks=[], yticks=[])
     return figure
+
+
+def _short(name: str) -> str:
+    """A class name that fits above a small picture."""
+    return textwrap.shorten(name.replace("_", " "), 18, placeholder="…")
 
 
 # ---------------------------------------------------------------- plots of results
@@ -212,13 +218,15 @@ def costs(record: dict) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9))
     single = {f"{n}, batch {b}": v[f"batch_{b}"] for n, v in record["networks"].items() for b in (1, 128)}
     single["persistence images of an image"] = record["topology"]
-    for axis, bars, unit in ((left, single, "ms an image"), (right, record["steps"], "ms a step")):
-        for y, (name, s) in enumerate(bars.items()):
-            colour = COLOURS[1] if "persistence" in name else COLOURS[0]
-            axis.barh(y, 1e3 * s["median"], color=colour, alpha=0.8)
-            axis.plot([1e3 * s["min"], 1e3 * s["max"]], [y, y], color="k", linewidth=1)
+    for axis, timings, unit in ((left, single, "ms an image"), (right, record["steps"], "ms a training step")):
+        for y, (name, s) in enumerate(timings.items()):
+            k = 1 if "persistence" in name else 0
+            axis.plot([1e3 * s["min"], 1e3 * s["max"]], [y, y], color="0.6", linewidth=2)
+            axis.plot(1e3 * s["median"], y, MARKERS[k], color=COLOURS[k])
             axis.text(1e3 * s["max"], y, f"  {1e3 * s['median']:.3g}", va="center", fontsize=7)
-        axis.set_yticks(range(len(bars)), list(bars))
-        axis.set(xlabel=f"{unit} (median; line: smallest to largest)", xscale="log")
-        axis.invert_yaxis()
+        axis.set_yticks(range(len(timings)), list(timings))
+        axis.set(xlabel=f"{unit}: median, smallest to largest", ylim=(len(timings) - 0.5, -0.5))
+        axis.margins(x=0.15)
+    left.set_xscale("log")
+    right.set_xlim(left=0)
     return figure
