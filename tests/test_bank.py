@@ -119,6 +119,13 @@ def test_half_precision_does_not_overflow():
     assert scales == [1e9] * 3 and all(float(m.max()) == 1.0 for m in maps)
 
 
+def test_blocks_are_halves_of_the_budget_and_cover_everything(case):
+    per_image = 4 * sum(f[0].numel() for f in case.teachers[0].look(slice(0, 1))[1])
+    blocks = bank._blocks(case.teachers[:1], 2 * per_image * 25)
+    assert [i for b in blocks for i in range(b.start, b.stop)] == list(range(N))
+    assert max(b.stop - b.start for b in blocks) <= 25
+
+
 def test_the_choice_follows_the_memory(monkeypatch):
     n = 1000  # three maps: 12 MB in fp32, 6 MB in fp16
     found = {}

@@ -139,6 +139,17 @@ def test_maps_too_large_to_keep_are_merged_while_built(tmp_path, monkeypatch):
     assert count(tmp_path, "teacher_maps") == 0 and count(tmp_path, "network") == 4
 
 
+def test_one_bank_serves_all_seeds_however_little_room_it_leaves(root, monkeypatch):
+    from tgd_lib import bank
+
+    here, n = lab(root), SIZE["n_train"]
+    room = [int(2.5 * bank.STAGES * n * n * 4)]
+    monkeypatch.setattr(bank, "available", lambda compute: room[0])
+    first = here.answers(here.specs.student("tgd", 0))
+    room[0] //= 4
+    assert here.answers(here.specs.student("tgd", 1)) is first
+
+
 def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
     here = lab(root, selection="authors", epochs=2)
     row = here.row(here.specs.student("scratch", 0))

@@ -78,21 +78,43 @@ def test_a_failed_build_leaves_nothing(store):
     assert list((store.root / KIND).iterdir()) == [] and store.find(KIND, {"q": 1}) is None
 
 
-def test_a_resumable_build_keeps_its_state(store):
-    def first(folder):
-        (folder / "state").write_text("half")
+def claim(store):
+    return store.claim(KIND, {"q": 1}, resumable=True)
+
+
+def test_a_resumable_claim_keeps_its_state_until_all_else_is_safe(store):
+    with pytest.raises(KeyboardInterrupt), claim(store) as first:
+        (first.folder / "state").write_text("half")
         raise KeyboardInterrupt
-
-    def second(folder):
-        assert (folder / "state").read_text() == "half"
-        (folder / "state").unlink()
-        (folder / "left.tmp").touch()  # of a write that was cut off
-        return {}
-
-    with pytest.raises(KeyboardInterrupt):
-        store.make(KIND, {"q": 1}, first, resumable=True)
-    made = store.make(KIND, {"q": 1}, second, resumable=True)
+    with claim(store) as second:
+        assert (second.folder / "state").read_text() == "half"
+        (second.folder / "left.tmp").touch()  # of a write that was cut off
+        second.finish({}, drop=("state",))
+    made = store.find(KIND, {"q": 1})
     assert {f.name for f in made.path.iterdir()} == {"spec.json", "record.json", "MANIFEST.json"}
+
+
+@pytest.mark.parametrize("at", ["_flush", "_sync", "rename", "write_json"])
+def test_cut_off_while_finishing_nothing_is_lost(store, monkeypatch, at):
+    """The state is there to go on with, or the artefact is whole; never a poisoned one."""
+    from pathlib import Path
+
+    from tgd_lib import store as module
+
+    with monkeypatch.context() as patch:
+        where = (Path, at) if at == "rename" else (module, at)
+        patch.setattr(*where, lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), claim(store) as first:
+            (first.folder / "state").write_text("whole")
+            np.save(first.folder / "x.npy", np.arange(5))
+            first.finish({"answer": 42}, drop=("state",))
+    fresh = Store(store.root, newer_than=0)
+    with claim(fresh) as second:
+        if second:
+            assert (second.folder / "state").read_text() == "whole"
+            second.finish({"answer": 42}, drop=("state",))
+    again = Store(store.root, newer_than=0).make(KIND, {"q": 1}, never)
+    assert again.record["answer"] == 42 and again.array("x").tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove", "add", "record"])

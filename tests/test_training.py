@@ -154,7 +154,7 @@ def test_authors_take_the_first_best_epoch_on_the_test_set(data, tmp_path):
     chosen, at = r.selected()
     assert at == 2 and same(chosen, snapshots[1])
     resumed = run(data, epochs=4, evaluate=evaluate)
-    resumed.load(tmp_path / "state")
+    resumed.resume(tmp_path / "state")
     assert resumed.selected()[1] == 2 and same(resumed.selected()[0], snapshots[1])
 
 
@@ -166,6 +166,78 @@ def test_divergence_is_said_in_one_line(data):
     with pytest.raises(InputError, match="diverged") as e:
         one_epoch(run(data, objective=explode))
     assert "\n" not in str(e.value)
+
+
+def test_one_that_diverges_does_not_hold_up_the_others(data, tmp_path):
+    def explode(logits, features, labels, index):
+        return logits.sum() * float("nan"), {}
+
+    runs, ended = [run(data, objective=explode), run(data, seed=1)], []
+    with pytest.raises(InputError, match="diverged"):
+        training.train([(r, tmp_path / str(i)) for i, r in enumerate(runs)], on_end=ended.append)
+    assert ended == [runs[1]] and runs[1].finished
+
+
+def test_a_damaged_state_is_said_and_training_begins_anew(data, tmp_path):
+    (tmp_path / "state").write_bytes(b"not a state")
+    r = run(data, epochs=1)
+    with pytest.warns(UserWarning, match="damaged"):
+        training.train([(r, tmp_path / "state")])
+    assert len(r.history) == 1
+
+
+def test_a_resumed_run_takes_up_its_threads_and_gives_them_back(data, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        r = run(data, epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            training.train([(r, tmp_path / "state")], on_epoch=lambda r, e: stop_after_first(r, e, tmp_path))
+        torch.set_num_threads(2)
+        seen = []
+        training.train(
+            [(run(data, epochs=2), tmp_path / "state")], on_epoch=lambda *_: seen.append(torch.get_num_threads())
+        )
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def stop_after_first(r, entry, folder):
+    r.save(folder / "state")
+    raise KeyboardInterrupt
+
+
+class ForAdvance(Compute):
+    """A CPU that calls itself CUDA."""
+
+    def __init__(self):
+        super().__init__("cuda")
+
+    def autocast(self):
+        return Compute().autocast()
+
+
+def test_the_captured_path_takes_each_step_once(data, monkeypatch):
+    """CUDA's way through an epoch, on the CPU: three eager steps, then replays, the short batch eager."""
+    import contextlib
+
+    replayed = []
+
+    def captured(self, index):
+        return lambda index: (replayed.append(len(index)), self.step(index))
+
+    monkeypatch.setattr(training.Run, "_captured", captured)
+    monkeypatch.setattr(torch.cuda, "stream", lambda s: contextlib.nullcontext())
+    a, b = run(data, epochs=2), run(data, epochs=2)
+    one_epoch(a)
+    b.begin()
+    b.compute = ForAdvance()
+    for number in range(b.steps):
+        b.advance(number)
+    b.compute = a.compute
+    b.conclude()
+    assert replayed == [16] and same(weights(a), weights(b))  # 70 images: 3 eager, 1 replayed, 6 left over
 
 
 def test_cuda_asked_for_where_there_is_none():

@@ -20,7 +20,7 @@ from tgd_lib.config import InputError
 from tgd_lib.losses import merge_maps, similarity_map
 
 STAGES = 3
-GLANCE = 125  # images a teacher looks at in one go
+GLANCE = {"cpu": 125, "cuda": 1000}  # images a teacher looks at in one go
 FEATURES = {"cpu": 4 * 10**9, "cuda": 16 * 10**9}  # bytes of features held while building maps, at most
 
 
@@ -112,7 +112,7 @@ def gram(
     """For each stage the sum over teachers of weight F F^T over all n images, (n, n), and its scale.
 
     Built block by block, each pair of blocks once (the sum is symmetric), in float32 and then stored as
-    `dtype`; float16 is scaled as in `merged`. Nothing of the size of a second (n, n) map is held.
+    `dtype`; float16 is scaled as in `merged`. A block's product is the only map held beside the result.
     `budget`: bytes for the features held at a time; the fewer, the more often a teacher looks at an image.
     """
     n, compute = len(teachers[0].pixels), teachers[0].pixels.compute
@@ -122,6 +122,7 @@ def gram(
     for i, rows in enumerate(blocks):
         held = [_features(t, rows) for t in teachers]
         for columns in blocks[i:]:
+            other = None  # the last block goes before the next one comes
             other = held if columns == rows else [_features(t, columns) for t in teachers]
             for stage, (g, scale) in enumerate(zip(maps, scales, strict=True)):
                 pairs = zip(weights, held, other, strict=True)
@@ -134,8 +135,9 @@ def gram(
 def _features(teacher: Teacher, rows: slice) -> list[Tensor]:
     """Flattened features of the images `rows`, three float32 (len, d)."""
     flat: list[Tensor] = []
-    for i in range(rows.start, rows.stop, GLANCE):
-        part = slice(i, min(i + GLANCE, rows.stop))
+    glance = GLANCE[teacher.pixels.compute.device]
+    for i in range(rows.start, rows.stop, glance):
+        part = slice(i, min(i + glance, rows.stop))
         seen = [f.permute(0, 2, 3, 1).flatten(1) for f in teacher.look(part)[1]]
         flat = flat or [torch.empty(rows.stop - rows.start, f.shape[1], device=f.device) for f in seen]
         for whole, f in zip(flat, seen, strict=True):
@@ -145,13 +147,16 @@ def _features(teacher: Teacher, rows: slice) -> list[Tensor]:
 
 def _largest(teachers: Sequence[Teacher], weights: Sequence[float]) -> list[float]:
     """The largest entry of each stage's map: on the diagonal, the weighted squared norms of an image's features."""
-    largest = [0.0] * STAGES
-    for i in range(0, len(teachers[0].pixels), GLANCE):
-        seen = [teacher.look(slice(i, i + GLANCE))[1] for teacher in teachers]
-        for stage in range(STAGES):
-            norms = sum(w * f[stage].float().square().sum((1, 2, 3)) for w, f in zip(weights, seen, strict=True))
-            largest[stage] = max(largest[stage], float(norms.max()))
-    return largest
+    glance, n = GLANCE[teachers[0].pixels.compute.device], len(teachers[0].pixels)
+    largest = []
+    for i in range(0, n, glance):
+        seen = [teacher.look(slice(i, i + glance))[1] for teacher in teachers]
+        norms = [
+            sum(w * f[stage].float().square().sum((1, 2, 3)) for w, f in zip(weights, seen, strict=True)).max()
+            for stage in range(STAGES)
+        ]
+        largest.append(torch.stack(norms))
+    return torch.stack(largest).amax(0).tolist()
 
 
 def _blocks(teachers: Sequence[Teacher], budget: int) -> list[slice]:
@@ -172,7 +177,8 @@ def teacher_logits(teacher: Teacher, *, batch: int = 250) -> Tensor:
 def available(compute: Compute) -> int:
     """Bytes of free memory on the device."""
     if compute.device == "cuda":
-        return torch.cuda.mem_get_info()[0]
+        cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] + cached
     return psutil.virtual_memory().available
 
 

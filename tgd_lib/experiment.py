@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from tgd_lib import datasets
 from tgd_lib.config import Settings
@@ -19,6 +20,7 @@ from tgd_lib.specs import Spec, Specs, View
 from tgd_lib.store import Artefact, Store, sha256
 
 MAPS_KEPT = 4e9  # bytes of a teacher's raw maps; larger ones are merged while built, and not stored
+STATE = "state.safetensors"  # of a training under way
 TOGETHER = {"cpu": 1, "cuda": 6}  # networks that train side by side: a small one leaves a large GPU idle
 
 
@@ -135,17 +137,22 @@ class Lab:
         from tgd_lib import training
 
         with ExitStack() as stack:
-            claims = {}  # taken in the order of their keys, so that two runs never wait for each other
+            made = []  # (spec, claim, run); claimed in the order of keys, so that two labs never wait for each other
             for spec in sorted(specs, key=lambda s: s.key):
                 claim = stack.enter_context(self.store.claim("network", spec.question, resumable=True))
-                if claim.folder:
-                    claims[spec.key] = (spec, claim)
-            runs = {key: self.run(spec) for key, (spec, _) in claims.items()}
-            specs_of = {id(run): claims[key][0] for key, run in runs.items()}
-            states = [(run, claims[key][1].folder / "state.safetensors") for key, run in runs.items()]
-            training.train(states, on_epoch=lambda run, entry: self.say(_line(specs_of[id(run)], entry)))
-            for key, (spec, claim) in claims.items():
-                claim.result = self._record(spec, runs[key], claim.folder)
+                if claim:
+                    made.append((spec, claim, self.run(spec)))
+            of = {id(run): (spec, claim) for spec, claim, run in made}
+
+            def end(run) -> None:
+                spec, claim = of[id(run)]
+                claim.finish(self._record(spec, run, claim.folder, len(made)), drop=(STATE,))
+
+            training.train(
+                [(run, claim.folder / STATE) for _, claim, run in made],
+                on_epoch=lambda run, entry: self.say(_line(of[id(run)][0], entry)),
+                on_end=end,
+            )
 
     def run(self, spec: Spec):
         """A `training.Run` at the beginning of what `spec` describes. Its teachers and start are trained first."""
@@ -163,15 +170,14 @@ class Lab:
             evaluate=self._test_accuracy(spec) if spec.selection == "authors" else None,
         )
 
-    def _record(self, spec: Spec, run, folder: Path) -> dict:
-        """Write the weights that count, drop the state, and say how they came about."""
+    def _record(self, spec: Spec, run, folder: Path, together: int) -> dict:
+        """Write the weights that count, and say how they came about."""
         import torch
 
         from tgd_lib import training
 
         weights, epoch = run.selected()
         training.save_tensors(folder / "weights.safetensors", weights)
-        (folder / "state.safetensors").unlink()
         return {
             "label": spec.label,
             "method": spec.method,
@@ -181,7 +187,10 @@ class Lab:
             "epochs_in_all": spec.epochs_in_all,
             "device": self.compute.name,
             "precision": spec.precision,
+            "tf32_convolutions": self.compute.device == "cuda" and torch.backends.cudnn.allow_tf32,
             "threads": torch.get_num_threads(),
+            "teachers_by": self._kept["answers"].how if spec.guidance else None,
+            "together": together,  # networks side by side: the seconds are those of all of them
             "training_seconds": round(sum(h["seconds"] for h in run.history), 3),
             "started_from": spec.start and spec.start.label,
             "weights_used": {n.label: sha256(self.trained(n).path / "weights.safetensors") for n in spec.needs},
@@ -214,15 +223,18 @@ class Lab:
         from tgd_lib import bank
 
         with_maps = spec.guidance.gamma > 0
-        n = len(self.data.train.labels)
-        mode, dtype, why = bank.choose(self.teachers, n=n if with_maps else 0, compute=self.compute)
-        wanted = (mode, dtype, with_maps, spec.guidance.alpha, *(t and t.key for t in spec.teachers))
-        if self._kept.get("answers", (None,))[0] != wanted:
+        question = (self.teachers, with_maps, spec.guidance.alpha, *(t and t.key for t in spec.teachers))
+        kept = self._kept.get("answers")
+        if kept is None or kept.question != question:
+            del kept
+            self._kept.pop("answers", None)  # the old bank goes before room is measured for the new one
+            n = len(self.data.train.labels) if with_maps else 0
+            mode, dtype, why = bank.choose(self.teachers, n=n, compute=self.compute)
             self.say(f"{spec.label}: teachers by {mode} ({why})")
-            self._kept.pop("answers", None)  # the old bank goes before the new one comes
             made = self._online(spec, with_maps) if mode == "online" else self._bank(spec, with_maps, dtype)
-            self._kept["answers"] = (wanted, made)
-        return self._kept["answers"][1]
+            how = mode if mode == "online" or not with_maps else f"{mode}, maps in {str(dtype).removeprefix('torch.')}"
+            self._kept["answers"] = _Answers(question, made, how)
+        return self._kept["answers"].source
 
     def _online(self, spec: Spec, with_maps: bool):
         from tgd_lib.bank import Online
@@ -230,13 +242,15 @@ class Lab:
         return Online(tuple(t and self._as_teacher(t) for t in spec.teachers), maps=with_maps)
 
     def _bank(self, spec: Spec, with_maps: bool, dtype):
+        import torch
+
         from tgd_lib import bank
 
         logits = tuple(t and self._teacher_logits(t) for t in spec.teachers)
         if not with_maps:
             return bank.Bank(logits, None)
         n, alpha = len(self.data.train.labels), spec.guidance.alpha
-        if bank.STAGES * n * n * 4 > MAPS_KEPT:
+        if bank.STAGES * n * n * 4 > MAPS_KEPT or dtype == torch.float16:
             weighted = [(self._as_teacher(t), w) for t, w in zip(spec.teachers, (alpha, 1 - alpha), strict=True) if t]
             return bank.Bank(logits, *bank.gram(*zip(*weighted, strict=True), dtype=dtype))
         pair = [t and self._teacher_maps(t) for t in spec.teachers]
@@ -326,6 +340,14 @@ def measured_constants(array) -> tuple[list[float], list[float]]:
     mean = [float(n @ levels / n.sum()) for n in counts]
     std = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
     return mean, [s if s > 0 else 1.0 for s in std]
+
+
+class _Answers(NamedTuple):
+    """The answers last used, the question they answer, and how they are kept."""
+
+    question: tuple
+    source: object
+    how: str
 
 
 def _alike(spec: Spec) -> tuple:

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from tgd_lib.config import InputError
 
 # Format version of each kind. Raise one when its files or their meaning change.
 FORMATS = {"persistence_images": 1, "network": 1, "teacher_logits": 1, "teacher_maps": 1, "evaluation": 1, "cost": 1}
+MANIFEST = "MANIFEST.json"
 PACKAGES = ("torch", "torchvision", "numpy", "gudhi", "scipy", "scikit-image", "torchmetrics")
 
 
@@ -51,13 +52,32 @@ class Artefact:
         return np.load(self.path / f"{name}.npy", mmap_mode="c", allow_pickle=False)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Claim:
-    """An artefact in the making: its folder, and the results for its record, set by who makes it."""
+    """An artefact in the making: the folder to fill."""
 
-    folder: Path | None
+    folder: Path
+    spec: object
     started: float
-    result: dict | None = None
+    checked: set[Path]  # the store's
+
+    def finish(self, result: dict, *, drop: Sequence[str] = ()) -> None:
+        """Put the folder in its place, with spec, record and sums; files named in `drop` only once all else is safe."""
+        key = self.folder.name.removesuffix(".partial")
+        for leftover in self.folder.glob("*.tmp"):  # of a write that was cut off
+            leftover.unlink()
+        record = {"seconds": round(time.time() - self.started, 3)} | result | provenance() | {"key": key}
+        write_json(self.folder / "spec.json", json.loads(canonical(self.spec)))
+        write_json(self.folder / "record.json", record)
+        kept = [f for f in _files(self.folder) if f.name not in (*drop, MANIFEST)]
+        write_json(self.folder / MANIFEST, {f.name: sha256(f) for f in kept})
+        _flush(self.folder)
+        for name in drop:
+            (self.folder / name).unlink(missing_ok=True)
+        path = self.folder.with_name(key)
+        self.folder.rename(path)
+        _sync(path.parent)
+        self.checked.add(path)
 
 
 def canonical(spec) -> str:
@@ -86,76 +106,66 @@ class Store:
         self._checked: set[Path] = set()
 
     def find(self, kind: str, spec) -> Artefact | None:
-        """The artefact that answers `spec`, checked against its manifest; None if there is none."""
-        key = key_of(kind, spec)
+        """The artefact that answers `spec`, checked against its manifest; None if there is none that is whole."""
+        return self._look(kind, key_of(kind, spec))[0]
+
+    def _look(self, kind: str, key: str) -> tuple[Artefact | None, str]:
+        """The artefact, or None and what is wrong with it."""
         path = self.root / kind / key
         if not path.is_dir():
-            return None
-        if path not in self._checked:
-            problem = damage(path)
-            if problem:
-                self._set_aside(path, f"is damaged ({problem})")
-                return None
-        record = read_json(path / "record.json")
+            return None, "is not there"
+        problem = None if path in self._checked else damage(path)
+        if problem:
+            return None, f"is damaged ({problem})"
+        try:
+            record = read_json(path / "record.json")
+        except (OSError, ValueError):  # just now set aside by another run
+            return None, "is gone"
         if record["made_unix"] < self.newer_than:
-            self._set_aside(path, "is made again, as asked")
-            return None
+            return None, "is made again, as asked"
         self._checked.add(path)
-        return Artefact(kind, key, path, record)
+        return Artefact(kind, key, path, record), ""
 
-    def make(self, kind: str, spec, build: Callable[[Path], dict], *, resumable: bool = False) -> Artefact:
+    def make(self, kind: str, spec, build: Callable[[Path], dict]) -> Artefact:
         """The artefact that answers `spec`: found, or made by `build` now.
 
-        `build` gets the empty folder to write data files to and returns the results for the record.
-        With `resumable` the folder still holds what an interrupted `build` left in it.
-
+        `build` gets an empty folder to write data files to and returns the results for the record.
         Raises InputError when the store cannot be written to (no right, no room).
         """
         found = self.find(kind, spec)
         if found:
             return found
-        with self.claim(kind, spec, resumable=resumable) as claim:
-            if claim.folder:
-                claim.result = build(claim.folder)
+        with self.claim(kind, spec) as claim:
+            if claim:
+                claim.finish(build(claim.folder))
         return self.find(kind, spec)
 
     @contextmanager
-    def claim(self, kind: str, spec, *, resumable: bool = False) -> Iterator[Claim]:
-        """The right to make an artefact: a `Claim` whose folder is to be filled and whose result is to be set.
+    def claim(self, kind: str, spec, *, resumable: bool = False) -> Iterator[Claim | None]:
+        """The right to make an artefact; None if another run has made it while this one waited.
 
-        Its folder is None if another run made the artefact while this one waited for the right.
-        It is finished when the block ends; if that raises, or sets no result, nothing is.
+        The block fills `claim.folder` and calls `claim.finish(results)`. If it does not, nothing is left;
+        with `resumable`, the folder stays as it is, to go on with.
         """
         path = self.root / kind / key_of(kind, spec)
         with self._readable_errors(), self._lock(kind, path.name):
-            claim = Claim(None if self.find(kind, spec) else self._partial(path, resumable), time.time())
+            partial = path.with_name(path.name + ".partial")
+            if partial.is_dir() and not path.exists() and damage(partial) is None:
+                partial.rename(path)  # it was whole when its maker was killed
+            found, problem = self._look(kind, path.name)
+            if found:
+                yield None
+                return
+            if path.exists():
+                self._set_aside(path, problem)
+            if not resumable or (partial.exists() and partial.stat().st_mtime < self.newer_than):
+                shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True, exist_ok=True)
             try:
-                yield claim
-                if claim.folder and claim.result is not None:
-                    self._finish(path, spec, claim)
+                yield Claim(partial, spec, time.time(), self._checked)
             finally:  # a finished one is no longer there
-                if claim.folder and claim.folder.exists() and not (resumable and any(claim.folder.iterdir())):
-                    shutil.rmtree(claim.folder, ignore_errors=True)
-
-    def _partial(self, path: Path, resumable: bool) -> Path:
-        partial = path.with_name(path.name + ".partial")
-        if not resumable or (partial.exists() and partial.stat().st_mtime < self.newer_than):
-            shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True, exist_ok=True)
-        return partial
-
-    def _finish(self, path: Path, spec, claim: Claim) -> None:
-        partial = claim.folder
-        for leftover in partial.glob("*.tmp"):  # of a write that was cut off
-            leftover.unlink()
-        seconds = round(time.time() - claim.started, 3)
-        record = {"seconds": seconds} | claim.result | provenance() | {"key": path.name}
-        write_json(partial / "spec.json", json.loads(canonical(spec)))
-        write_json(partial / "record.json", record)
-        write_json(partial / "MANIFEST.json", {f.name: sha256(f) for f in _files(partial)})
-        _flush(partial)
-        partial.rename(path)
-        self._checked.add(path)
+                if partial.exists() and not (resumable and any(partial.iterdir())):
+                    shutil.rmtree(partial, ignore_errors=True)
 
     @contextmanager
     def _lock(self, kind: str, key: str):
@@ -199,8 +209,8 @@ class Store:
 def damage(path: Path) -> str | None:
     """What is wrong with the artefact in `path`, in a few words; None if all its sums are right."""
     try:
-        manifest = read_json(path / "MANIFEST.json")
-        names = {f.name for f in _files(path)} - {"MANIFEST.json"}
+        manifest = read_json(path / MANIFEST)
+        names = {f.name for f in _files(path)} - {MANIFEST}
         if names != set(manifest):
             return f"files {sorted(names ^ set(manifest))} missing or foreign"
         wrong = [name for name, sum_ in manifest.items() if sha256(path / name) != sum_]
@@ -262,8 +272,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _flush(folder: Path) -> None:
     for path in [*_files(folder), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

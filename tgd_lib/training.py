@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -184,10 +184,16 @@ class Run:
         about = {"history": json.dumps(self.history), "threads": str(torch.get_num_threads())}
         save_tensors(path, tensors, about)
 
-    def load(self, path: Path) -> None:
-        """Go on from the state in `path`, with the number of threads it was made with."""
-        with safe_open(path, "pt") as f:
-            about, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+    def resume(self, path: Path) -> None:
+        """Go on from the state in `path`, if there is one, with the number of threads it was made with."""
+        if not path.exists():
+            return
+        try:
+            with safe_open(path, "pt") as f:
+                about, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        except SafetensorError:
+            warnings.warn(f"state {path.parent.name} is damaged: training begins anew", stacklevel=3)
+            return
         self._restore_threads(int(about["threads"]))
         self.history = json.loads(about["history"])
         self.network.load_state_dict(_under("network.", tensors))
@@ -205,25 +211,43 @@ class Run:
             warnings.warn(f"begun with {threads} threads, which are not here: the last bits will differ", stacklevel=3)
 
 
-def train(runs: Sequence[tuple[Run, Path]], *, on_epoch: Callable[[Run, dict], None] = lambda run, entry: None) -> None:
+def train(
+    runs: Sequence[tuple[Run, Path]],
+    *,
+    on_epoch: Callable[[Run, dict], None] = lambda run, entry: None,
+    on_end: Callable[[Run], None] = lambda run: None,
+) -> None:
     """Bring runs to the end of their schedules, each from its state file if there is one, saved every epoch.
 
     The runs must be over equally many images. They take their steps in turn, which changes no result: on
-    CUDA each has a stream of its own, so that small networks fill the device together.
-    The state files are left in place; delete them when the results are safe.
+    CUDA each has a stream of its own, so that small networks fill the device together. One that diverges
+    does not hold the others up; its InputError is raised at the end. State files are left in place:
+    `on_end` is where a result is made safe.
     """
+    threads, failed = torch.get_num_threads(), []
     for run, state in runs:
-        if state.exists():
-            run.load(state)
-    while waiting := [(run, state) for run, state in runs if not run.finished]:
+        run.resume(state)
+    waiting = list(runs)
+    while waiting:
+        for run, _ in waiting:
+            if run.finished:
+                on_end(run)
+        waiting = [(run, state) for run, state in waiting if not run.finished]
         for run, _ in waiting:
             run.begin()
-        for number in range(waiting[0][0].steps):
+        for number in range(waiting[0][0].steps if waiting else 0):
             for run, _ in waiting:
                 run.advance(number)
-        for run, state in waiting:
-            on_epoch(run, run.conclude())
-            run.save(state)
+        for run, state in list(waiting):
+            try:
+                on_epoch(run, run.conclude())
+                run.save(state)
+            except InputError as error:
+                failed.append(error)
+                waiting.remove((run, state))
+    torch.set_num_threads(threads)
+    if failed:
+        raise failed[0]
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
