@@ -53,7 +53,7 @@ lab = Lab(settings)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-number = 3  # which test image
+number = 3 % len(lab.data.test.labels)  # which test image
 channel = 0  # 0 red, 1 green, 2 blue
 
 # %% [markdown]
@@ -77,18 +77,19 @@ pi = topology.persistence_images(image[None], "row", params)[0, channel]
 print(f"{len(diagram)} points, the most persistent lives for {(diagram[:, 1] - diagram[:, 0]).max():.2f}")
 
 # %%
-figure = figures.pipeline(image, signal, diagram, pi, upto=params.high)
-caption = "One channel as a signal, its diagram, its persistence image; only the shaded window of the diagram is pictured."
+name = ("red", "green", "blue")[channel]
+figure = figures.pipeline(image, signal, diagram, pi, channel=name, upto=params.high)
+caption = "One channel as a signal, its diagram, its persistence image; only points in the shaded window are in the picture."
 figures.save(figure, settings, "00_pipeline", caption=caption, source={"test image": number, "channel": channel})
 figure
 
 # %% [markdown]
-# *What to see:* most points hug the diagonal (short-lived: noise and texture). The persistence image shows births and
-# persistences from 0 to 0.3 only, the paper's window: the bright part of the image's topology is outside it, a choice that `01_persistence_images` looks at.
+# *What to see:* points near the diagonal are short-lived (noise and texture), points far above it are structure. The persistence image shows births and
+# persistences from 0 to 0.3 only, the paper's window: points outside the shaded part enter it by the tails of their Gaussians alone. `01_persistence_images` counts them.
 #
 # ## What each network says about this image
 #
-# Teacher 1 saw images, teacher 2 saw persistence images only (rows and columns of three channels: six pictures). The
+# Teacher 1 saw images, teacher 2 saw persistence images only (of three channels, read by rows, by columns, or both). The
 # two students see the image: one has learned from labels alone, the other was guided by both teachers.
 
 # %%

@@ -18,7 +18,8 @@
 # one direction). Stochastic gradient descent, momentum 0.9, weight decay $10^{-4}$, learning rate 0.1 times 0.2 at 20, 40, 60 and 80 % of the epochs,
 # no augmentation: whatever a teacher says about a training image is then a *constant*, and can be stored.
 #
-# One pair of teachers (seed 0) serves all students. Reported is the **last** epoch: nothing is chosen on the test set (`selection="last"`).
+# One pair of teachers (seed 0) serves all students. With `selection="last"`, the default, the last epoch counts and nothing is chosen on the test set; `authors` takes
+# the epoch that is best on the test set, as the authors did.
 
 # %% tags=["parameters"]
 profile: str = "quick"  # the named set of all the values below
@@ -64,25 +65,25 @@ import pandas as pd
 
 from tgd_lib.networks import parameter_count
 
-columns = ["label", "network", "accuracy", "nll", "ece", "selected_epoch", "training_seconds"]
+columns = ["label", "network", "accuracy", "nll", "ece", "selection", "selected_epoch", "training_seconds"]
 table = pd.DataFrame(rows)[columns].assign(parameters=[parameter_count(lab.network(s)) for s in specs.values()])
 table["n (seeds)"] = 1
 table
 
 # %% [markdown]
-# *What to see:* persistence images alone are a weak view of an image, far better than chance all the same. The question of this whole
+# *What to see:* how far the PI teacher is above chance (one over the number of classes), and how far below the image teacher. The question of this whole
 # study is whether the weak teacher knows something that the strong one does not.
 
 # %%
 figure = figures.curves(rows, "training_accuracy", "training accuracy")
-caption = "Training accuracy of the two teachers; without augmentation both come to know their training images by heart."
+caption = "Training accuracy of the two teachers over their epochs, one network each."
 figures.save(figure, settings, "02_teachers", caption=caption, source=[r["key"] for r in rows])
 figure
 
 # %% [markdown]
-# ## Where they agree
+# ## Class by class
 #
-# Per class accuracy on the test set: does teacher 2 see other classes well than teacher 1?
+# Accuracy on the test images of each class. Is the PI teacher good at classes that the image teacher is bad at?
 
 # %%
 names = lab.data.test.class_names

@@ -32,7 +32,7 @@
 # | TGD at α = 1 | ✓ | ✓ | | ✓ | scratch | **control**: all of TGD but topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
 #
-# So *TGD − KD* mixes three things; *TGD − TGD at α = 1* is what topology adds.
+# So *TGD − KD* mixes three things; *TGD − TGD at α = 1* is what the PI teacher adds. (Whether that is *topology*, or would be any second teacher, takes one more control: a second image teacher.)
 
 # %% tags=["parameters"]
 profile: str = "quick"  # the named set of all the values below
@@ -71,29 +71,28 @@ print(settings.run_name, "|", settings.purpose)
 # (the **teacher bank**): a distillation step then costs hardly more than a plain one.
 
 # %%
-rows = []
-for seed in range(settings.seeds):
-    for method in config.MAIN:
-        rows.append(lab.row(lab.specs.student(method, seed)))
+specs = [lab.specs.student(method, seed) for method in config.MAIN for seed in range(settings.seeds)]
+lab.train(specs)
+rows = [lab.row(spec) for spec in specs]
 
 # %%
 tables.readable(rows)
 
 # %% [markdown]
-# *What to see:* mean ± standard deviation over seeds on the test set, last epoch. "Epochs in all" counts those of the start: compare methods that have had the same.
+# *What to see:* mean ± standard deviation over seeds on the test set, by the selection rule named. "Epochs in all" counts those of the start: compare methods that have had the same.
 #
 # ## How they learn
 
 # %%
 figure = figures.curves(rows, "training_accuracy", "training accuracy")
-caption = "Training accuracy over the epochs, mean over seeds. Annealed students start where the scratch student ended."
+caption = "Training accuracy over the epochs, mean over seeds. Annealed students start from a trained scratch student."
 figures.save(figure, settings, "03_training", caption=caption, source=[r["key"] for r in rows])
 figure
 
 # %% [markdown]
 # ## What the student learns of similarity
 #
-# The same 64 training images, sorted by class, as the deepest stage of each network sees them. Bright blocks on the diagonal: images of one class look alike.
+# The same 64 training images (all, if there are fewer), sorted by class, as the deepest stage of each network sees them. Bright blocks on the diagonal: images of one class look alike.
 
 # %%
 import numpy as np
@@ -101,8 +100,9 @@ import torch
 
 from tgd_lib.losses import merge_maps, similarity_map
 
-index = torch.from_numpy(np.argsort(lab.data.train.labels, kind="stable"))
-index = index[:: max(1, len(index) // 64)][:64]
+by_class = np.argsort(lab.data.train.labels, kind="stable")
+evenly = np.linspace(0, len(by_class) - 1, min(64, len(by_class))).astype(int)
+index = torch.from_numpy(by_class[evenly])
 tgd = lab.specs.student("tgd", 0)
 shown = {"image teacher": lab.specs.teacher("image"), "PI teacher": lab.specs.teacher("pi")}
 shown |= {"scratch student": tgd.start, "TGD student": tgd}

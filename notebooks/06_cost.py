@@ -53,7 +53,7 @@ print(settings.run_name, "|", settings.purpose)
 from tgd_lib import cost
 
 record = cost.measure(lab)
-print(f"{record['device']}, {record['threads']} threads, {record['topology']['n']} repetitions each")
+print(f"{record['device']}, {record['threads']} threads, {record['topology']['batch_1']['n']} repetitions each")
 
 # %%
 tables.costs(record)
@@ -66,8 +66,8 @@ tables.costs(record)
 # %%
 student, topology = record["networks"]["student"], record["topology"]
 for batch in (1, 128):
-    ratio = topology["median"] / student[f"batch_{batch}"]["median"]
-    print(f"persistence images of an image take {ratio:.2f} times the student's forward pass on it (batch {batch})")
+    ratio = topology[f"batch_{batch}"]["median"] / student[f"batch_{batch}"]["median"]
+    print(f"persistence images take {ratio:.2f} times the student's forward pass (both on {batch} images at once)")
 
 # %%
 figure = figures.costs(record)
@@ -76,8 +76,8 @@ figures.save(figure, settings, "06_cost", caption=caption, source={k: record[k] 
 figure
 
 # %% [markdown]
-# *What to see:* left, that persistence images are cheap with the table-driven code here, and still an expense that the student is spared, the PI teacher's forward pass included. Right, that a
-# distillation step from the bank costs about as much as a plain one, and one with the teachers online several times that.
+# *What to see:* left, persistence images beside the student's forward pass, and the PI teacher's forward pass that would have to follow them: both are what the student is spared. Right, how little
+# a step from the bank adds to a plain one, against running the teachers in every step.
 
 # %%
 plain = record["steps"]["plain step"]["median"]

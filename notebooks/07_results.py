@@ -55,8 +55,9 @@ tables.readable(rows)
 # ## Accuracy
 
 # %%
-figure = figures.accuracies(rows)
-caption = "Test accuracy: a pale dot a seed, mean and standard deviation beside them."
+anchored = settings.dataset == "cifar10" and settings.selection == "authors"
+figure = figures.accuracies(rows, tables.ANCHORS if anchored else None)
+caption = "Test accuracy: a pale dot a seed, mean and standard deviation beside them; crosses, if any: the authors' checkpoints."
 figures.save(figure, settings, "07_accuracy", caption=caption, source=[r["key"] for r in rows])
 figure
 
@@ -66,7 +67,8 @@ figure
 # ## What adds what
 #
 # Differences between two methods *of the same seed* (same initial weights, same batches), with an exact sign-flip test. With n seeds, p cannot be smaller than
-# $2/2^n$: 0.5 for two seeds, 0.031 for six.
+# $2/2^n$: 0.5 for two seeds, 0.031 for six. The **first line is the question of this study**, named beforehand; all others are descriptive, and their p are not
+# corrected for being many. All seeds share one pair of teachers, so p speaks of students of this pair.
 
 # %%
 import pandas as pd
@@ -74,7 +76,7 @@ import pandas as pd
 contrasts = [("tgd", "tgd_alpha1"), ("tgd", "kd_annealed"), ("tgd", "kd"), ("tgd", "scratch"), ("kd_annealed", "kd")]
 pairs = [tables.paired(rows, *contrast) for contrast in contrasts]
 shown = pd.DataFrame(pairs).drop(columns=["differences", "column"])
-shown["what it tells"] = ["topology", "maps and topology", "those and annealing", "all of TGD", "annealing"]
+shown["what it tells"] = ["the PI teacher", "maps and PI teacher", "those and annealing", "all of TGD", "annealing"]
 shown.round(4)
 
 # %%
@@ -85,9 +87,11 @@ figures.save(figure, settings, "07_differences", caption=caption, source=pairs)
 figure
 
 # %% [markdown]
-# *What to see:* the first line is what topology itself adds to this student on this data. If its dots lie on both sides of zero, nothing has been shown.
+# *What to see:* the first line is what the PI teacher adds to this student on this data. If its dots lie on both sides of zero, nothing has been shown.
 #
 # ## Calibration
+#
+# The same for the negative log-likelihood and the expected calibration error (15 bins): here *below* zero is better.
 
 # %%
 pairs = [tables.paired(rows, "tgd", m, c) for m in ("tgd_alpha1", "kd_annealed") for c in ("nll", "ece")]

@@ -36,6 +36,15 @@ def test_overrides_name_the_run_and_defaults_do_not():
     assert (s.run_name, s.alpha, s.epochs) == ("quick+epochs=3,alpha=0.5", 0.5, 3)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"alpha": 0.5, "seeds": 1}, {"dataset": "folder", "data_dir": "d", "n_train": 2000}, {"dataset": "cifar10"}],
+)
+def test_a_notebook_given_the_overrides_has_the_same_settings(given):
+    s = config.resolve("quick", **given)
+    assert config.resolve("quick", **dict(s.overrides)) == s
+
+
 def test_fewer_seeds_are_fewer_everywhere():
     s = config.resolve("cifar10-small", seeds=1)
     assert (s.seeds, s.extra_seeds) == (1, 1)
@@ -45,6 +54,8 @@ def test_fewer_seeds_are_fewer_everywhere():
 def test_one_s_own_images_are_all_used_unless_told_otherwise():
     s = config.resolve("quick", dataset="folder", data_dir="somewhere", n_test=50)
     assert (s.n_train, s.n_test, s.holdout) == (None, 50, 0)
+    named = config.resolve("quick", dataset="folder", data_dir="somewhere", n_train=2000)
+    assert named.n_train == 2000 and named.run_name != s.run_name  # though it is the profile's own number
     other = config.resolve("quick", dataset="folder", data_dir="elsewhere")
     assert other.run_name != config.resolve("quick", dataset="folder", data_dir="somewhere").run_name
     with pytest.raises(InputError, match="data_dir"):
@@ -70,6 +81,7 @@ def test_parse(name, text, value):
         ("temperature", "inf", "above 0 and finite"),
         ("gamma", "inf", "finite"),
         ("n_train", "0", "at least 1"),
+        ("seeds", "17", "at most 16"),
         ("n_train", "2.5", "not a whole number"),
         ("n_train", "many", "not a whole number"),
         ("holdout", "-1", "at least 0"),

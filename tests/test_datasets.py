@@ -10,6 +10,7 @@ import sys
 import tarfile
 import threading
 import types
+from dataclasses import replace
 import zlib
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -901,7 +902,7 @@ def test_parts_of_cifar10(tmp_path):
     parts = datasets.load_parts(config.resolve("paper", data_dir=str(tmp_path)))
     assert len(parts.train.labels) == len(parts.test.labels) == 100 and parts.holdout is None
     assert parts.train.fingerprint == datasets.load("cifar10", "train", tmp_path).fingerprint
-    small = datasets.load_parts(resolve(n_train=40, holdout=10), resize=8)
+    small = datasets.load_parts(resolve(n_train=40, holdout=10, resize=8))
     assert small.holdout.images.shape == (10, 8, 8, 3)
 
 
@@ -924,7 +925,7 @@ def test_parts_of_a_folder(tmp_path):
     numbers = {"n_train": 2, "n_test": 4, "holdout": 4}
     settings = config.resolve("smoke", dataset="folder", data_dir=str(tmp_path), **numbers)
     fails(lambda: datasets.load_parts(settings), "8x8", "9x9", "set resize")
-    parts = datasets.load_parts(settings, resize=8)
+    parts = datasets.load_parts(replace(settings, resize=8))
     assert [len(p.labels) for p in parts] == [2, 4, 4] and parts.train.class_names == ("cat", "dog")
 
 

@@ -50,11 +50,12 @@ def test_every_plot_draws(settings):
         figures.accuracies(ROWS, {"a": 0.5}),
         figures.differences([pair], {"a": "A", "b": "B"}),
         figures.curves(ROWS, "loss", "loss"),
-        figures.pipeline(images[0], rng.random(64), np.array([[0.1, 0.3]]), pis[0, 0], upto=0.3),
+        figures.pipeline(images[0], rng.random(64), np.array([[0.1, 0.3]]), pis[0, 0], channel="red", upto=0.3),
         figures.by_class(images, pis, labels, names),
+        figures.by_class(images, pis, labels, ("a", "nobody", "b", "c")),  # a class may be absent
         figures.mean_pis(pis, labels, names, upto=0.3),
         figures.opinions(images[0], {"x": np.array([0.2, 0.3, 0.5])}, names, 2),
-        figures.costs({"networks": {"student": {"batch_1": TIME, "batch_128": TIME}}, "topology": TIME, "steps": {"plain": TIME}}),
+        figures.costs({"networks": {"student": {"batch_1": TIME, "batch_128": TIME}}, "topology": {"batch_1": TIME, "batch_128": TIME}, "steps": {"plain": TIME}}),
         figures.similarity_maps({"x": rng.random((6, 6))}, [2, 4]),
     ]
     for figure in drawn:

@@ -150,3 +150,19 @@ def test_bad_arguments_are_refused_in_one_line(given, bad):
     with pytest.raises(InputError) as e:
         losses.kd_loss(given["student"], given["t1"], **arguments)
     assert "\n" not in str(e.value)
+
+
+def test_a_missing_teacher_with_weight_is_refused_in_one_line(given):
+    first = maps(given["features1"])
+    whole = {"teacher_logits": (given["t1"], given["t2"]), "teacher_maps": (first, first), "alpha": 0.9}
+    bad = [
+        {"teacher_maps": (first, None)},
+        {"teacher_maps": None},
+        {"teacher_logits": (given["t1"], None)},
+        {"alpha": 1.2},
+        {"alpha": float("nan")},
+    ]
+    for change in bad:
+        with pytest.raises(InputError) as e:
+            losses.tgd_loss(given["student"], given["labels"], given["features"], **whole | change, **WEIGHTS)
+        assert "\n" not in str(e.value)

@@ -111,7 +111,7 @@ def test_cuda_where_there_is_none_is_one_line(artifacts, monkeypatch, capsys):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert runner.main(["--device", "cuda"]) == 2
-    assert "PyTorch finds no CUDA GPU here" in capsys.readouterr().err and not artifacts.exists()
+    assert "PyTorch finds no CUDA device here" in capsys.readouterr().err and not artifacts.exists()
 
 
 def test_a_notebook_whose_parameters_differ_is_refused(notebooks):

@@ -42,6 +42,11 @@ def test_selection_rules_are_never_mixed():
     ]  # fmt: skip
 
 
+def test_rules_are_not_paired_with_each_other():
+    with pytest.raises(InputError, match="both selection rules"):
+        tables.paired([*ROWS, row("a", 0, 0.6, "authors")], "b", "a")
+
+
 def test_a_readable_cell_always_says_how_many_seeds():
     cells = tables.readable(ROWS)["accuracy %"]
     assert cells["A"] == "52.00 ± 2.83 (n=2)" and cells["C"] == "40.00 (n=1)"
@@ -67,3 +72,6 @@ def test_records_come_back_and_missing_ones_say_what_to_run(settings):
     assert tables.load_records(settings, "03_distillation") == ROWS
     with pytest.raises(InputError, match="--profile smoke --only 02"):
         tables.load_records(settings, "02_teachers")
+    changed = config.resolve("smoke", alpha=0.7)
+    with pytest.raises(InputError, match="--profile smoke --only 03 -p alpha 0.7 first"):
+        tables.load_records(changed, "03_distillation")

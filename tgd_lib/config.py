@@ -45,7 +45,7 @@ PARAMETERS: dict[str, Parameter] = {
     "profile": Parameter(str, "the named set of all the values below"),
     "dataset": Parameter(str, "what to learn", ("photographs", "cifar10", "cinic10", "folder")),
     "data_dir": Parameter(str, "folder the data set lies in, or is downloaded to"),
-    "resize": Parameter(int, "side in pixels that images are resized to", low=4),
+    "resize": Parameter(int, "side in pixels that images are resized to", low=8, high=4096),
     "device": Parameter(str, "where to compute", ("auto", "cpu", "cuda")),
     "precision": Parameter(str, "arithmetic of the networks", ("fp32", "bf16")),
     "n_train": Parameter(int, "training images", low=1),
@@ -53,7 +53,7 @@ PARAMETERS: dict[str, Parameter] = {
     "holdout": Parameter(int, "images held out for choices", low=0),
     "epochs": Parameter(int, "epochs of a student", low=1),
     "teacher_epochs": Parameter(int, "epochs of a teacher", low=1),
-    "seeds": Parameter(int, "students of each main method", low=1),
+    "seeds": Parameter(int, "students of each main method", low=1, high=16),
     "alpha": Parameter(float, "weight of the image teacher against the PI teacher", low=0, high=1),
     "lam": Parameter(float, "weight of the teachers' logits against the labels", low=0, high=1),
     "temperature": Parameter(float, "softening of the logits", above=0),
@@ -98,9 +98,10 @@ def check(name: str, value):
         raise InputError(f"{name}={value}: must be at least {p.low} ({p.help})")
     if p.above is not None and not p.above < value < float("inf"):
         raise InputError(f"{name}={value}: must be above {p.above} and finite ({p.help})")
-    if p.kind is float and not value <= (float("1e12") if p.high is None else p.high):
-        limit = "finite" if p.high is None else f"at most {p.high}"
-        raise InputError(f"{name}={value}: must be {limit} ({p.help})")
+    if p.high is not None and not value <= p.high:
+        raise InputError(f"{name}={value}: must be at most {p.high} ({p.help})")
+    if value == float("inf"):
+        raise InputError(f"{name}={value}: must be finite ({p.help})")
     return value
 
 
@@ -214,17 +215,15 @@ def resolve(profile: str = "quick", **overrides) -> Settings:
     """
     base = _profile(profile)
     given = {k: check(k, v) for k, v in overrides.items() if v is not None}
+    if given.get("dataset") == "folder":  # all of one's own images, unless told otherwise
+        base = replace(base, n_train=None, n_test=None, holdout=0)
+        if "data_dir" not in given:
+            raise InputError("dataset='folder' needs data_dir: the folder with train/ and test/ in it")
     changed = {k: v for k, v in given.items() if v != getattr(base, k)}
     if "seeds" in changed:
         changed["extra_seeds"] = min(base.extra_seeds, changed["seeds"])
     named = tuple((k, changed[k]) for k in PARAMETERS if k in changed)
-    settings = replace(base, **changed, overrides=named)
-    if settings.dataset != "folder":
-        return settings
-    if settings.data_dir is None:
-        raise InputError("dataset='folder' needs data_dir: the folder with train/ and test/ in it")
-    whole = {k: v for k, v in (("n_train", None), ("n_test", None), ("holdout", 0)) if k not in given}
-    return replace(settings, **whole)  # all of one's own images, unless told otherwise
+    return replace(base, **changed, overrides=named)
 
 
 def _profile(name: str) -> Settings:
@@ -264,7 +263,7 @@ METHODS: dict[str, Method] = {
             ("image",), "scratch", alpha=1.0, gamma=0.0,
         ),
         Method(
-            "tgd_alpha1", "TGD at alpha = 1", "all of TGD but the PI teacher: what TGD adds to it is topology",
+            "tgd_alpha1", "TGD at alpha = 1", "all of TGD but the PI teacher: what TGD adds to it is what that teacher adds",
             ("image",), "scratch", alpha=1.0,
         ),
         Method("tgd", "TGD", "the paper's method", _BOTH, "scratch"),
@@ -287,7 +286,7 @@ def method(name: str) -> Method:
 
 def data_path(settings: Settings) -> Path:
     """Where the data set lies; relative paths count from the repository's root."""
-    return ROOT / (settings.data_dir or "data")
+    return ROOT / Path(settings.data_dir or "data").expanduser()
 
 
 def artifacts_dir() -> Path:

@@ -15,6 +15,8 @@ from statistics import median
 from tgd_lib.experiment import Lab
 from tgd_lib.specs import Spec
 
+BATCHES = (1, 128)
+
 
 def interleaved(
     rivals: dict[str, Callable[[int], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
@@ -39,23 +41,23 @@ def summary(values: list[float]) -> dict:
     return {"n": len(values), "median": median(values), "min": min(values), "max": max(values)}
 
 
-def multiply_adds(network, channels: int, side: int) -> int:
-    """Multiply-adds of one forward pass on one image (1, channels, side, side); convolutions and products count."""
+def multiply_adds(network, shape: tuple[int, int, int]) -> int:
+    """Multiply-adds of one forward pass on one image of shape (C, H, W); convolutions and products count."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(network.parameters()).device
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        network(torch.zeros(1, channels, side, side, device=device))
+        network(torch.zeros(1, *shape, device=device))
     return counter.get_total_flops() // 2
 
 
 def measure(lab: Lab, *, repeats: int = 11) -> dict:
     """The record of what this run's networks, topology and training steps cost on this machine.
 
-    Returns {networks: {name: {parameters, multiply_adds, batch_1, batch_128}}, topology, steps}: seconds as
-    {n, median, min, max}; batch_b and topology an image, steps a whole step of SGD.
+    Returns {networks: {name: {parameters, multiply_adds, batch_1, batch_128}}, topology: {batch_1, batch_128},
+    steps}: seconds as {n, median, min, max}; batch_b an image, steps a whole step of SGD.
     """
     import torch
 
@@ -72,7 +74,7 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
         seconds = interleaved(_rivals(lab, specs), repeats, clock=lambda: _now(lab))
         return place | {
             "networks": {name: _network(lab, spec, name, seconds) for name, spec in specs.items()},
-            "topology": summary([s / 32 for s in seconds["topology"]]),
+            "topology": {f"batch_{b}": summary([s / b for s in seconds[f"topology, batch {b}"]]) for b in BATCHES},
             "steps": {k: summary(seconds[k]) for k in ("plain step", "bank step", "online step")},
         }
 
@@ -84,15 +86,27 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
 def _rivals(lab: Lab, specs: dict[str, Spec]) -> dict[str, Callable[[int], object]]:
     from tgd_lib import topology
 
-    images = lab.data.test.images[:32]
-    view = lab.specs.view("pi")
-    rivals = {"topology": lambda _: topology.persistence_images(images, view.orientation, view.params)}
-    for name, spec in specs.items():
-        for batch in (1, 128):
+    view, rivals = lab.specs.view("pi"), {}
+    for batch in BATCHES:
+        images = lab.data.test.images[_first(batch, lab)]
+        rivals[f"topology, batch {batch}"] = lambda _, images=images: topology.persistence_images(
+            images, view.orientation, view.params, n_jobs=None
+        )
+        for name, spec in specs.items():
             rivals[f"{name}, batch {batch}"] = _forward(lab, spec, batch)
-    online = Lab(lab.settings, store=lab.store, teachers="online", say=lambda line: None)
-    steps = {"plain": (lab, specs["student"].start), "bank": (lab, specs["student"]), "online": (online, specs["student"])}
-    return rivals | {f"{name} step": _step(*where) for name, where in steps.items()}
+    student = specs["student"]
+    rivals["plain step"] = _step(lab, student.start)
+    for how in ("bank", "online"):
+        quiet = Lab(lab.settings, store=lab.store, teachers=how, say=lambda line: None)
+        rivals[f"{how} step"] = _step(quiet, student)
+    return rivals
+
+
+def _first(batch: int, lab: Lab):
+    """Indices of the first `batch` test images, over again if there are fewer."""
+    import numpy as np
+
+    return np.arange(batch) % len(lab.data.test.labels)
 
 
 def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
@@ -100,7 +114,7 @@ def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
     import torch
 
     network, pixels = lab.network(spec), lab.pixels(spec.view, "test")
-    index = torch.arange(batch) % len(pixels)
+    index = torch.from_numpy(_first(batch, lab))
 
     def forward(_: int) -> None:
         with torch.inference_mode(), lab.compute.autocast():
@@ -110,10 +124,15 @@ def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
 
 
 def _step(lab: Lab, spec: Spec) -> Callable[[int], object]:
-    """A step of SGD as in training."""
+    """A step of SGD as in training, past what is special about the first ones."""
+    from tgd_lib.training import WARM_UP
+
     run = lab.run(spec)
     run.begin()
-    return lambda number: run.advance(number % max(1, run.steps - 1))
+    whole = max(1, run.steps - 1)  # without the last batch, which may be short
+    for number in range(WARM_UP + 1):
+        run.advance(number % whole)
+    return lambda number: run.advance(number % whole)
 
 
 def _network(lab: Lab, spec: Spec, name: str, seconds: dict) -> dict:
@@ -121,11 +140,12 @@ def _network(lab: Lab, spec: Spec, name: str, seconds: dict) -> dict:
 
     network, pixels = lab.network(spec), lab.pixels(spec.view, "test")
     depth, width, _ = spec.network
+    shape = tuple(pixels.array.shape[1:])
     return {
-        "network": f"WRN-{depth}-{width} on {spec.view.channels}x{pixels.array.shape[2]}x{pixels.array.shape[3]}",
+        "network": f"WRN-{depth}-{width} on {'x'.join(map(str, shape))}",
         "parameters": parameter_count(network),
-        "multiply_adds": multiply_adds(network, spec.view.channels, pixels.array.shape[2]),
-        **{f"batch_{b}": summary([s / b for s in seconds[f"{name}, batch {b}"]]) for b in (1, 128)},
+        "multiply_adds": multiply_adds(network, shape),
+        **{f"batch_{b}": summary([s / b for s in seconds[f"{name}, batch {b}"]]) for b in BATCHES},
     }
 
 

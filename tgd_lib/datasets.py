@@ -81,6 +81,12 @@ def splits(name: str, root: str | Path | None = None) -> tuple[str, ...]:
     return ("train", "test") if name == "cifar10" else image_folders.SPLITS
 
 
+def check(settings: config.Settings) -> None:
+    """A quick look at the data folder that the settings name, before anything runs; InputError if it will not do."""
+    if settings.data_dir:
+        splits(settings.dataset, _folder(config.data_path(settings)))
+
+
 def fingerprint(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] = ()) -> str:
     """sha256 (hex) over the shapes, dtypes and bytes of both arrays and the class names."""
     arrays = [np.ascontiguousarray(images), np.ascontiguousarray(labels)]
@@ -160,12 +166,13 @@ def take(dataset: Dataset, indices: np.ndarray) -> Dataset:
 # ---------------------------------------------------------------- the parts of a run
 
 
-def load_parts(settings: config.Settings, *, resize: int | tuple[int, int] | None = None) -> Parts:
+def load_parts(settings: config.Settings) -> Parts:
     """The train, test and held-out images that the settings ask for, drawn with their `data_seed`.
 
     Held-out images come from the split `valid` where there is one, else from the train images that are
     not trained on. Raises InputError if a part is larger than what there is, or leaves a class empty.
     """
+    resize = settings.resize
     name, root = settings.dataset, config.data_path(settings) if settings.data_dir else None
     whole = load(name, "train", root, resize=resize)
     chosen = _choose(whole, settings.n_train, f"n_train={settings.n_train}", settings)

@@ -47,7 +47,7 @@ class Lab:
     @cached_property
     def data(self) -> datasets.Parts:
         """The training, test and held-out images."""
-        return datasets.load_parts(self.settings, resize=self.settings.resize)
+        return datasets.load_parts(self.settings)
 
     @cached_property
     def specs(self) -> Specs:

@@ -61,20 +61,23 @@ def styled(plot):
 
 
 @styled
-def pipeline(image: np.ndarray, signal: np.ndarray, diagram: np.ndarray, pi: np.ndarray, *, upto: float) -> Figure:
+def pipeline(
+    image: np.ndarray, signal: np.ndarray, diagram: np.ndarray, pi: np.ndarray, *, channel: str, upto: float
+) -> Figure:
     """Image -> one channel as a signal -> persistence diagram -> persistence image.
 
     image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R),
-    upto: end of the PI's window on both axes.
+    channel: its name, upto: end of the PI's window on both axes.
     """
     figure, axes = plt.subplots(1, 4, figsize=(11, 2.7), width_ratios=(1, 2.2, 1.1, 1.1))
     axes[0].imshow(image)
     axes[0].set(title="image", xticks=[], yticks=[])
     axes[1].plot(signal, linewidth=0.6)
-    axes[1].set(title="red channel, row by row", xlabel="sample", ylabel="value", ylim=(0, 1))
+    axes[1].set(title=f"{channel} channel, row by row", xlabel="sample", ylabel="value", ylim=(0, 1))
+    window = [(0, 0), (upto, upto), (upto, 2 * upto), (0, upto)]  # births and persistences up to `upto`
+    axes[2].fill(*zip(*window, strict=True), color=COLOURS[1], alpha=0.25, linewidth=0)
     axes[2].plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
     axes[2].scatter(diagram[:, 0], diagram[:, 1], s=6, alpha=0.6)
-    axes[2].axvspan(0, upto, color=COLOURS[1], alpha=0.15)
     axes[2].set(title="persistence diagram", xlabel="birth", ylabel="death", aspect="equal")
     _show_pi(axes[3], pi, upto)
     axes[3].set(title="persistence image", xlabel="birth", ylabel="persistence")
@@ -87,19 +90,19 @@ def _show_pi(axis, pi: np.ndarray, upto: float) -> None:
 
 @styled
 def by_class(images: np.ndarray, pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Figure:
-    """For each class its first image above that image's persistence images (channels as red, green, blue).
+    """For each class (the first ten) its first image above that image's persistence images (channels as red, green, blue).
 
     images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,).
     """
-    shown = min(len(names), 10)
+    shown = np.unique(labels)[:10]
     rows = 1 + pis.shape[1] // 3
-    figure, axes = plt.subplots(rows, shown, figsize=(1.15 * shown, 1.25 * rows), squeeze=False)
-    for c in range(shown):
+    figure, axes = plt.subplots(rows, len(shown), figsize=(1.15 * len(shown), 1.25 * rows), squeeze=False)
+    for column, c in enumerate(shown):
         i = int(np.flatnonzero(labels == c)[0])
-        axes[0, c].imshow(images[i])
-        axes[0, c].set_title(_short(names[c]), fontsize=7)
+        axes[0, column].imshow(images[i])
+        axes[0, column].set_title(_short(names[c]), fontsize=7)
         for r in range(1, rows):
-            axes[r, c].imshow(pis[i, 3 * r - 3 : 3 * r].transpose(1, 2, 0))
+            axes[r, column].imshow(pis[i, 3 * r - 3 : 3 * r].transpose(1, 2, 0))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     return figure
@@ -107,14 +110,16 @@ def by_class(images: np.ndarray, pis: np.ndarray, labels: np.ndarray, names: Seq
 
 @styled
 def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto: float) -> Figure:
-    """The mean persistence image of each class over all channels. pis uint8 (N, C, R, R)."""
-    shown = min(len(names), 10)
-    figure, axes = plt.subplots(2, -(-shown // 2), figsize=(9, 4), squeeze=False, sharex=True, sharey=True)
-    means = [pis[labels == c].mean((0, 1)) for c in range(shown)]
-    for c, axis in enumerate(axes.flat[:shown]):
-        axis.imshow(means[c], cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=max(m.max() for m in means))
+    """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C, R, R)."""
+    shown = np.unique(labels)[:10]
+    columns = -(-len(shown) // 2)
+    figure, axes = plt.subplots(2, columns, figsize=(9, 4), squeeze=False, sharex=True, sharey=True)
+    means = [pis[labels == c].mean((0, 1)) for c in shown]
+    brightest = max(m.max() for m in means)
+    for axis, c, mean in zip(axes.flat, shown, means, strict=False):
+        axis.imshow(mean, cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=brightest)
         axis.set_title(_short(names[c]), fontsize=8)
-    for axis in axes.flat[shown:]:
+    for axis in axes.flat[len(shown) :]:
         axis.axis("off")
     figure.supxlabel("birth")
     figure.supylabel("persistence")
@@ -125,15 +130,16 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
 def opinions(image: np.ndarray, probabilities: dict[str, np.ndarray], names: Sequence[str], truth: int) -> Figure:
     """An image, and the class probabilities (classes,) that each network gives it."""
     k = len(probabilities)
+    likely = np.argsort(-np.max(list(probabilities.values()), axis=0), kind="stable")[:10]
+    shown = sorted({truth, *likely.tolist()})
     figure, axes = plt.subplots(1, k + 1, figsize=(2.1 * (k + 1), 2.6))
     axes[0].imshow(image)
     axes[0].set(title=f"this is: {_short(names[truth])}", xticks=[], yticks=[])
     for axis, (who, p) in zip(axes[1:], probabilities.items(), strict=True):
-        colours = [COLOURS[2] if c == truth else "0.65" for c in range(len(p))]
-        axis.barh(range(len(p)), p, color=colours)
+        axis.barh(range(len(shown)), p[shown], color=[COLOURS[2] if c == truth else "0.65" for c in shown])
         axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[])
         axis.invert_yaxis()
-    axes[1].set_yticks(range(len(names)), [_short(n) for n in names], fontsize=7)
+    axes[1].set_yticks(range(len(shown)), [_short(names[c]) for c in shown], fontsize=7)
     return figure
 
 
@@ -189,9 +195,9 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
     axis.axvline(0, color="0.6", linewidth=0.8)
     for y, pair in enumerate(pairs):
         values = 100 * np.array(pair["differences"])
-        axis.plot(values, np.full(len(values), y - 0.12), MARKERS[y], color=COLOURS[y], alpha=0.5, markersize=4)
+        axis.plot(values, np.full(len(values), y - 0.12), MARKERS[y % 7], color=COLOURS[y % 7], alpha=0.5, markersize=4)
         std = 100 * (pair["std"] or 0)
-        axis.errorbar(100 * pair["mean"], y + 0.12, xerr=std, fmt=MARKERS[y], color=COLOURS[y], capsize=3)
+        axis.errorbar(100 * pair["mean"], y + 0.12, xerr=std, fmt=MARKERS[y % 7], color=COLOURS[y % 7], capsize=3)
     names = [f"{labels[p['method']]} − {labels[p['control']]} (n={p['n']})" for p in pairs]
     axis.set_yticks(range(len(pairs)), names)
     axis.set(xlabel="difference in test accuracy, points", ylim=(len(pairs) - 0.5, -0.5))
@@ -217,7 +223,7 @@ def costs(record: dict) -> Figure:
     """Seconds an image of networks and topology (left), seconds a training step (right), from `cost.measure`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9))
     single = {f"{n}, batch {b}": v[f"batch_{b}"] for n, v in record["networks"].items() for b in (1, 128)}
-    single["persistence images of an image"] = record["topology"]
+    single |= {f"persistence images, batch {b}": record["topology"][f"batch_{b}"] for b in (1, 128)}
     for axis, timings, unit in ((left, single, "ms an image"), (right, record["steps"], "ms a training step")):
         for y, (name, s) in enumerate(timings.items()):
             k = 1 if "persistence" in name else 0

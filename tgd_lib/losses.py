@@ -24,6 +24,8 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
         raise InputError(f"kl_reduction={reduction!r}: must be 'mean' or 'batchmean'")
     if not temperature > 0:
         raise InputError(f"temperature={temperature}: must be above 0")
+    if teacher_logits is None:
+        raise InputError("a teacher that has weight gave no logits: give them, or set its weight to 0")
     student = F.log_softmax(student_logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     total = F.kl_div(student, teacher, reduction="sum", log_target=True)
@@ -68,10 +70,10 @@ def merge_maps(first: Maps | None, second: Maps | None, *, alpha: float) -> list
 
     A teacher whose weight is 0 may be None.
     """
-    if second is None or alpha == 1:
-        return list(first)
-    if first is None or alpha == 0:
-        return list(second)
+    if any(m is None and w for m, w in ((first, alpha), (second, 1 - alpha))):
+        raise InputError(f"alpha={alpha} gives weight to a teacher whose maps are missing: give them, or set alpha to 0 or 1")
+    if alpha in (0, 1):
+        return list(first if alpha else second)
     return [alpha * g1 + (1 - alpha) * g2 for g1, g2 in zip(first, second, strict=True)]
 
 
@@ -107,7 +109,9 @@ def tgd_loss(
 
     Returns the total and {ce, kd_t1, kd_t2, maps}: the weighted terms, whose sum it is.
     With lam = gamma = 0 it is cross-entropy, with gamma = 0 and alpha = 1 plain KD.
+    Raises InputError for weights out of range, or a teacher that has weight and is not given.
     """
+    _check_weights(alpha, lam, gamma)
     zero = logits.new_zeros((), dtype=torch.float32)
     kd = [
         weight * kd_loss(logits, t, temperature=temperature, reduction=kl_reduction) if weight else zero
@@ -115,11 +119,19 @@ def tgd_loss(
     ]
     maps = zero
     if gamma:
+        if features is None or teacher_maps is None:
+            raise InputError(f"gamma={gamma} needs features and teacher_maps: give them, or set gamma to 0")
         merged = teacher_maps if _is_merged(teacher_maps) else merge_maps(*teacher_maps, alpha=alpha)
         maps = gamma * maps_loss([similarity_map(f) for f in features], merged)
     ce = (1 - lam) * F.cross_entropy(logits.float(), labels)
     terms = {"ce": ce, "kd_t1": kd[0], "kd_t2": kd[1], "maps": maps}
     return ce + kd[0] + kd[1] + maps, terms
+
+
+def _check_weights(alpha: float, lam: float, gamma: float) -> None:
+    for name, value, high in (("alpha", alpha, 1), ("lam", lam, 1), ("gamma", gamma, float("inf"))):
+        if not 0 <= value <= high:
+            raise InputError(f"{name}={value}: must be from 0 to {high}")
 
 
 def _is_merged(maps) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tgd_lib import tables
 from tgd_lib.store import read_json
 
-CONTRASTS = (("tgd", "tgd_alpha1", "topology alone"), ("tgd", "kd_annealed", "maps and topology, same epochs"))
+CONTRASTS = (("tgd", "tgd_alpha1", "what the PI teacher adds"), ("tgd", "kd_annealed", "what maps and PI teacher add, at the same number of epochs"))
 _BLOCK = r"(<!-- results:{} -->\n).*?(<!-- /results -->)"
 
 

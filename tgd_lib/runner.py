@@ -117,7 +117,8 @@ def report(outcomes: list[Outcome], settings: Settings) -> None:
         print(f"{o.notebook:<{width}}  {o.seconds:7.1f}  {o.peak_mb:7d}  {o.status}")
     print(f"{'all':<{width}}  {sum(o.seconds for o in outcomes):7.1f}")
     folder, results = run_dir(settings), run_dir(settings) / "results.csv"
-    where = f"results: {short_path(results)}" if results.exists() else f"output: {short_path(folder)}"
+    fresh = any(o.notebook.startswith("07") and o.status == "ok" for o in outcomes)
+    where = f"results: {short_path(results)}" if fresh and results.exists() else f"output: {short_path(folder)}"
     print(f"\n{where}", flush=True)
 
 
@@ -232,11 +233,14 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     settings = resolve(**{"profile": arguments.profile} | {name: parse(name, text) for name, text in given})
     if arguments.record and (arguments.only or settings.run_name != settings.profile):
         raise InputError("--record: records whole runs of a profile as it is; leave out --only and -p")
+    from tgd_lib import datasets  # with NumPy
+
+    datasets.check(settings)
     if settings.device == "cuda":
         import torch  # 3 s, and only here
 
         if not torch.cuda.is_available():
-            raise InputError("device='cuda': PyTorch finds no CUDA GPU here; use --device auto or cpu")
+            raise InputError("device 'cuda': PyTorch finds no CUDA device here; use device 'cpu' or 'auto'")
     return settings
 
 
@@ -281,6 +285,8 @@ def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path =
     arguments = _arguments(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if arguments.test:
+            raise InputError("--test: must come first, as in ./run_all.sh --test")
         if arguments.list:
             print(listing(needs, notebooks))
             return 0

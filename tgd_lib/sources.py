@@ -224,8 +224,12 @@ def _download_cifar10(root: Path) -> bool:
     archive, (md5, folder) = next(iter(CIFAR10_ARCHIVES.items()))
     made = not root.exists()
     try:
-        with reading(root):
+        try:
             root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"data folder {root} cannot be written to ({error.strerror}): name another, or one with a copy in it"
+            ) from None
         with _workspace(root) as work:
             _fetch(work, archive, md5, root)
             _unpack(work / archive, md5, root / folder)
@@ -245,7 +249,7 @@ def _fetch(work: Path, archive: str, md5: str, root: Path) -> None:
     except (OSError, RuntimeError, ImportError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"CIFAR-10 could not be downloaded from {CIFAR10_URL} ({reason}): the host is throttled, "
+            f"CIFAR-10 could not be downloaded from {CIFAR10_URL} ({reason}): its host may be throttled, or there is no network; "
             f"try later, or put a copy in {root}: {CIFAR10_FORMS}"
         ) from None
 

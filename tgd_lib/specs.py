@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tgd_lib import config
-from tgd_lib.config import Method, Schedule, Settings
+from tgd_lib.config import InputError, Method, Schedule, Settings
 from tgd_lib.store import key_of
 from tgd_lib.topology import PersistenceImageParams
 
@@ -103,7 +103,10 @@ class Specs:
     def teacher(self, kind: str, *, seed: int = 0) -> Spec:
         """The image teacher ("image") or the persistence-image teacher ("pi")."""
         s = self.settings
-        label = {"image": "image teacher", "pi": "PI teacher"}[kind]
+        labels = {"image": "image teacher", "pi": "PI teacher"}
+        if kind not in labels:
+            raise InputError(f"teacher {kind!r} does not exist: choose 'image' or 'pi'")
+        label = labels[kind]
         return self._spec(f"{label}, seed {seed}", f"teacher_{kind}", kind, s.teacher, s.teacher_epochs, seed)
 
     def student(self, method: str | Method, seed: int) -> Spec:

@@ -14,6 +14,8 @@ from tgd_lib import config, store
 from tgd_lib.config import InputError, Settings
 
 COLUMNS = ("accuracy", "nll", "ece")
+# Accuracies of the authors' released checkpoints on CIFAR-10 (one run each, epoch chosen by them on the test set).
+ANCHORS = {"scratch": 0.8454, "kd": 0.8517, "tgd": 0.8595}
 
 # ---------------------------------------------------------------- records
 
@@ -29,7 +31,8 @@ def load_records(settings: Settings, name: str) -> list[dict]:
     """The rows of a record; InputError if the notebook that writes it has not run in this profile."""
     path = config.run_dir(settings) / "records" / f"{name}.json"
     if not path.is_file():
-        run = f"./run_all.sh --profile {settings.profile} --only {name[:2]}"
+        overrides = "".join(f" -p {k} {v}" for k, v in settings.overrides)
+        run = f"./run_all.sh --profile {settings.profile} --only {name[:2]}{overrides}"
         raise InputError(f"run {settings.run_name!r} has no record {name!r} yet: run {run} first")
     return store.read_json(path)["rows"]
 
@@ -64,10 +67,10 @@ def write_results(rows: Sequence[dict], settings: Settings) -> Path:
 
 def readable(rows: Sequence[dict]) -> pd.DataFrame:
     """The results in words: mean ± std (n) a method, accuracy and ECE in per cent, epochs in all."""
-    labels = {r["method"]: r for r in rows}
+    first_of = {(r["method"], r["selection"]): r for r in reversed(rows)}
     lines = []
     for line in results(rows).to_dict("records"):
-        first = labels[line["method"]]
+        first = first_of[line["method"], line["selection"]]
         lines.append(
             {
                 "method": first["label"],
@@ -113,9 +116,11 @@ def _spread(line: dict, column: str, scale: float, digits: int) -> str:
 def paired(rows: Sequence[dict], method: str, control: str, column: str = "accuracy") -> dict:
     """Differences method - control of `column`, seed by seed, with an exact two-sided sign-flip test.
 
-    Returns {method, control, column, differences, mean, std, n, p}; std and p are None for n = 1.
+    Rows of one selection rule only. Returns {method, control, column, differences, mean, std, n, p}; std and p are None for n = 1.
     The smallest p that n seeds can give is 2 / 2^n: 0.25 for 3, 0.031 for 6.
     """
+    if len({r["selection"] for r in rows}) > 1:
+        raise InputError("rows of both selection rules: compare last with last, authors with authors")
     values = {m: {r["seed"]: r[column] for r in rows if r["method"] == m} for m in (method, control)}
     seeds = sorted(values[method].keys() & values[control].keys())
     if not seeds:
@@ -135,7 +140,7 @@ def paired(rows: Sequence[dict], method: str, control: str, column: str = "accur
 
 
 def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p of the mean under all 2^n flips of sign (exact; n up to 16 or so)."""
+    """Two-sided p of the mean under all 2^n flips of sign (exact; n up to 16, as many seeds as there may be)."""
     signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
     means = np.abs(signs @ differences) / len(differences)
     return float(np.mean(means >= abs(differences.mean()) - 1e-12))
