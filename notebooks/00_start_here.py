@@ -53,7 +53,7 @@ lab = Lab(settings)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-number = 3 % len(lab.data.test.labels)  # which test image
+number = 1500 % len(lab.data.test.labels)  # which test image
 channel = 0  # 0 red, 1 green, 2 blue
 
 # %% [markdown]

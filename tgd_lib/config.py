@@ -192,7 +192,7 @@ PROFILES: dict[str, Settings] = {
             extra_seeds=1, teacher=(10, 2), student=(10, 1), batch_size=32,
         ),
         Settings(
-            "quick", "photographs", 2000, 1600, 400, 16, 8, 2, "a first run, offline", "10 minutes on 2 cores",
+            "quick", "photographs", 2000, 1600, 400, 12, 12, 2, "a first run, offline", "10 minutes on 2 cores",
             extra_seeds=2, teacher=(16, 2), student=(16, 1), batch_size=64,
         ),
         Settings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -159,7 +158,8 @@ def similarity_maps(maps: dict[str, np.ndarray], boundaries: Sequence[int]) -> F
 
 def _short(name: str) -> str:
     """A class name that fits above a small picture."""
-    return textwrap.shorten(name.replace("_", " "), 18, placeholder="…")
+    name = name.replace("_", " ")
+    return name if len(name) <= 18 else name[:17] + "…"
 
 
 # ---------------------------------------------------------------- plots of results
