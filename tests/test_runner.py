@@ -89,6 +89,9 @@ def test_each_notebook_comes_after_what_it_needs():
         (["--only", "55"], "no such notebook"),
         (["--record", "-p", "epochs", "3"], "--record"),
         (["--record", "--only", "01"], "--record"),
+        (["--data", "/not/there"], "does not exist"),
+        (["-p", "dataset", "folder"], "needs data_dir"),
+        (["--profile", "smoke", "--test"], "must come first"),
         ([], "missing"),  # no notebook is there
     ],
 )
@@ -131,6 +134,7 @@ def test_parameter_names_come_from_the_syntax_tree():
 
 def test_data_folder_counts_from_where_the_caller_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     settings = runner._settings(runner._arguments(["--data", "photos", "-p", "epochs", "3"]))
     assert settings.data_dir == str(tmp_path / "photos") and settings.epochs == 3
 
@@ -194,6 +198,13 @@ def test_a_failure_stops_those_that_need_it_and_no_others(artifacts, notebooks, 
     assert "never" not in out and "still done" in out and "\x1b" not in out
     assert "--- 01_a failed, cell 4 ---\n1 / (x - 1)\n" in out and "ZeroDivisionError" in out
     assert "--- 05_e failed, cell 4 ---\nos.kill" in out and "DeadKernelError" in out
+
+
+def test_bad_input_found_in_a_notebook_is_one_line_too(artifacts, notebooks, capsys):
+    toy(notebooks, "01_a", "from tgd_lib.config import InputError", "raise InputError('what, where, what to do')")
+    assert runner.main([], notebooks=notebooks, needs={"01_a": ()}) == 1
+    out = capsys.readouterr().out
+    assert "\nerror: what, where, what to do\n" in out and "Traceback" not in out
 
 
 def test_what_is_not_selected_does_not_block(artifacts, notebooks):
