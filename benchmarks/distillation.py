@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ import torch
 
 from benchmarks import _measure
 from benchmarks.training import contiguous
-from tgd_lib import bank, config, datasets, experiment, losses, topology
+from tgd_lib import bank, config, datasets, experiment, losses, topology, training
 from tgd_lib.bank import Bank, Online, Teacher
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
@@ -45,19 +46,24 @@ def main() -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/distillation")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--n", type=int, default=5000, help="training images of the bank")
-    parser.add_argument("--curve", type=int, nargs="+", default=[500, 1000, 2000, 4000], metavar="N")
+    parser.add_argument("--curve", type=int, nargs="+", default=[500, 1000, 2000, 5000, 10_000], metavar="N")
     options = parser.parse_args()
     folder = options.out or config.artifacts_dir() / "benchmarks" / "distillation"
     n, width, repeats, slow = (256, 1, 2, 1) if options.quick else (options.n, 3, 30, 3)
+    counts = [64, 128] if options.quick else options.curve
     train = datasets.load("cifar10" if options.data else "photographs", "train", options.data, download=False)
-    train = datasets.take(train, datasets.stratified(train.labels, n, seed=0))
+    largest = min(max(n, *counts), len(train.labels))
+    train = datasets.take(train, datasets.stratified(train.labels, largest, seed=0))
     pis = topology.persistence_images(train.images, n_jobs=None)
+    n, counts = min(n, largest), sorted({min(c, largest) for c in counts})
+    chosen = np.random.default_rng(0).permutation(largest)[:n]
+    part, part_pis = datasets.take(train, chosen), pis[chosen]
     device = Compute.choose(options.device).name
     record = {"machine": _measure.machine(*PACKAGES), "device": device, "quick": options.quick, "n": n}
     for precision in ("fp32", "bf16"):
-        case = Case(train, pis, Compute.choose(options.device, precision), width)
-        record[precision] = case.measure(repeats, slow if precision == "fp32" else 0)
-    counts = [64, 128] if options.quick else sorted({min(c, n) for c in options.curve})
+        case = Case(part, part_pis, Compute.choose(options.device, precision), width)
+        together = (1, 2) if options.quick else (1, 6) if options.device == "cuda" else (1,)
+        record[precision] = case.measure(repeats, slow if precision == "fp32" else 0, together)
     record["curve"] = curve(Case(train, pis, Compute.choose(options.device, "bf16"), width), counts)
     _measure.write(folder, "distillation", record, report(record))
     plot(record, folder)
@@ -74,8 +80,10 @@ class Case:
         networks = [compute.place(wide_resnet(16, width, c, seed=c)).eval() for c, _ in views]
         self.teachers = tuple(Teacher(t, p) for t, (_, p) in zip(networks, views, strict=True))
 
-    def measure(self, repeats: int, slow: int) -> dict:
-        """Seconds of each kind of step, of building the bank, and how far bank and online disagree."""
+    def measure(self, repeats: int, slow: int, together: Sequence[int]) -> dict:
+        """Seconds of each kind of step, of building the bank, of whole epochs of TGD by `together` students
+        side by side, and how far bank and online disagree.
+        """
         started, gamma = self.now(), WEIGHTS["gamma"]
         logits = tuple(bank.teacher_logits(t) for t in self.teachers)
         sources = {"bank, logits only (KD)": (Bank(logits, None), 0.0)}
@@ -96,7 +104,9 @@ class Case:
         if slow:
             online["online as the authors"] = self.authors_stepper()
             seconds |= interleaved(online, slow, clock=self.now)
+        whole = next(source for name, (source, _) in sources.items() if name.startswith("bank, maps merged"))
         return {
+            "epoch_s": {k: self.epoch(_objective(whole, gamma), k) for k in together},
             "bank_build_s": build,
             "disagreement": self.disagreement(sources),
             "step_s": {name: summary(values) for name, values in seconds.items()},
@@ -128,6 +138,20 @@ class Case:
         for number in range(WARM_UP + 1):
             run.advance(number % full)
         return lambda number: run.advance(number % full)
+
+    def epoch(self, objective, together: int) -> float:
+        """Seconds of a whole epoch of training, all its ends included (short batch, reading the sums, saving)."""
+        ends: list[float] = []
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [
+                Run(wide_resnet(16, 1, seed=s), self.images, self.labels, Schedule(3, 30), seed=s, objective=objective)
+                for s in range(together)
+            ]
+            training.train(
+                [(run, Path(folder) / str(s)) for s, run in enumerate(runs)],
+                on_epoch=lambda run, entry: ends.append(self.now()) if run is runs[0] else None,
+            )
+        return ends[2] - ends[1]
 
     def authors_stepper(self) -> Callable[[int], None]:
         """Both teachers in the graph, nothing detached, all arrays and weights contiguous: the authors' loop."""
@@ -237,7 +261,9 @@ def report(record: dict) -> str:
         build = record[precision]["bank_build_s"]
         worst = {k: f"{v:.1e}" for k, v in record[precision]["disagreement"].items()}
         lines += ["", f"{precision}: bank of both teachers built in {build:.1f} s; loss against online: {worst}", ""]
-        lines.append(_measure.table(rows))
+        lines += [_measure.table(rows), ""]
+        for k, seconds in record[precision]["epoch_s"].items():
+            lines.append(f"a whole TGD epoch of {record['n']:,} images, {k} student(s) side by side: {seconds:.2f} s")
     if "online, no gradients" in record["fp32"]["step_s"]:
         lines.append("")
         for epochs in (30, 200):

@@ -308,7 +308,7 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(artifacts, note
         "(out / 'figures' / 'a.svg').write_text(f'<svg>{out}</svg>')",
     )  # fmt: skip
     options = dict(notebooks=notebooks, needs={"01_a": ()}, figures=figures)
-    assert runner.main(["--record", "--data", "/somewhere"], **options) == 0
+    assert runner.main(["--record", "--data", str(tmp_path)], **options) == 0
     kept = sorted(str(p.relative_to(figures)) for p in figures.rglob("*") if p.is_file())
     assert kept == ["quick/figures/a.svg", "quick/run.json", "quick/timings.csv"]
     assert (figures / "quick/figures/a.svg").read_text() == "<svg>artifacts/runs/quick</svg>"

@@ -72,7 +72,10 @@ class Lab:
 
         def build(folder: Path) -> dict:
             self.say(f"persistence images of {len(images.images)} images ({part})")
-            save_persistence_images(folder / "images.npy", images.images, view.orientation, view.params)
+            watched = sys.stderr.isatty()  # a live bar only where a person watches
+            save_persistence_images(
+                folder / "images.npy", images.images, view.orientation, view.params, progress=watched
+            )
             return {"n": len(images.images), "part": part}
 
         return self.store.make("persistence_images", spec, build).array("images")
