@@ -166,3 +166,11 @@ def test_a_missing_teacher_with_weight_is_refused_in_one_line(given):
         with pytest.raises(InputError) as e:
             losses.tgd_loss(given["student"], given["labels"], given["features"], **whole | change, **WEIGHTS)
         assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_a_map_of_few_images_is_the_plain_product(images):
+    f = torch.randn(images, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    found = losses.similarity_map(f)
+    torch.testing.assert_close(found, f.flatten(1) @ f.flatten(1).T)
+    assert torch.equal(found, found.T)

@@ -61,8 +61,11 @@ class _Gram(torch.autograd.Function):
 
 
 def _product(flat: Tensor) -> Tensor:
+    """F F^T in at least float32; its lower left quarter is the upper right one, and need not be multiplied."""
     full = flat if flat.dtype == torch.float64 else flat.float()
-    return full @ full.T
+    half = len(full) // 2
+    top, corner = full[:half] @ full.T, full[half:] @ full[half:].T
+    return torch.cat([top, torch.cat([top[:, half:].T, corner], dim=1)])
 
 
 def merge_maps(first: Maps | None, second: Maps | None, *, alpha: float) -> list[Tensor]:
