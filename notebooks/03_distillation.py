@@ -56,7 +56,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures, tables
+from tgd_lib import config, figures, methods, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.
@@ -71,7 +71,7 @@ print(settings.run_name, "|", settings.purpose)
 # (the **teacher bank**): a distillation step then costs hardly more than a plain one.
 
 # %%
-specs = [lab.specs.student(method, seed) for method in config.MAIN for seed in range(settings.seeds)]
+specs = [lab.specs.student(method, seed) for method in methods.MAIN for seed in range(settings.seeds)]
 lab.train(specs)
 rows = [lab.row(spec) for spec in specs]
 

@@ -142,3 +142,31 @@ def test_the_choice_follows_the_memory(monkeypatch):
         bank.choose("bank", n=n, compute=Compute())
     with pytest.raises(InputError, match="'auto', 'bank' or 'online'"):
         bank.choose("bnak", n=n, compute=Compute())
+
+
+def test_a_pair_keeps_the_teachers_apart(case):
+    """Normalise-then-merge needs both raw maps in a batch: from the bank as online."""
+    banks = [bank.Bank((bank.teacher_logits(t), None), bank.raw_maps(t)) for t in case.teachers]
+    index = torch.arange(0, N, 3)
+    logits, maps = bank.Pair(*banks).batch(index)
+    wanted_logits, wanted = bank.Online(case.teachers).batch(index)
+    for a, b in zip((*logits, *maps[0], *maps[1]), (*wanted_logits, *wanted[0], *wanted[1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+    features = [f.detach() for f in wide_resnet(10, 1, 3, CLASSES, seed=0).stages(case.pixels[index])[1]]
+    losses_of = [
+        float(losses.maps_loss([losses.similarity_map(f) for f in features], losses.merge_maps(*m, alpha=0.5, order="normalise")))
+        for m in (maps, wanted)
+    ]
+    assert losses_of[0] == pytest.approx(losses_of[1], rel=1e-4)
+
+
+def test_remembered_is_the_teacher(case):
+    teacher, index = case.teachers[0], torch.tensor([3, 59, 0])
+    kept = bank.remember(teacher, room=1e9)
+    logits, features = kept.look(index)
+    wanted_logits, wanted = teacher.look(index)
+    torch.testing.assert_close(logits, wanted_logits, rtol=1e-4, atol=1e-5)
+    for a, b in zip(features, wanted, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert bank.remember(teacher, room=1000) is None

@@ -102,16 +102,3 @@ def test_refusals_are_one_line_with_a_way_out(name, text, hint):
 def test_a_value_of_the_wrong_kind_is_refused(value):
     with pytest.raises(InputError):
         config.resolve("quick", n_train=value)
-
-
-def test_unknown_method():
-    with pytest.raises(InputError, match="did you mean 'scratch'"):
-        config.method("scrath")
-
-
-def test_every_main_method_exists_and_the_control_lacks_only_the_pi_teacher():
-    methods = [config.method(m) for m in config.MAIN]
-    assert [m.name for m in methods] == ["scratch", "kd", "kd_annealed", "tgd_alpha1", "tgd"]
-    control, tgd = methods[3:]
-    assert (control.start, control.gamma, control.lam) == (tgd.start, tgd.gamma, tgd.lam)
-    assert control.alpha == 1.0 and control.teachers == ("image",) and tgd.teachers == ("image", "pi")

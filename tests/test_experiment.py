@@ -131,9 +131,9 @@ def test_bank_and_online_train_the_same_student(root, tmp_path):
 
 
 def test_maps_too_large_to_keep_are_merged_while_built(tmp_path, monkeypatch):
-    from tgd_lib import experiment
+    from tgd_lib import answers
 
-    monkeypatch.setattr(experiment, "MAPS_KEPT", 0)
+    monkeypatch.setattr(answers, "MAPS_KEPT", 0)
     large = lab(tmp_path)
     large.trained(large.specs.student("tgd", 0))
     assert count(tmp_path, "teacher_maps") == 0 and count(tmp_path, "network") == 4
@@ -145,9 +145,9 @@ def test_one_bank_serves_all_seeds_however_little_room_it_leaves(root, monkeypat
     here, n = lab(root), SIZE["n_train"]
     room = [int(2.5 * bank.STAGES * n * n * 4)]
     monkeypatch.setattr(bank, "available", lambda compute: room[0])
-    first = here.answers(here.specs.student("tgd", 0))
+    first = here.answers.of(here.specs.student("tgd", 0))
     room[0] //= 4
-    assert here.answers(here.specs.student("tgd", 1)) is first
+    assert here.answers.of(here.specs.student("tgd", 1)) is first
 
 
 def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
@@ -220,3 +220,62 @@ def test_two_labs_at_once_train_once(tmp_path):
     [t.start() for t in threads]
     [t.join() for t in threads]
     assert len([line for line in said if "epoch 1/1" in line]) == 2  # teacher and student, each once
+
+
+# ---------------------------------------------------------------- the study's other methods
+
+
+@pytest.mark.parametrize("method", ["vid", "fitnets", "cc"])
+def test_a_rival_s_own_parameters_train_and_are_saved(tmp_path, method):
+    from safetensors.torch import load_file
+
+    here = lab(tmp_path)
+    spec = here.specs.student(method, 0)
+    fresh = here._own(spec).state_dict()
+    found = load_file(here.trained(spec).path / "own.safetensors")
+    assert fresh.keys() == found.keys()
+    assert any(not fresh[k].equal(found[k]) for k in fresh)
+    assert not (here.trained(here.specs.student("scratch", 0)).path / "own.safetensors").exists()
+
+
+def test_a_rival_killed_goes_on_with_its_own_parameters(tmp_path, monkeypatch):
+    """After a stop between two epochs: momentum and buffers of FitNets' regressor come back."""
+    from tgd_lib import training
+
+    whole, broken = lab(tmp_path / "whole", epochs=2), lab(tmp_path / "broken", epochs=2)
+    spec = whole.specs.student("fitnets", 0)
+    wanted = whole.trained(spec).path
+    save = training.Run.save
+
+    def stop(run, path):
+        save(run, path)
+        raise KeyboardInterrupt
+
+    broken.trained(broken.specs.teacher("image"))
+    monkeypatch.setattr(training.Run, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        broken.trained(spec)
+    monkeypatch.undo()
+    found = lab(tmp_path / "broken", epochs=2).trained(spec).path
+    for name in ("weights.safetensors", "own.safetensors"):
+        assert sha256(found / name) == sha256(wanted / name)
+
+
+@pytest.mark.parametrize("method", ["at", "dkd", "rkd", "tgd_normalise"])
+def test_remembered_and_online_train_the_same_student(tmp_path, method):
+    import torch
+
+    networks = []
+    for mode in ("auto", "online"):
+        here = lab(tmp_path / mode, teachers=mode)
+        networks.append(here.network(here.specs.student(method, 0)).state_dict())
+    for name in networks[0]:
+        torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
+
+
+def test_held_out_images_are_evaluated_where_there_are_some(root):
+    here = lab(root, holdout=40)
+    spec = here.specs.student("scratch", 0)
+    assert here.evaluation(spec, "holdout").record["n"] == 40 != here.evaluation(spec).record["n"]
+    with pytest.raises(config.InputError, match="holds no images out"):
+        lab(root).evaluation(spec, "holdout")

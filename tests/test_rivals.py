@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from tgd_lib import rivals
 from tgd_lib.config import InputError
-from tgd_lib.rivals import RIVALS, Answer
+from tgd_lib.methods import METHODS, Rival
+from tgd_lib.rivals import LOSSES, Answer
 
 GOLDEN = Path(__file__).parent / "golden"
 WITH_OWN = ("fitnets", "cc", "vid")
+RIVALS = {m.rival.loss: m.rival for m in METHODS.values() if m.rival}
 LABELS = torch.tensor([0])  # for the losses that do not look at them
 
 
@@ -49,7 +51,7 @@ def given(maker):
         Answer(torch.as_tensor(x[who]).float(), [torch.as_tensor(f).float() for f in x[f"features_{who[0]}"]])
         for who in ("student", "teacher")
     )
-    own = {name: rivals.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0) for name in RIVALS}
+    own = {name: rivals.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0) for name in LOSSES}
     for module in filter(None, own.values()):
         module.requires_grad_(False)
     for name, part in (("fitnets", "hint"), ("cc", "embed"), ("vid", "channels")):
@@ -83,18 +85,18 @@ def test_golden_file_is_what_its_maker_makes(golden, maker):
     assert maker.golden() == pytest.approx(golden, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_loss_is_golden(golden, given, name):
     student, teacher, labels, own = given
-    found = RIVALS[name].loss(student, teacher, labels, own[name])
+    found = LOSSES[name](student, teacher, labels, own[name])
     assert found.shape == () and found.dtype == torch.float32
     assert float(found) == pytest.approx(golden[name], rel=2e-4 if name == "pkt" else 2e-5)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_objective_is_the_weighted_sum(golden, given, name):
     student, teacher, labels, own = given
-    total, terms = rivals.objective_terms(name, student, teacher, labels, own[name])
+    total, terms = rivals.rival_loss(RIVALS[name], student, teacher, labels, own[name])
     assert list(terms) == ["ce", "kd", "rival"]
     assert float(terms["ce"]) == pytest.approx(golden["ce"], rel=1e-5)
     assert float(terms["kd"]) == 0  # plain KD is not added to a rival
@@ -102,10 +104,9 @@ def test_objective_is_the_weighted_sum(golden, given, name):
     assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
 
 
-def test_plain_kd_can_stand_beside_a_rival(given, monkeypatch):
+def test_plain_kd_can_stand_beside_a_rival(given):
     student, teacher, labels, _ = given
-    monkeypatch.setitem(RIVALS, "both", rivals.Rival("both", rivals.at, 2.0, "a test", ce=0.1, kd=0.9))
-    total, terms = rivals.objective_terms("both", student, teacher, labels)
+    total, terms = rivals.rival_loss(Rival("at", 2.0, "a test", ce=0.1, kd=0.9), student, teacher, labels)
     kd = rivals.kd_loss(student.logits, teacher.logits, temperature=4.0, reduction="batchmean")
     assert float(terms["kd"]) == pytest.approx(0.9 * float(kd), rel=1e-6)
     assert float(terms["ce"]) == pytest.approx(0.1 * float(F.cross_entropy(student.logits, labels)), rel=1e-6)
@@ -113,7 +114,8 @@ def test_plain_kd_can_stand_beside_a_rival(given, monkeypatch):
 
 
 def test_weights_are_the_customary_ones():
-    assert {r.name: r.weight for r in RIVALS.values()} == {
+    assert set(RIVALS) == set(LOSSES)
+    assert {name: r.weight for name, r in RIVALS.items()} == {
         "fitnets": 100, "at": 1000, "sp": 3000, "cc": 0.02, "rkd": 1, "vid": 1, "pkt": 30000,
         "dkd": 1, "dist": 2,
     }  # fmt: skip
@@ -219,7 +221,7 @@ def test_pooled_is_the_last_batch_norm_without_scale_and_shift(given):
 @pytest.mark.parametrize("name", ["at", "sp", "rkd", "pkt", "dkd", "dist"])
 def test_a_perfect_student_has_no_loss(given, name):
     _, teacher, labels, _ = given
-    assert abs(float(RIVALS[name].loss(teacher, teacher, labels, None))) < 2e-5
+    assert abs(float(LOSSES[name](teacher, teacher, labels, None))) < 2e-5
 
 
 def test_a_perfect_student_has_no_loss_after_its_own_map(given):
@@ -229,12 +231,12 @@ def test_a_perfect_student_has_no_loss_after_its_own_map(given):
     assert float(rivals.cc(teacher, teacher, labels, nn.ModuleList([same, same]))) == 0
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_gradients_reach_student_and_own_parameters_only(given, maker, name):
     student, teacher, labels, _ = given
     own = rivals.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=1)
     student, teacher = tracked(student), tracked(teacher)
-    RIVALS[name].loss(student, teacher, labels, own).backward()
+    LOSSES[name](student, teacher, labels, own).backward()
     found = gradients(student)
     assert found and all(g.isfinite().all() for g in found) and any(g.abs().sum() > 0 for g in found)
     assert not gradients(teacher)
@@ -249,8 +251,8 @@ def test_scale_of_the_features_does_not_matter(given, name, who):
     student, teacher, labels, _ = given
     pair = [student, teacher]
     pair[who] = pair[who]._replace(features=[100 * f for f in pair[who].features])
-    wanted = RIVALS[name].loss(student, teacher, labels, None)
-    assert float(RIVALS[name].loss(*pair, labels, None)) == pytest.approx(float(wanted), rel=1e-3)
+    wanted = LOSSES[name](student, teacher, labels, None)
+    assert float(LOSSES[name](*pair, labels, None)) == pytest.approx(float(wanted), rel=1e-3)
 
 
 def test_rkd_ignores_rotation_shift_and_scale():
@@ -281,7 +283,7 @@ def test_dkd_with_the_weights_that_kd_implies_is_kd():
     assert float(rivals.dkd(*pair, label, beta=beta)) == pytest.approx(float(kd), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("case", ["all alike", "zeros", "two alike", "certain", "one image"])
 def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
     student, teacher, labels, _ = given
@@ -298,17 +300,17 @@ def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
         labels = labels[:1]
     own = rivals.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0)
     student = tracked(student)
-    total, _ = rivals.objective_terms(name, student, teacher, labels, own)
+    total, _ = rivals.rival_loss(RIVALS[name], student, teacher, labels, own)
     total.backward()
     assert total.isfinite() and all(g.isfinite().all() for g in gradients(student))
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_bfloat16_answers_are_computed_in_float32(given, name):
     student, teacher, labels, own = given
     low = [Answer(a.logits.bfloat16(), [f.bfloat16() for f in a.features]) for a in (student, teacher)]
     high = [Answer(a.logits.float(), [f.float() for f in a.features]) for a in low]
-    found, wanted = (rivals.objective_terms(name, *pair, labels, own[name])[0] for pair in (low, high))
+    found, wanted = (rivals.rival_loss(RIVALS[name], *pair, labels, own[name])[0] for pair in (low, high))
     assert found.dtype == torch.float32 and torch.equal(found, wanted)
 
 
@@ -317,7 +319,7 @@ def test_other_sizes_are_refused_where_pixels_are_compared(given, name):
     student, teacher, labels, own = given
     wide = teacher._replace(features=[F.pad(f, (1, 0)) for f in teacher.features])
     with pytest.raises(InputError, match="student features of .x. and teacher features of .x. pixels") as e:
-        RIVALS[name].loss(student, wide, labels, own[name])
+        LOSSES[name](student, wide, labels, own[name])
     assert "\n" not in str(e.value)
 
 
@@ -325,13 +327,13 @@ def test_other_sizes_are_refused_where_pixels_are_compared(given, name):
 def test_other_sizes_do_not_matter_elsewhere(given, name):
     student, teacher, labels, own = given
     wide = teacher._replace(features=[F.pad(f, (1, 0)) for f in teacher.features])
-    assert RIVALS[name].loss(student, wide, labels, own[name]).isfinite()
+    assert LOSSES[name](student, wide, labels, own[name]).isfinite()
 
 
 # ---------------------------------------------------------------- parameters of their own
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_own_parameters_depend_on_the_seed_alone(name):
     before = torch.random.get_rng_state()
     a, b, other = (rivals.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=s) for s in (5, 5, 6))
@@ -359,4 +361,4 @@ def test_what_cannot_be_is_refused_in_one_line(given):
         rivals.own_parameters("fitnet", (1, 1, 1), (1, 1, 1), seed=0)
     assert "\n" not in str(e.value)
     with pytest.raises(InputError, match="needs the module that own_parameters"):
-        rivals.objective_terms("vid", student, teacher, labels)
+        rivals.rival_loss(RIVALS["vid"], student, teacher, labels)

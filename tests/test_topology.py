@@ -418,3 +418,67 @@ def test_reference_on_real_images():
     ours = persistence_images(images)
     assert (ours == by_definition(images)).all()
     assert_agrees(ours, reference_images(images))
+
+
+# ---------------------------------------------------------------- two dimensions, beyond the paper
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """Ten images of few levels, so that values often tie."""
+    return (np.random.default_rng(3).integers(0, 12, (10, 9, 8, 3)) * 20).astype(np.uint8)
+
+
+def ring(inside: int, wall: int, outside: int) -> np.ndarray:
+    """A 5x5 image, grey: a wall of one pixel around one pixel, all that in a frame."""
+    channel = np.full((5, 5), outside, np.uint8)
+    channel[1:4, 1:4] = wall
+    channel[2, 2] = inside
+    return np.repeat(channel[None, :, :, None], 3, axis=3)
+
+
+def test_a_ring_has_one_hole_and_one_component():
+    """Sublevel sets of a dark ring: born at 10; its hole is born with it at 10 and filled at 200."""
+    h0, h1 = topology._persistence_on_a_rectangle()(ring(200, 10, 250)[0, :, :, 0].astype(float))
+    assert h0[np.isfinite(h0[:, 1])].size == 0 and h1.tolist() == [[10, 200]]
+    maps = topology.persistence_maps(ring(200, 10, 250))
+    assert maps.shape == (1, 6, 5, 5) and not maps[0, :3].any()
+    assert maps[0, 3, 2, 2] == 190 and np.count_nonzero(maps[0, 3]) == 2  # the filling, and the pixel that closed the ring
+
+
+def test_a_dark_spot_in_a_bright_wall_is_a_component():
+    """A pixel of 20 within a wall of 200 in a frame of 10: it dies where the wall gives way, at 200."""
+    maps = topology.persistence_maps(ring(20, 200, 10))
+    assert maps[0, 0, 2, 2] == 180 and np.count_nonzero(maps[0, 0]) == 2
+    assert maps[0, 3].max() == 190  # the frame is a ring, born at 10, and the wall fills it at 200
+
+
+def test_superlevel_sets_are_sublevel_sets_of_the_negative(images):
+    expected = topology.persistence_images(255 - images, "cubical")
+    assert np.array_equal(topology.persistence_images(images, "cubical_super"), expected)
+
+
+def test_cubical_images_are_their_definition(images):
+    """By gudhi's general cubical complex and the picture drawn by definition."""
+    gudhi = pytest.importorskip("gudhi")
+    params = topology.PersistenceImageParams(high=1.0, sigma=0.02)
+    made = topology.persistence_images(images[:6], "cubical", params, n_jobs=2)
+    for i, image in enumerate(images[:6]):
+        for c in range(3):
+            cells = gudhi.CubicalComplex(top_dimensional_cells=image[:, :, c] / 255)
+            cells.compute_persistence(homology_coeff_field=2)
+            for dimension in (0, 1):
+                pairs = cells.persistence_intervals_in_dimension(dimension).reshape(-1, 2)
+                pairs = pairs[np.isfinite(pairs[:, 1])]
+                expected = topology.to_levels(topology.persistence_image(pairs, params))
+                assert np.abs(made[i, 3 * dimension + c].astype(int) - expected).max() <= 1
+
+
+def test_maps_hold_the_diagram(images):
+    """The most persistent pair of each diagram is somewhere in its map, and nothing is larger."""
+    maps = topology.persistence_maps(images[:4])
+    for i, image in enumerate(images[:4]):
+        for c in range(3):
+            for dimension, pairs in enumerate(topology._persistence_on_a_rectangle()(image[:, :, c].astype(float))):
+                pairs = pairs[np.isfinite(pairs[:, 1])]
+                assert maps[i, 3 * dimension + c].max() == (pairs[:, 1] - pairs[:, 0]).max(initial=0)

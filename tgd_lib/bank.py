@@ -74,6 +74,44 @@ class Bank:
         return logits, maps
 
 
+class Pair:
+    """Two banks of one teacher each, whose raw maps stay apart: what is not linear in them can be done in a batch."""
+
+    def __init__(self, first: Bank, second: Bank):
+        self.first, self.second = first, second
+
+    def batch(self, index: Tensor):
+        """((logits T1, logits T2), (raw maps T1, raw maps T2)) for a batch."""
+        (one, _), maps_one = self.first.batch(index)
+        (two, _), maps_two = self.second.batch(index)
+        return (one, two), (maps_one, maps_two)
+
+
+class Remembered:
+    """A teacher's logits (n, classes) and stage features (n, c, h, w), as it gave them: `look` as `Teacher.look`."""
+
+    def __init__(self, logits: Tensor, features: Sequence[Tensor]):
+        self.logits, self.features = logits, features
+
+    def look(self, index: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits float32 (B, classes) and features for the images `index`."""
+        return self.logits[index], [f[index] for f in self.features]
+
+
+def remember(teacher: Teacher, *, room: float) -> Remembered | None:
+    """All that the teacher says of its pixels; None if that takes more than `room` bytes."""
+    n, glance = len(teacher.pixels), GLANCE[teacher.pixels.compute.device]
+    logits, features = teacher.look(slice(0, 1))
+    if n * sum(f.nbytes for f in (logits, *features)) > room:
+        return None
+    whole = [torch.empty(n, *f.shape[1:], dtype=f.dtype, device=f.device) for f in (logits, *features)]
+    for i in range(0, n, glance):
+        logits, features = teacher.look(slice(i, i + glance))
+        for kept, f in zip(whole, (logits, *features), strict=True):
+            kept[i : i + glance] = f
+    return Remembered(whole[0], whole[1:])
+
+
 def merged(
     first: Sequence[Tensor] | None,
     second: Sequence[Tensor] | None,

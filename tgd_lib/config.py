@@ -1,4 +1,4 @@
-"""What can be chosen, and how it is checked: profiles, parameters, methods, paths.
+"""What can be chosen, and how it is checked: profiles, parameters, paths.
 
 Everything here is a constant or a pure function, except the three functions at the end, which
 are the only place in the project that reads the environment. No heavy import.
@@ -151,7 +151,7 @@ class Settings:
     holdout: int  # images for choices, never among the n_train
     epochs: int
     teacher_epochs: int
-    seeds: int  # of the main five methods
+    seeds: int  # of the main five methods (`methods.MAIN`)
     purpose: str
     budget: str
     data_dir: str | None = None  # None: data/ in the repository
@@ -172,6 +172,8 @@ class Settings:
     student: tuple[int, int] = (16, 1)
     batch_size: int = 128
     data_seed: int = 0  # of subset and held-out part
+    corruptions: tuple[str, ...] | None = None  # that robustness is measured under; None: all
+    n_corrupted: int | None = 2000  # test images that are corrupted; None: all
     overrides: tuple[tuple[str, object], ...] = ()
 
     @property
@@ -189,20 +191,26 @@ PROFILES: dict[str, Settings] = {
     for s in (
         Settings(
             "smoke", "photographs", 160, 160, 80, 1, 1, 1, "CI and tests", "3 minutes, all notebooks",
-            extra_seeds=1, teacher=(10, 2), student=(10, 1), batch_size=32,
+            extra_seeds=1, teacher=(10, 2), student=(10, 1), batch_size=32, n_corrupted=40,
         ),
         Settings(
             "quick", "photographs", 2000, 1600, 400, 12, 12, 2, "a first run, offline", "10 minutes on 2 cores",
             extra_seeds=2, teacher=(16, 2), student=(16, 1), batch_size=64,
+            corruptions=("gaussian_noise",), n_corrupted=400,
         ),
         Settings(
             "cifar10-small", "cifar10", 5000, None, 2000, 30, 30, 6, "a laptop overnight", "hours on 2 cores",
             precision="bf16",
         ),
-        Settings("paper", "cifar10", None, None, 0, 200, 200, 6, "the paper's setting", "one GPU"),
+        Settings(
+            "cifar10-study", "cifar10", 2500, None, 2000, 20, 20, 2, "every method side by side", "hours on 2 cores",
+            precision="bf16", extra_seeds=2,
+        ),
+        Settings("paper", "cifar10", None, None, 0, 200, 200, 6, "the paper's setting", "one GPU", n_corrupted=None),
         Settings(
             "paper-60", "cifar10", None, None, 0, 60, 60, 6,
             "the first 60 of the paper's 200 epochs", "30 minutes of one H100", schedule_epochs=200,
+            n_corrupted=None,
         ),
     )
 }  # fmt: skip
@@ -232,53 +240,6 @@ def _profile(name: str) -> Settings:
             f"profile {name!r} does not exist: {nearest(name, PROFILES)}choose from {', '.join(PROFILES)}"
         )
     return PROFILES[name]
-
-
-# ---------------------------------------------------------------- methods
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to train the student. None means: as the settings say."""
-
-    name: str
-    label: str
-    why: str
-    teachers: tuple[str, ...] = ()  # of "image", "pi"
-    start: str | None = None  # the method whose student of the same seed it starts from ("annealing")
-    alpha: float | None = None
-    lam: float | None = None
-    gamma: float | None = None
-    kl_reduction: str | None = None
-
-
-_BOTH = ("image", "pi")
-METHODS: dict[str, Method] = {
-    m.name: m
-    for m in (
-        Method("scratch", "Scratch", "labels only", lam=0.0, gamma=0.0),
-        Method("kd", "KD", "plain distillation from the image teacher", ("image",), alpha=1.0, gamma=0.0),
-        Method(
-            "kd_annealed", "KD, annealing", "as many epochs as TGD: the compute-matched control",
-            ("image",), "scratch", alpha=1.0, gamma=0.0,
-        ),
-        Method(
-            "tgd_alpha1", "TGD at alpha = 1", "all of TGD but the PI teacher: what TGD adds to it is what that teacher adds",
-            ("image",), "scratch", alpha=1.0,
-        ),
-        Method("tgd", "TGD", "the paper's method", _BOTH, "scratch"),
-    )
-}  # fmt: skip
-MAIN = ("scratch", "kd", "kd_annealed", "tgd_alpha1", "tgd")
-
-
-def method(name: str) -> Method:
-    """The method called `name`; InputError (with the nearest name) if there is none."""
-    if name not in METHODS:
-        raise InputError(
-            f"method {name!r} does not exist: {nearest(name, METHODS)}choose from {', '.join(METHODS)}"
-        )
-    return METHODS[name]
 
 
 # ---------------------------------------------------------------- paths and environment

@@ -9,17 +9,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from tgd_lib import datasets
-from tgd_lib.config import Settings
+from tgd_lib.config import InputError, Settings
 from tgd_lib.specs import Spec, Specs, View
 from tgd_lib.store import Artefact, Store, sha256
 
-MAPS_KEPT = 4e9  # bytes of a teacher's raw maps; larger ones are merged while built, and not stored
 STATE = "state.safetensors"  # of a training under way
 TOGETHER = {"cpu": 1, "cuda": 6}  # networks that train side by side: a small one leaves a large GPU idle
 
@@ -40,7 +37,7 @@ class Lab:
     ):
         self.settings, self.store = settings, store or Store()
         self.teachers, self.say = teachers, say
-        self._kept: dict = {}  # pixels and the bank last used, so that seeds and methods share them
+        self._pixels: dict = {}  # so that seeds and methods share them
 
     # ---- data
 
@@ -81,18 +78,22 @@ class Lab:
         return self.store.make("persistence_images", spec, build).array("images")
 
     def pixels(self, view: View, part: str):
-        """What `view` shows of a part, resident on the device."""
-        if (view, part) not in self._kept:
+        """What `view` shows of a part, resident on the device; kept are the images and the other view last used."""
+        if (view, part) not in self._pixels:
             from tgd_lib.compute import Pixels
 
-            mean, std = view.constants or measured_constants(self._array(view, "train"))
-            self._kept[view, part] = Pixels(self._array(view, part), mean, std, self.compute)
-        return self._kept[view, part]
+            array = self._array(view, part)
+            mean, std = view.constants or measured_constants(array if part == "train" else self._array(view, "train"))
+            for old in [v for v in self._pixels if view.kind != "image" and v[0] not in (view, self.specs.view("image"))]:
+                del self._pixels[old]
+            self._pixels[view, part] = Pixels(array, mean, std, self.compute)
+        return self._pixels[view, part]
 
     def _array(self, view: View, part: str):
-        if view.kind == "pi":
-            return self.persistence_images(part, view)
-        return getattr(self.data, part).images.transpose(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
+        from tgd_lib import views
+
+        images = getattr(self.data, part)
+        return views.array(view, images, lambda: self.persistence_images(part, view), training=part == "train")
 
     # ---- trained networks
 
@@ -163,15 +164,25 @@ class Lab:
 
         from tgd_lib import training
 
+        own = self._own(spec) if spec.rival else None
         return training.Run(
             self.network(spec.start).train() if spec.start else self._fresh(spec),
             self.pixels(spec.view, "train"),
             torch.from_numpy(self.data.train.labels),
             spec.schedule,
             seed=spec.seed,
-            objective=self._objective(spec) if spec.guidance else training.label_objective,
+            objective=self.answers.objective(spec, own) if any(spec.teachers) else training.label_objective,
+            own=own,
             evaluate=self._test_accuracy(spec) if spec.selection == "authors" else None,
         )
+
+    def _own(self, spec: Spec):
+        """What the rival method of `spec` trains beside the student, on the device; None for most."""
+        from tgd_lib import rivals
+
+        widths = [[16 * s.network[1] * k for k in (1, 2, 4)] for s in (spec, spec.teachers[0])]
+        own = rivals.own_parameters(spec.rival.loss, *widths, seed=spec.seed)
+        return own and self.compute.place(own)
 
     def _record(self, spec: Spec, run, folder: Path, together: int) -> dict:
         """Write the weights that count, and say how they came about."""
@@ -181,6 +192,8 @@ class Lab:
 
         weights, epoch = run.selected()
         training.save_tensors(folder / "weights.safetensors", weights)
+        if run.own.state_dict():
+            training.save_tensors(folder / "own.safetensors", run.own.state_dict())
         return {
             "label": spec.label,
             "method": spec.method,
@@ -192,7 +205,7 @@ class Lab:
             "precision": spec.precision,
             "tf32_convolutions": self.compute.device == "cuda" and torch.backends.cudnn.allow_tf32,
             "threads": torch.get_num_threads(),
-            "teachers_by": self._kept["answers"].how if spec.guidance else None,
+            "teachers_by": self.answers.how if any(spec.teachers) else None,
             "together": together,  # networks side by side: the seconds are those of all of them
             "training_seconds": round(sum(h["seconds"] for h in run.history), 3),
             "started_from": spec.start and spec.start.label,
@@ -211,97 +224,27 @@ class Lab:
 
     # ---- what the teachers say
 
-    def _objective(self, spec: Spec) -> Callable:
-        from tgd_lib.losses import tgd_loss
+    @cached_property
+    def answers(self):
+        """The teachers' answers, for the objectives of students (`answers.Answers`)."""
+        from tgd_lib.answers import Answers
 
-        source, weights = self.answers(spec), asdict(spec.guidance)
-
-        def objective(logits, features, labels, index):
-            return tgd_loss(logits, labels, features, *source.batch(index), **weights)
-
-        return objective
-
-    def answers(self, spec: Spec):
-        """A `bank.Bank` or `bank.Online` with the answers of the teachers of `spec`."""
-        from tgd_lib import bank
-
-        with_maps = spec.guidance.gamma > 0
-        question = (self.teachers, with_maps, spec.guidance.alpha, *(t and t.key for t in spec.teachers))
-        kept = self._kept.get("answers")
-        if kept is None or kept.question != question:
-            del kept
-            self._kept.pop("answers", None)  # the old bank goes before room is measured for the new one
-            n = len(self.data.train.labels) if with_maps else 0
-            mode, dtype, why = bank.choose(self.teachers, n=n, compute=self.compute)
-            self.say(f"{spec.label}: teachers by {mode} ({why})")
-            made = self._online(spec, with_maps) if mode == "online" else self._bank(spec, with_maps, dtype)
-            how = mode if mode == "online" or not with_maps else f"{mode}, maps in {str(dtype).removeprefix('torch.')}"
-            self._kept["answers"] = _Answers(question, made, how)
-        return self._kept["answers"].source
-
-    def _online(self, spec: Spec, with_maps: bool):
-        from tgd_lib.bank import Online
-
-        return Online(tuple(t and self._as_teacher(t) for t in spec.teachers), maps=with_maps)
-
-    def _bank(self, spec: Spec, with_maps: bool, dtype):
-        import torch
-
-        from tgd_lib import bank
-
-        logits = tuple(t and self._teacher_logits(t) for t in spec.teachers)
-        if not with_maps:
-            return bank.Bank(logits, None)
-        n, alpha = len(self.data.train.labels), spec.guidance.alpha
-        if bank.STAGES * n * n * 4 > MAPS_KEPT or dtype == torch.float16:
-            weighted = [(self._as_teacher(t), w) for t, w in zip(spec.teachers, (alpha, 1 - alpha), strict=True) if t]
-            return bank.Bank(logits, *bank.gram(*zip(*weighted, strict=True), dtype=dtype))
-        pair = [t and self._teacher_maps(t) for t in spec.teachers]
-        return bank.Bank(logits, *bank.merged(*pair, alpha=alpha, dtype=dtype, compute=self.compute))
+        return Answers(
+            self.store, self.compute, len(self.data.train.labels), self._as_teacher, mode=self.teachers, say=self.say
+        )
 
     def _as_teacher(self, spec: Spec):
         from tgd_lib.bank import Teacher
 
         return Teacher(self.network(spec), self.pixels(spec.view, "train"))
 
-    def _teacher_logits(self, spec: Spec):
-        import numpy as np
-        import torch
-
-        from tgd_lib import bank
-
-        def build(folder: Path) -> dict:
-            np.save(folder / "logits.npy", bank.teacher_logits(self._as_teacher(spec)).cpu().numpy())
-            return {"teacher": spec.label}
-
-        found = self.store.make("teacher_logits", {"teacher": spec.key}, build)
-        return torch.from_numpy(found.array("logits")).to(self.compute.device)
-
-    def _teacher_maps(self, spec: Spec):
-        """Raw maps of a teacher from the store, three float32 (n, n): alpha can change without making them again."""
-        import numpy as np
-        import torch
-
-        from tgd_lib import bank
-
-        names = [f"stage{i + 1}" for i in range(bank.STAGES)]
-
-        def build(folder: Path) -> dict:
-            n = len(self.data.train.labels)
-            self.say(f"{spec.label}: similarity maps of {n} images")
-            for name, g in zip(names, bank.raw_maps(self._as_teacher(spec)), strict=True):
-                np.save(folder / f"{name}.npy", g.cpu().numpy())
-            return {"teacher": spec.label, "n": n}
-
-        found = self.store.make("teacher_maps", {"teacher": spec.key}, build)
-        return [torch.from_numpy(found.array(name)) for name in names]
-
     # ---- what the networks are worth
 
-    def evaluation(self, spec: Spec) -> Artefact:
-        """Logits and metrics of the trained network on the test images, from the store or made now."""
+    def evaluation(self, spec: Spec, part: str = "test") -> Artefact:
+        """Logits and metrics of the trained network on the test (or held-out) images, from the store or made now."""
+        images = self._part(part)
         trained = self.trained(spec)  # outside the lock of the evaluation
-        question = {"network": spec.key, "test": self.data.test.fingerprint}
+        question = {"network": spec.key, "test": images.fingerprint}
 
         def build(folder: Path) -> dict:
             import numpy as np
@@ -310,11 +253,17 @@ class Lab:
             from tgd_lib import evaluation
             from tgd_lib.compute import logits_of
 
-            logits = logits_of(self.network(spec), self.pixels(spec.view, "test"))
+            logits = logits_of(self.network(spec), self.pixels(spec.view, part))
             np.save(folder / "logits.npy", logits.numpy())
-            return evaluation.metrics(logits, torch.from_numpy(self.data.test.labels)) | {"network": trained.key}
+            return evaluation.metrics(logits, torch.from_numpy(images.labels)) | {"network": trained.key}
 
         return self.store.make("evaluation", question, build)
+
+    def _part(self, part: str) -> datasets.Dataset:
+        images = getattr(self.data, part)
+        if images is None:
+            raise InputError(f"profile {self.settings.profile!r} holds no images out, so it makes no choices: set holdout")
+        return images
 
     def row(self, spec: Spec) -> dict:
         """One line about a trained network, for tables and figures: what it is, what it is worth, what it took."""
@@ -345,23 +294,15 @@ def measured_constants(array) -> tuple[list[float], list[float]]:
     return mean, [s if s > 0 else 1.0 for s in std]
 
 
-class _Answers(NamedTuple):
-    """The answers last used, the question they answer, and how they are kept."""
-
-    question: tuple
-    source: object
-    how: str
-
-
 def _alike(spec: Spec) -> tuple:
     """What networks that train side by side have in common: what they look at, how long, and their teachers."""
     teachers = tuple(t and t.key for t in spec.teachers)
-    maps = spec.guidance and (spec.guidance.alpha, spec.guidance.gamma > 0)
-    return spec.view, spec.network, spec.schedule, teachers, maps
+    asked = spec.guidance and (spec.guidance.alpha, spec.guidance.gamma > 0, spec.guidance.order)
+    return spec.view, spec.network, spec.schedule, teachers, asked, spec.rival
 
 
 def _line(spec: Spec, entry: dict) -> str:
-    terms = " ".join(f"{k} {entry[k]:.3f}" for k in ("ce", "kd_t1", "kd_t2", "maps") if entry.get(k))
+    terms = " ".join(f"{k} {entry[k]:.3f}" for k in ("ce", "kd", "kd_t1", "kd_t2", "maps", "rival") if entry.get(k))
     accuracy = f"training accuracy {100 * entry['accuracy']:.1f} %"
     head = f"{spec.label}: epoch {entry['epoch']}/{spec.schedule.epochs}"
     return f"{head}  loss {entry['loss']:.3f} ({terms})  {accuracy}  {entry['seconds']:.1f} s"

@@ -68,15 +68,22 @@ def _product(flat: Tensor) -> Tensor:
     return torch.cat([top, torch.cat([top[:, half:].T, corner], dim=1)])
 
 
-def merge_maps(first: Maps | None, second: Maps | None, *, alpha: float) -> list[Tensor]:
-    """alpha G1 + (1 - alpha) G2 for each stage, on raw maps: merged first, normalised later.
+def merge_maps(
+    first: Maps | None, second: Maps | None, *, alpha: float, order: str | None = None
+) -> list[Tensor]:
+    """alpha G1 + (1 - alpha) G2 for each stage, on raw maps: merged first, normalised later, as the authors do.
 
-    A teacher whose weight is 0 may be None.
+    order "normalise": on maps whose rows are normalised, so that alpha alone decides the shares, whatever the
+    scale of the features. A teacher whose weight is 0 may be None. InputError for another order.
     """
+    if order not in (None, "normalise"):
+        raise InputError(f"order={order!r}: must be None (merge, then normalise) or 'normalise'")
     if any(m is None and w for m, w in ((first, alpha), (second, 1 - alpha))):
         raise InputError(f"alpha={alpha} gives weight to a teacher whose maps are missing: give them, or set alpha to 0 or 1")
     if alpha in (0, 1):
         return list(first if alpha else second)
+    if order:
+        first, second = ([F.normalize(g, dim=1) for g in maps] for maps in (first, second))
     return [alpha * g1 + (1 - alpha) * g2 for g1, g2 in zip(first, second, strict=True)]
 
 
@@ -103,12 +110,13 @@ def tgd_loss(
     temperature: float,
     gamma: float,
     kl_reduction: str,
+    order: str | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(1 - lam) CE + lam [alpha KD(T1) + (1 - alpha) KD(T2)] + gamma maps: the loss of TGD.
 
     logits (B, classes), labels int64 (B,), features three tensors (B, ...) of the student,
     teacher_logits the pair (T1, T2), teacher_maps the pair of their raw maps or one list of
-    merged ones. A teacher may be None where its weight is 0; features and maps where gamma is 0.
+    merged ones (`order` as in `merge_maps`). A teacher may be None where its weight is 0; features and maps where gamma is 0.
 
     Returns the total and {ce, kd_t1, kd_t2, maps}: the weighted terms, whose sum it is.
     With lam = gamma = 0 it is cross-entropy, with gamma = 0 and alpha = 1 plain KD.
@@ -124,7 +132,7 @@ def tgd_loss(
     if gamma:
         if features is None or teacher_maps is None:
             raise InputError(f"gamma={gamma} needs features and teacher_maps: give them, or set gamma to 0")
-        merged = teacher_maps if _is_merged(teacher_maps) else merge_maps(*teacher_maps, alpha=alpha)
+        merged = teacher_maps if _is_merged(teacher_maps) else merge_maps(*teacher_maps, alpha=alpha, order=order)
         maps = gamma * maps_loss([similarity_map(f) for f in features], merged)
     ce = (1 - lam) * F.cross_entropy(logits.float(), labels)
     terms = {"ce": ce, "kd_t1": kd[0], "kd_t2": kd[1], "maps": maps}

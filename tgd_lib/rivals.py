@@ -1,17 +1,16 @@
-"""Rival distillation losses, as pure functions of what student and teacher answer, and customary weights.
+"""Rival distillation losses, as pure functions of what student and teacher answer.
 
 Each takes `(student, teacher, labels, own)` and returns a float32 scalar without its weight: answers are
 `Answer`s, labels int64 (B,), `own` the module from `own_parameters` (None where a method has none). The
 teacher never gets a gradient. Where a paper leaves a choice open it is made as in the KD literature's common
-code, RepDistiller (Tian et al., "Contrastive Representation Distillation", ICLR 2020), whose weights these
-are. Nothing here waits for the device (no .item(), no boolean indexing), as CUDA graphs ask.
+code, RepDistiller (Tian et al., "Contrastive Representation Distillation", ICLR 2020), whose weights those
+in `methods` are. Nothing here waits for the device (no .item(), no boolean indexing), as CUDA graphs ask.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 
 from tgd_lib.config import InputError, nearest
 from tgd_lib.losses import kd_loss, maps_loss, similarity_map
+from tgd_lib.methods import Rival
 
 TEMPERATURE = 4.0  # of DKD, DIST and plain KD beside a rival
 CC_WIDTH = 128  # of CC's embeddings
@@ -217,62 +217,35 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-8)
 
 
-# ---------------------------------------------------------------- weights
+# ---------------------------------------------------------------- the whole objective
 
-
-@dataclass(frozen=True)
-class Rival:
-    """total = ce * CE + kd * KD(temperature, "batchmean") + weight * loss."""
-
-    name: str
-    loss: Callable[[Answer, Answer, Tensor, nn.Module | None], Tensor]
-    weight: float
-    source: str  # of the weights
-    ce: float = 1.0
-    kd: float = 0.0  # plain KD is not added to a rival (RepDistiller: -r 1 -a 0 -b weight)
-    temperature: float = TEMPERATURE
-
-
-_COMMON = "RepDistiller, scripts/run_cifar_distill.sh"
-RIVALS: dict[str, Rival] = {
-    r.name: r
-    for r in (
-        Rival("fitnets", fitnets, 100.0, _COMMON),
-        Rival("at", at, 1000.0, _COMMON),
-        Rival("sp", sp, 3000.0, _COMMON),
-        Rival("cc", cc, 0.02, _COMMON),
-        Rival("rkd", rkd, 1.0, _COMMON),
-        Rival("vid", vid, 1.0, _COMMON),
-        Rival("pkt", pkt, 30000.0, _COMMON),
-        Rival("dkd", dkd, 1.0, "Zhao et al. 2022, supplement: 1, 8 and 4 for CIFAR-100"),
-        # weight 2 is also PaddleClas's; that CIFAR takes temperature 4 could not be checked against a source
-        Rival("dist", dist, 2.0, "Huang et al. 2022: beta = gamma = 2 in all"),
-    )
+LOSSES: dict[str, Callable[[Answer, Answer, Tensor, nn.Module | None], Tensor]] = {
+    f.__name__: f for f in (fitnets, at, sp, cc, rkd, vid, pkt, dkd, dist)
 }
+LOGITS_ONLY = ("dkd", "dist")  # what the teacher's features are not needed for
 
 
-def _rival(name: str) -> Rival:
-    if name not in RIVALS:
-        hint = nearest(name, RIVALS)
-        raise InputError(f"rival {name!r} does not exist: {hint}choose from {', '.join(RIVALS)}")
-    return RIVALS[name]
+def _known(name: str) -> str:
+    if name not in LOSSES:
+        hint = nearest(name, LOSSES)
+        raise InputError(f"rival {name!r} does not exist: {hint}choose from {', '.join(LOSSES)}")
+    return name
 
 
-def objective_terms(
-    name: str, student: Answer, teacher: Answer, labels: Tensor, own: nn.Module | None = None
+def rival_loss(
+    rival: Rival, student: Answer, teacher: Answer, labels: Tensor, own: nn.Module | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The whole objective of rival `name`: the total and {ce, kd, rival}, the weighted terms whose sum it is.
+    """The whole objective of a rival: the total and {ce, kd, rival}, the weighted terms whose sum it is.
 
-    Raises InputError for an unknown name, or where the method needs its `own_parameters` and has none.
+    Raises InputError for an unknown loss, or where it needs its `own_parameters` and has none.
     """
-    rival = _rival(name)
-    if own is None and name in _OWN:
-        raise InputError(f"rival {name!r} needs the module that own_parameters({name!r}, ...) makes")
+    if own is None and _known(rival.loss) in _OWN:
+        raise InputError(f"rival {rival.loss!r} needs the module that own_parameters({rival.loss!r}, ...) makes")
     logits = student.logits.float()
     terms = {
         "ce": rival.ce * F.cross_entropy(logits, labels),
         "kd": logits.new_zeros(()),
-        "rival": rival.weight * rival.loss(student, teacher, labels, own),
+        "rival": rival.weight * LOSSES[rival.loss](student, teacher, labels, own),
     }
     if rival.kd:
         hints = teacher.logits.detach()
@@ -291,8 +264,7 @@ def own_parameters(
     widths: channels of the three stages. The weights depend on the seed alone and the global random state
     stays as it is. In RepDistiller the student's optimiser trains them too, weight decay included.
     """
-    _rival(name)
-    if name not in _OWN:
+    if _known(name) not in _OWN:
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
-from tgd_lib import config
-from tgd_lib.config import InputError, Method, Schedule, Settings
+from tgd_lib import methods
+from tgd_lib.config import Schedule, Settings
+from tgd_lib.methods import Method, Rival
 from tgd_lib.store import key_of
 from tgd_lib.topology import PersistenceImageParams
 
@@ -19,9 +20,14 @@ PI_CONSTANTS = ((0.05165074, 0.05487815, 0.06697452), (0.12468914, 0.12733056, 0
 
 @dataclass(frozen=True)
 class View:
-    """What a network looks at: the images themselves, or their persistence images."""
+    """What a network looks at.
 
-    kind: str  # "image" | "pi"
+    kind: "image"; "pi", persistence images; "pi_within" or "pi_across", those of another image of the same
+    class or of any; "noise", a fixed random picture of that size per image; "image_map", the image and its
+    persistence map.
+    """
+
+    kind: str
     channels: int
     constants: tuple[tuple[float, ...], tuple[float, ...]] | None  # mean, std; None: measured on the training images
     orientation: str | None = None
@@ -37,6 +43,7 @@ class Guidance:
     temperature: float
     gamma: float
     kl_reduction: str
+    order: str | None = None  # None: merge, then normalise
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Spec:
     selection: str
     test: str | None = None  # fingerprint of the test images, where they are selected on
     guidance: Guidance | None = None
+    rival: Rival | None = None
     teachers: tuple[Spec | None, Spec | None] = (None, None)
     start: Spec | None = None
 
@@ -64,9 +72,14 @@ class Spec:
 
     @property
     def question(self) -> dict:
-        """All that determines the weights, as a plain dictionary."""
+        """All that determines the weights, as a plain dictionary.
+
+        What came to be a choice later (`order`, `rival`) is left out where nothing is chosen: the answer is as before.
+        """
         own = {k: getattr(self, k) for k in ("data", "view", "network", "schedule", "precision", "seed")}
-        chosen = {"selection": self.selection, "test": self.test, "guidance": self.guidance}
+        guidance = self.guidance and {k: v for k, v in asdict(self.guidance).items() if v is not None}
+        chosen = {"selection": self.selection, "test": self.test, "guidance": guidance}
+        chosen |= {"rival": {k: v for k, v in asdict(self.rival).items() if k != "source"}} if self.rival else {}
         trained = {"teachers": [t and t.key for t in self.teachers], "start": self.start and self.start.key}
         return own | chosen | trained
 
@@ -90,44 +103,46 @@ class Specs:
     test: str
     classes: int
 
-    def view(self, kind: str) -> View:
-        """What the network of a teacher ("image" or "pi"), or of a student ("image"), looks at."""
-        name = self.settings.dataset
-        if kind == "image":
-            return View("image", 3, IMAGE_CONSTANTS.get(name))
-        orientation = self.settings.orientation
+    def view(self, name: str) -> View:
+        """What the teacher `name` looks at; a student looks at what "image" does."""
+        t, cifar10 = methods.teacher(name), self.settings.dataset == "cifar10"
+        if t.sees == "image":
+            return View("image", 3, IMAGE_CONSTANTS.get(self.settings.dataset))
+        if t.sees == "image_map":
+            return View("image_map", 9, None)
+        orientation = t.orientation or self.settings.orientation
         copies = 1 if orientation in ("row", "column") else 2
-        constants = tuple(c * copies for c in PI_CONSTANTS) if name == "cifar10" else None
-        return View("pi", 3 * copies, constants, orientation, PersistenceImageParams())
+        published = cifar10 and t.sees != "noise" and t.params == PersistenceImageParams()
+        constants = tuple(c * copies for c in PI_CONSTANTS) if published else None
+        return View(t.sees, 3 * copies, constants, orientation, t.params)
 
-    def teacher(self, kind: str, *, seed: int = 0) -> Spec:
-        """The image teacher ("image") or the persistence-image teacher ("pi")."""
-        s = self.settings
-        labels = {"image": "image teacher", "pi": "PI teacher"}
-        if kind not in labels:
-            raise InputError(f"teacher {kind!r} does not exist: choose 'image' or 'pi'")
-        label = labels[kind]
-        return self._spec(f"{label}, seed {seed}", f"teacher_{kind}", kind, s.teacher, s.teacher_epochs, seed)
+    def teacher(self, name: str) -> Spec:
+        """The teacher `name` of `methods.TEACHERS`."""
+        s, t = self.settings, methods.teacher(name)
+        size = (s.teacher[0], t.width or s.teacher[1])
+        label = f"{t.label}, seed {t.seed}"
+        return self._spec(label, f"teacher_{t.name}", self.view(t.name), size, s.teacher_epochs, t.seed)
 
     def student(self, method: str | Method, seed: int) -> Spec:
         """The student that `method` trains with `seed`."""
-        s, m = self.settings, config.method(method) if isinstance(method, str) else method
-        spec = self._spec(f"{m.label}, seed {seed}", m.name, "image", s.student, s.epochs, seed)
+        s, m = self.settings, methods.method(method) if isinstance(method, str) else method
+        spec = self._spec(f"{m.label}, seed {seed}", m.name, self.view("image"), s.student, s.epochs, seed)
         if m.start:
             spec = replace(spec, start=self.student(m.start, seed))
-        if not m.teachers:
+        if not m.distils:
             return spec
-        chosen = {k: getattr(m, k) for k in ("alpha", "lam", "gamma", "kl_reduction")}
+        if m.rival:
+            return replace(spec, rival=m.rival, teachers=(self.teacher(m.first), None))
+        chosen = {k: getattr(m, k) for k in ("alpha", "lam", "temperature", "gamma", "kl_reduction")}
         values = {k: getattr(s, k) if v is None else v for k, v in chosen.items()}
-        guidance = Guidance(temperature=s.temperature, **values)
+        guidance = Guidance(**values, order=m.order)
         weights = (guidance.alpha, 1 - guidance.alpha)  # a teacher without weight is not trained
-        pair = tuple(self.teacher(k) if w else None for k, w in zip(("image", "pi"), weights, strict=True))
+        pair = tuple(self.teacher(t) if w else None for t, w in zip((m.first, m.second), weights, strict=True))
         return replace(spec, guidance=guidance, teachers=pair)
 
-    def _spec(self, label, method, kind, network, epochs, seed) -> Spec:
+    def _spec(self, label, method, view, network, epochs, seed) -> Spec:
         s = self.settings
         schedule = Schedule(epochs, max(epochs, s.schedule_epochs or epochs), s.batch_size)
         test = self.test if s.selection == "authors" else None
         size = (*network, self.classes)
-        data = self.train
-        return Spec(label, method, data, self.view(kind), size, schedule, s.precision, seed, s.selection, test)
+        return Spec(label, method, self.train, view, size, schedule, s.precision, seed, s.selection, test)

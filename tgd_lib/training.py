@@ -42,7 +42,7 @@ def label_objective(logits: Tensor, features, labels: Tensor, index: Tensor):
 
 
 class Run:
-    """A network under way through its schedule.
+    """A network under way through its schedule, and what its method trains beside it (`own`, if anything).
 
     `evaluate(network) -> float` (accuracy on the test set) is given only under selection="authors":
     then the best-on-test weights are kept beside the last ones.
@@ -57,15 +57,17 @@ class Run:
         *,
         seed: int,
         objective: Objective = label_objective,
+        own: nn.Module | None = None,
         evaluate: Callable[[nn.Module], float] | None = None,
     ):
         self.compute = pixels.compute
         self.network = self.compute.place(network)
+        self.own = self.compute.place(own or nn.Module()).train()
         self.pixels, self.labels = pixels, labels.to(self.compute.device)
         self.schedule, self.seed = schedule, seed
         self.objective, self.evaluate = objective, evaluate
         self.optimiser = torch.optim.SGD(
-            network.parameters(), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+            self._parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
         )
         self.history: list[dict] = []  # one entry an epoch
         self.best: dict[str, Tensor] | None = None
@@ -73,6 +75,10 @@ class Run:
         self._stream = torch.cuda.Stream() if self.compute.device == "cuda" else None
         self._replay: Callable[[Tensor], None] | None = None
         self._warm = 0
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return [*self.network.parameters(), *self.own.parameters()]
 
     @property
     def finished(self) -> bool:
@@ -178,8 +184,9 @@ class Run:
     def save(self, path: Path) -> None:
         """Write the complete state to `path`, whole or not at all."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"own.{k}": v for k, v in self.own.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
-        for i, p in enumerate(self.network.parameters()):
+        for i, p in enumerate(self._parameters):
             tensors[f"momentum.{i}"] = self.optimiser.state[p]["momentum_buffer"]
         about = {"history": json.dumps(self.history), "threads": str(torch.get_num_threads())}
         save_tensors(path, tensors, about)
@@ -197,8 +204,9 @@ class Run:
         self._restore_threads(int(about["threads"]))
         self.history = json.loads(about["history"])
         self.network.load_state_dict(_under("network.", tensors))
+        self.own.load_state_dict(_under("own.", tensors))
         self.best = _under("best.", tensors) or None
-        for i, p in enumerate(self.network.parameters()):
+        for i, p in enumerate(self._parameters):
             buffer = torch.empty_like(p.detach())  # in the layout of p
             self.optimiser.state[p]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{i}"])
 

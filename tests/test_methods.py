@@ -1,0 +1,77 @@
+"""The study's tables, and the specs they lead to."""
+
+import dataclasses
+
+import pytest
+
+from tgd_lib import config, methods
+from tgd_lib.config import InputError
+from tgd_lib.specs import Specs
+
+
+def specs(profile="cifar10-small", **overrides):
+    return Specs(config.resolve(profile, **overrides), "a", "b", 10)
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'scratch'"):
+        methods.method("scrath")
+    with pytest.raises(InputError, match="did you mean 'noise'"):
+        methods.teacher("nois")
+
+
+def test_the_control_lacks_only_the_pi_teacher():
+    control, tgd = (methods.method(m) for m in ("tgd_alpha1", "tgd"))
+    different = {f.name for f in dataclasses.fields(tgd) if getattr(tgd, f.name) != getattr(control, f.name)}
+    assert different == {"name", "label", "why", "alpha"} and control.alpha == 1.0
+    control, tgd = (specs().student(m, 0) for m in ("tgd_alpha1", "tgd"))
+    assert control.teachers[1] is None and control.teachers[0] == tgd.teachers[0]
+
+
+def test_every_method_is_another_network():
+    students = [specs().student(m, 0) for m in methods.METHODS]
+    assert len({s.key for s in students}) == len(methods.METHODS)
+    assert len({m.label for m in methods.METHODS.values()}) == len(methods.METHODS)
+
+
+def test_the_grid_names_methods_beside_the_main_five():
+    assert set(methods.GRID) == set(config.PROFILES)
+    for names in methods.GRID.values():
+        assert len(set(names)) == len(names) and set(names) <= set(methods.METHODS) - set(methods.MAIN)
+    assert set(methods.GRID["smoke"]) == set(methods.METHODS) - set(methods.MAIN)  # CI sees every one
+
+
+def test_keys_of_the_first_methods_are_as_they_ever_were():
+    """What was trained before a choice was added is found after it: the keys are pinned."""
+    found = [specs().student(m, 1).key for m in methods.MAIN]
+    assert found == [
+        "8e66b5c7d80359f018f5", "eb77ab4363cd892d681a", "51c009e1fe114af45640", "73b7a34bdebc13b93013", "d85867046e590d634450",
+    ]  # fmt: skip
+
+
+def test_a_rival_s_weight_is_part_of_its_key_and_its_source_is_not():
+    at = methods.method("at")
+    keys = [
+        specs().student(dataclasses.replace(at, rival=dataclasses.replace(at.rival, **change)), 0).key
+        for change in ({}, {"weight": 1.0}, {"source": "elsewhere"})
+    ]
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_second_teachers():
+    of = {m: specs().student(m, 0).teachers for m in ("tgd", "tgd_image_2", "tgd_small_teacher", "kd_pi", "tgd_alpha0")}
+    assert of["tgd_image_2"][1].view.kind == "image" and of["tgd_image_2"][1].seed == 1
+    assert of["tgd_image_2"][1].key != of["tgd"][0].key and of["tgd_image_2"][0] == of["tgd"][0]
+    assert of["tgd_small_teacher"][0].network == (16, 1, 10)
+    assert of["kd_pi"] == (None, of["tgd"][1]) == of["tgd_alpha0"]
+
+
+@pytest.mark.parametrize("name", methods.TEACHERS)
+def test_published_constants_are_for_what_they_were_published_for(name):
+    view = specs().view(name)
+    assert (view.constants is not None) == (
+        view.kind == "image" or (view.kind != "noise" and view.params == methods.Teacher("x", "x").params and view.kind != "image_map"
+                                 and view.orientation not in ("cubical", "cubical_super"))
+    )  # fmt: skip
+    if view.constants:
+        assert len(view.constants[0]) == len(view.constants[1]) == view.channels

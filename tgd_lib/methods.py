@@ -1,0 +1,220 @@
+"""The study as tables: teachers, methods of training the student, and which of them a profile runs.
+
+    TEACHERS    what may teach: images, persistence images and their variants, controls without topology
+    METHODS     the main five, rivals from the literature, ablations of TGD, guidances beyond the paper
+    GRID        for each profile, the methods it runs beside the main five
+
+Constants only; nothing here trains or imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tgd_lib.config import InputError, nearest
+from tgd_lib.topology import PersistenceImageParams
+
+# ---------------------------------------------------------------- teachers
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One network that may teach. None means: as the settings say."""
+
+    name: str
+    label: str
+    sees: str = "pi"  # a kind of view, see specs.View
+    seed: int = 0
+    width: int | None = None
+    orientation: str | None = None
+    params: PersistenceImageParams = PersistenceImageParams()
+
+
+WIDE = PersistenceImageParams(high=1.0, sigma=0.02)  # a window that holds all births and persistences
+
+TEACHERS: dict[str, Teacher] = {
+    t.name: t
+    for t in (
+        Teacher("image", "image teacher", "image"),
+        Teacher("pi", "PI teacher"),
+        # controls: is it topology, or any second teacher?
+        Teacher("image_2", "second image teacher", "image", seed=1),
+        Teacher("pi_within", "PIs permuted within the class", "pi_within"),
+        Teacher("pi_across", "PIs permuted across classes", "pi_across"),
+        Teacher("noise", "fixed noise per image", "noise"),
+        # how the persistence image is made
+        Teacher("pi_row", "row-wise PIs", orientation="row"),
+        Teacher("pi_column", "column-wise PIs", orientation="column"),
+        Teacher("pi_literal", "PIs as the authors' instructions read", orientation="authors_literal"),
+        Teacher("pi_range", "PI window 0 to 1", params=PersistenceImageParams(high=1.0)),
+        Teacher("pi_wide", "PI window 0 to 1, sigma 0.02", params=WIDE),
+        Teacher("pi_sigma", "PI sigma 0.02", params=PersistenceImageParams(sigma=0.02)),
+        Teacher("pi_coarse", "PIs of 25 x 25", params=PersistenceImageParams(resolution=25)),
+        # other topology
+        Teacher("cubical", "cubical H0 and H1", orientation="cubical", params=WIDE),
+        Teacher("super", "superlevel cubical H0 and H1", orientation="cubical_super", params=WIDE),
+        Teacher("image_map", "image and persistence map", "image_map"),
+        # teacher size
+        Teacher("image_small", "image teacher, width 1", "image", width=1),
+    )
+}
+
+
+def teacher(name: str) -> Teacher:
+    """The teacher called `name`; InputError (with the nearest name) if there is none."""
+    if name not in TEACHERS:
+        hint = nearest(name, TEACHERS)
+        raise InputError(f"teacher {name!r} does not exist: {hint}choose from {', '.join(TEACHERS)}")
+    return TEACHERS[name]
+
+
+# ---------------------------------------------------------------- methods
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A loss from the literature: total = ce * CE + kd * KD(temperature, "batchmean") + weight * loss."""
+
+    loss: str  # its name in rivals.LOSSES
+    weight: float
+    source: str  # of the weights
+    ce: float = 1.0
+    kd: float = 0.0  # plain KD is not added to a rival (RepDistiller: -r 1 -a 0 -b weight)
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train the student. None means: as the settings say."""
+
+    name: str
+    label: str
+    why: str
+    distils: bool = True
+    first: str = "image"  # weighs alpha
+    second: str = "pi"  # weighs 1 - alpha; a teacher without weight is not trained
+    start: str | None = None  # the method whose student of the same seed it starts from ("annealing")
+    alpha: float | None = None
+    lam: float | None = None
+    temperature: float | None = None
+    gamma: float | None = None
+    kl_reduction: str | None = None
+    order: str | None = None  # "normalise": each teacher's map is normalised before merging; None: after, as the authors
+    rival: Rival | None = None
+
+
+_MAIN = (
+    Method("scratch", "Scratch", "labels only", distils=False),
+    Method("kd", "KD", "plain distillation from the image teacher", alpha=1.0, gamma=0.0),
+    Method(
+        "kd_annealed", "KD, annealing", "as many epochs as TGD: the compute-matched control",
+        start="scratch", alpha=1.0, gamma=0.0,
+    ),
+    Method(
+        "tgd_alpha1", "TGD at alpha = 1", "all of TGD but the PI teacher: what TGD adds to it is what that teacher adds",
+        start="scratch", alpha=1.0,
+    ),
+    Method("tgd", "TGD", "the paper's method", start="scratch"),
+)  # fmt: skip
+
+_COMMON = "RepDistiller, scripts/run_cifar_distill.sh"
+
+
+def _rival(name: str, label: str, why: str, weight: float, source: str = _COMMON) -> Method:
+    return Method(name, label, why, alpha=1.0, rival=Rival(name, weight, source))
+
+
+_RIVALS = (
+    Method("kd_batchmean", "KD, batchmean", "the textbook's reduction: ten times stronger on ten classes",
+           alpha=1.0, gamma=0.0, kl_reduction="batchmean"),
+    Method("kd_pi", "KD from the PI teacher", "topology's own logits", alpha=0.0, gamma=0.0),
+    Method("two_teachers", "Two teachers averaged", "both teachers' logits in equal parts, no maps", alpha=0.5, gamma=0.0),
+    _rival("fitnets", "FitNets", "hints: the teacher's middle features, regressed", 100.0),
+    _rival("at", "AT", "attention transfer: where the teacher's features are strong", 1000.0),
+    _rival("sp", "SP", "similarity-preserving: the last stage's similarity map", 3000.0),
+    _rival("cc", "CC", "correlation congruence", 0.02),
+    _rival("rkd", "RKD", "relational: distances and angles between images", 1.0),
+    _rival("vid", "VID", "variational information distillation", 1.0),
+    _rival("pkt", "PKT", "probabilistic knowledge transfer", 30000.0),
+    _rival("dkd", "DKD", "decoupled KD: target and non-target classes apart", 1.0, "Zhao et al. 2022, supplement: 1, 8 and 4 for CIFAR-100"),
+    # weight 2 is also PaddleClas's; that CIFAR takes temperature 4 could not be checked against a source
+    _rival("dist", "DIST", "correlations instead of divergences", 2.0, "Huang et al. 2022: beta = gamma = 2 in all"),
+)  # fmt: skip
+
+
+def _tgd(name: str, label: str, why: str, **changed) -> Method:
+    """TGD, annealing included, but for what is `changed`."""
+    return Method(name, label, why, **{"start": "scratch"} | changed)
+
+
+ALPHAS = (0.0, 0.5, 0.9, 0.95)  # beside the paper's 0.99 (TGD itself) and 1 (the control)
+_ABLATIONS = (
+    Method("scratch_twice", "Scratch, twice", "as many epochs as TGD, without teachers", distils=False, start="scratch"),
+    _tgd("tgd_no_annealing", "TGD without annealing", "from random weights", start=None),
+    _tgd("tgd_logits", "TGD, logits only", "no similarity maps", gamma=0.0),
+    _tgd("tgd_maps", "TGD, maps only", "no teacher's logits", lam=0.0),
+    *(_tgd(f"tgd_alpha{a:g}", f"TGD at alpha = {a:g}", "the image teacher's weight", alpha=a) for a in ALPHAS),
+    *(_tgd(f"tgd_temperature{t:g}", f"TGD at T = {t:g}", "softening of the logits", temperature=t) for t in (1.0, 2.0, 8.0)),
+    *(_tgd(f"tgd_lambda{x:g}", f"TGD at lambda = {x:g}", "logits against labels", lam=x) for x in (0.5, 0.7)),
+    *(_tgd(f"tgd_gamma{g:g}", f"TGD at gamma = {g:g}", "weight of the maps", gamma=g) for g in (300.0, 1000.0, 10000.0)),
+    _tgd("tgd_batchmean", "TGD, batchmean", "the textbook's KL reduction", kl_reduction="batchmean"),
+    _tgd("tgd_normalise", "TGD, normalise then merge", "alpha decides the shares, not the features' scale", order="normalise"),
+    _tgd("tgd_row", "TGD, row-wise PIs", "half of the PI teacher's input", second="pi_row"),
+    _tgd("tgd_column", "TGD, column-wise PIs", "the other half", second="pi_column"),
+    _tgd("tgd_literal", "TGD, authors' literal PIs", "columns equal rows", second="pi_literal"),
+    _tgd("tgd_range", "TGD, PI window 0 to 1", "no point left outside", second="pi_range"),
+    _tgd("tgd_sigma", "TGD, PI sigma 0.02", "softer PIs", second="pi_sigma"),
+    _tgd("tgd_coarse", "TGD, PIs of 25 x 25", "a quarter of the pixels", second="pi_coarse"),
+    _tgd("tgd_small_teacher", "TGD, small image teacher", "an image teacher of the student's size", first="image_small"),
+)  # fmt: skip
+
+_SECOND_TEACHER = (  # is it topology, or just a second teacher?
+    _tgd("tgd_image_2", "TGD, second image teacher", "another seed of the image teacher instead of the PI teacher", second="image_2"),
+    _tgd("tgd_within", "TGD, PIs permuted in class", "topology of another image of the class", second="pi_within"),
+    _tgd("tgd_across", "TGD, PIs permuted across", "topology of any other image", second="pi_across"),
+    _tgd("tgd_noise", "TGD, noise", "fixed noise instead of topology", second="noise"),
+)
+
+_SEARCH = (  # a guidance that beats its own alpha = 1? Candidates; the choice is made on held-out images
+    _tgd("tgd_wide", "TGD, PI window 0 to 1, sigma 0.02", "the most informative PIs of the pilot", second="pi_wide"),
+    _tgd("tgd_cubical", "TGD, cubical H0 and H1", "the image's own topology, not a flattened signal's", second="cubical"),
+    _tgd("tgd_super", "TGD, superlevel cubical", "bright components and dark holes", second="super"),
+    _tgd("tgd_image_map", "TGD, image and persistence map", "a second teacher that sees image and topology", second="image_map"),
+    _tgd("tgd_wide_normalise", "TGD, wide PIs, normalised, alpha 0.9", "a real share for the most informative PIs",
+         second="pi_wide", order="normalise", alpha=0.9),
+    _tgd("tgd_map_normalise", "TGD, image and map, normalised, alpha 0.5", "equal shares for image and image-with-topology",
+         second="image_map", order="normalise", alpha=0.5),
+)  # fmt: skip
+
+METHODS: dict[str, Method] = {m.name: m for m in (*_MAIN, *_RIVALS, *_ABLATIONS, *_SECOND_TEACHER, *_SEARCH)}
+MAIN, RIVALS, ABLATIONS, SECOND_TEACHER, SEARCH = (
+    tuple(m.name for m in group) for group in (_MAIN, _RIVALS, _ABLATIONS, _SECOND_TEACHER, _SEARCH)
+)
+# Each is TGD but for its second teacher's part: its own alpha = 1 control is "TGD at alpha = 1".
+ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
+
+
+def method(name: str) -> Method:
+    """The method called `name`; InputError (with the nearest name) if there is none."""
+    if name not in METHODS:
+        raise InputError(
+            f"method {name!r} does not exist: {nearest(name, METHODS)}choose from {', '.join(METHODS)}"
+        )
+    return METHODS[name]
+
+
+# ---------------------------------------------------------------- what a profile runs
+
+_ALL = (*RIVALS, *ABLATIONS, *SECOND_TEACHER, *SEARCH)
+_RECORDED = (  # what the recorded runs on CIFAR-10 compare with the main five
+    "kd_batchmean", "scratch_twice", "tgd_no_annealing", "tgd_logits", "tgd_maps", "tgd_image_2",
+    "tgd_alpha0.5", "tgd_alpha0.9", "tgd_alpha0.95",
+)  # fmt: skip
+GRID: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds` seeds
+    "smoke": _ALL,
+    "quick": ("kd_batchmean", "tgd_alpha0.5", "tgd_alpha0.9"),
+    "cifar10-small": _RECORDED,
+    "cifar10-study": _ALL,
+    "paper": _ALL,
+    "paper-60": _RECORDED,
+}
