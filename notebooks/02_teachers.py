@@ -43,7 +43,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures, tables
+from tgd_lib import charts, config, figures, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.
@@ -75,7 +75,7 @@ table
 # study is whether the weak teacher knows something that the strong one does not.
 
 # %%
-figure = figures.curves(rows, "training_accuracy", "training accuracy")
+figure = charts.curves(rows, "training_accuracy", "training accuracy")
 caption = "Training accuracy of the two teachers over their epochs, one network each."
 figures.save(figure, settings, "02_teachers", caption=caption, source=[r["key"] for r in rows])
 figure

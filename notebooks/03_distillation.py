@@ -27,7 +27,8 @@
 # | method | labels | image teacher | PI teacher | maps | starts from | why |
 # |---|---|---|---|---|---|---|
 # | Scratch | ✓ | | | | random | the floor |
-# | KD | ✓ | ✓ | | | random | the usual distillation |
+# | KD | ✓ | ✓ | | | random | the usual distillation, with the authors' `mean` |
+# | KD, batchmean | ✓ | ✓ | | | random | the same with the textbook's reduction |
 # | KD, annealing | ✓ | ✓ | | | scratch | **control**: as many epochs as TGD |
 # | TGD at α = 1 | ✓ | ✓ | | ✓ | scratch | **control**: all of TGD but topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
@@ -56,7 +57,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures, methods, tables
+from tgd_lib import charts, config, figures, methods, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.
@@ -71,7 +72,7 @@ print(settings.run_name, "|", settings.purpose)
 # (the **teacher bank**): a distillation step then costs hardly more than a plain one.
 
 # %%
-specs = [lab.specs.student(method, seed) for method in methods.MAIN for seed in range(settings.seeds)]
+specs = lab.specs.students(methods.TABLE)
 lab.train(specs)
 rows = [lab.row(spec) for spec in specs]
 
@@ -84,7 +85,7 @@ tables.readable(rows)
 # ## How they learn
 
 # %%
-figure = figures.curves(rows, "training_accuracy", "training accuracy")
+figure = charts.curves(rows, "training_accuracy", "training accuracy")
 caption = "Training accuracy over the epochs, mean over seeds. Annealed students start from a trained scratch student."
 figures.save(figure, settings, "03_training", caption=caption, source=[r["key"] for r in rows])
 figure
@@ -131,4 +132,21 @@ figure
 # %%
 share = float((1 - settings.alpha) * second.norm() / (settings.alpha * first + (1 - settings.alpha) * second).norm())
 print(f"the PI teacher's share of the merged map's norm in this batch: {100 * share:.2f} %")
+
+# %% [markdown]
+# ## What the last layer sees
+#
+# The input of the last layer for 500 test images (all, if there are fewer), laid out in the plane by t-SNE. Distances between far groups mean nothing; whether a class
+# hangs together does.
+
+# %%
+from tgd_lib import studies
+
+places = studies.embedding(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd")])
+figure = charts.embeddings(places, lab.data.test.class_names)
+caption = "t-SNE of the students' last features, test images, seed 0. A class has a colour and a marker of its own."
+figures.save(figure, settings, "03_tsne", caption=caption, source=places)
+figure
+
+# %%
 tables.save_records(rows, settings, "03_distillation")

@@ -41,7 +41,7 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures, tables
+from tgd_lib import charts, config, figures, tables
 from tgd_lib.experiment import Lab
 
 # All parameters above, checked; None means: as the profile says.
@@ -70,7 +70,7 @@ for batch in (1, 128):
     print(f"persistence images take {ratio:.2f} times the student's forward pass (both on {batch} images at once)")
 
 # %%
-figure = figures.costs(record)
+figure = charts.costs(record)
 caption = "Left: milliseconds an image (logarithmic). Right: milliseconds a training step. Medians; the line runs from the smallest to the largest."
 figures.save(figure, settings, "06_cost", caption=caption, source={k: record[k] for k in ("networks", "topology", "steps")})
 figure

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 07 · Results
 #
-# Drawn from the records that `03_distillation` wrote, nothing else: no network is touched here. Every figure is mean ± standard deviation over seeds (n),
+# Drawn from the records that the notebooks before wrote, nothing else: no network is touched here. Every figure is mean ± standard deviation over seeds (n),
 # test set, under the selection rule named beside it. `last`: nothing is chosen, the last epoch counts. `authors`: best epoch on the test set, as the authors chose
 # theirs; only for comparison with their checkpoints.
 
@@ -40,25 +40,43 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures, tables
+from tgd_lib import charts, config, figures, methods, significance, tables
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-rows = tables.load_records(settings, "03_distillation")
+rows = tables.load_records(settings, "04_ablations")
+robust = tables.under_corruption(tables.load_records(settings, "05_robustness"))
 path = tables.write_results(rows, settings)
-tables.readable(rows)
+main = [r for r in rows if r["method"] in methods.TABLE]
+tables.readable(main)
+
+# %% [markdown]
+# "95 % of test sets": Wilson's interval, between which accuracies another test set of this size would put a network that has the mean; the spread over seeds is another matter.
+#
+# ## The question of this study
+#
+# **What does topology add?** TGD minus its own α = 1, paired by seed: named beforehand, and the first line whichever way it falls. NLL and ECE: *below* zero is better.
+
+# %%
+import pandas as pd
+
+columns = [(main, c) for c in ("accuracy", "nll", "ece")] + [(robust, "accuracy"), (robust, "nll"), (robust, "ece")]
+pairs = [significance.paired(r, "tgd", "tgd_alpha1", c) for r, c in columns]
+shown = pd.DataFrame(pairs).drop(columns=["differences", "method", "control"])
+shown.insert(0, "images", ["clean"] * 3 + ["corrupted"] * 3)
+shown.round(4)
 
 # %% [markdown]
 # ## Accuracy
 
 # %%
 anchored = settings.dataset == "cifar10" and settings.selection == "authors"
-figure = figures.accuracies(rows, tables.ANCHORS if anchored else None)
-caption = "Test accuracy: a pale dot a seed, mean and standard deviation beside them; crosses, if any: the authors' checkpoints."
-figures.save(figure, settings, "07_accuracy", caption=caption, source=[r["key"] for r in rows])
+figure = charts.accuracies(main, tables.ANCHORS if anchored else None, "tgd_alpha1")
+caption = "Test accuracy: a pale dot a seed; beside them the mean with the interval of other test sets. The line: TGD at alpha = 1. Crosses, if any: the authors' checkpoints."
+figures.save(figure, settings, "07_accuracy", caption=caption, source=[r["key"] for r in main])
 figure
 
 # %% [markdown]
@@ -66,22 +84,19 @@ figure
 #
 # ## What adds what
 #
-# Differences between two methods *of the same seed* (same initial weights, same batches), with an exact sign-flip test. With n seeds, p cannot be smaller than
-# $2/2^n$: 0.5 for two seeds, 0.031 for six. The **first line is the question of this study**, named beforehand; all others are descriptive, and their p are not
-# corrected for being many. All seeds share one pair of teachers, so p speaks of students of this pair.
+# Differences between two methods *of the same seed* (same initial weights, same batches), with an exact sign-flip test and Student's 95 % interval. With n seeds, p cannot be smaller than
+# $2/2^n$: 0.5 for two seeds, 0.031 for six. All but the first line are descriptive, and their p are not corrected for being many. All seeds share one pair of teachers, so p speaks of students of this pair.
 
 # %%
-import pandas as pd
-
 contrasts = [("tgd", "tgd_alpha1"), ("tgd", "kd_annealed"), ("tgd", "kd"), ("tgd", "scratch"), ("kd_annealed", "kd")]
-pairs = [tables.paired(rows, *contrast) for contrast in contrasts]
+pairs = [significance.paired(main, *contrast) for contrast in contrasts]
 shown = pd.DataFrame(pairs).drop(columns=["differences", "column"])
 shown["what it tells"] = ["the PI teacher", "maps and PI teacher", "those and annealing", "all of TGD", "annealing"]
 shown.round(4)
 
 # %%
 labels = {r["method"]: r["label"] for r in rows}
-figure = figures.differences(pairs, labels)
+figure = charts.differences(pairs, labels)
 caption = "Paired differences in test accuracy: a pale dot a seed, mean and standard deviation beside them."
 figures.save(figure, settings, "07_differences", caption=caption, source=pairs)
 figure
@@ -89,13 +104,19 @@ figure
 # %% [markdown]
 # *What to see:* the first line is what the PI teacher adds to this student on this data. If its dots lie on both sides of zero, nothing has been shown.
 #
-# ## Calibration
-#
-# The same for the negative log-likelihood and the expected calibration error (15 bins): here *below* zero is better.
+# ## What accuracy costs
 
 # %%
-pairs = [tables.paired(rows, "tgd", m, c) for m in ("tgd_alpha1", "kd_annealed") for c in ("nll", "ece")]
-pd.DataFrame(pairs).drop(columns="differences").round(4)
+networks = tables.load_records(settings, "06_cost")[0]["networks"]
+roles = {"teacher_image": "image teacher", "teacher_pi": "PI teacher"}
+teachers = [r | {"role": roles[r["method"]]} for r in tables.load_records(settings, "02_teachers")]
+figure = charts.cost_and_accuracy(networks, teachers + [r | {"role": "student"} for r in main])
+caption = "Mean test accuracy against multiply-adds of a forward pass; vertical lines are ranges over seeds. The students cost the same and are drawn side by side."
+figures.save(figure, settings, "07_cost_accuracy", caption=caption, source=[r["key"] for r in (*teachers, *main)])
+figure
+
+# %% [markdown]
+# *What to see:* all students stand at one price. How much of the way up to the image teacher does each method go? (The PI teacher's price is without computing persistence images, see `06_cost`.)
 
 # %%
 print(f"results table: {path.relative_to(config.artifacts_dir())} in artifacts/")

@@ -7,7 +7,6 @@ import torch
 
 from tgd_lib.config import InputError
 from tgd_lib.evaluation import (
-    accuracy_interval,
     brier,
     calibration_error,
     fit_temperature,
@@ -115,25 +114,4 @@ def test_temperature_never_harms_where_it_is_fitted():
 def test_temperature_refuses(logits):
     with pytest.raises(InputError, match="held-out") as caught:
         fit_temperature(logits, torch.zeros(len(logits), dtype=torch.int64))
-    assert "\n" not in str(caught.value)
-
-
-# ---------------------------------------------------------------- interval
-
-
-def test_interval_by_hand():
-    z = 1.959963985
-    assert accuracy_interval(1, 10) == pytest.approx((10 / (10 + z * z), 1.0))  # centre and half add to 1
-    assert accuracy_interval(0, 10) == pytest.approx((0.0, z * z / (10 + z * z)))
-    half = z / (2 * math.sqrt(100 + z * z))  # at one half Wilson's is 1/2 ± z / (2 sqrt(n + z^2))
-    assert accuracy_interval(0.5, 100) == pytest.approx((0.5 - half, 0.5 + half))
-    low, high = accuracy_interval(0.8454, 10_000)  # the authors' scratch student: about ± 0.7 points
-    assert low == pytest.approx(0.8382, abs=1e-4) and high == pytest.approx(0.8524, abs=1e-4)
-    assert low < accuracy_interval(0.8454, 10_000, 0.5)[0]
-
-
-@pytest.mark.parametrize("given", [(1.1, 10), (-0.1, 10), (0.5, 0), (0.5, 10, 1.0), (math.nan, 10)])
-def test_interval_refuses(given):
-    with pytest.raises(InputError, match="fraction") as caught:
-        accuracy_interval(*given)
     assert "\n" not in str(caught.value)

@@ -8,13 +8,13 @@ import pytest
 
 matplotlib.use("agg")
 
-from tgd_lib import config, figures, tables  # noqa: E402
+from tgd_lib import charts, config, figures, significance, tables  # noqa: E402
 
 
 def row(method, seed, accuracy, selection="last"):
     return {
         "method": method, "label": method.upper(), "seed": seed, "selection": selection, "accuracy": accuracy,
-        "nll": 1.0 + seed, "ece": 0.1, "epochs_in_all": 2, "key": f"{method}{seed}", "loss": [2.0, 1.0],
+        "nll": 1.0 + seed, "ece": 0.1, "n": 100, "epochs_in_all": 2, "key": f"{method}{seed}", "loss": [2.0, 1.0],
         "training_accuracy": [0.1, 0.2],
     }  # fmt: skip
 
@@ -31,7 +31,7 @@ def settings(tmp_path, monkeypatch):
 
 def test_figures_are_reproducible_files_with_a_record(settings):
     def draw():
-        figures.save(figures.accuracies(ROWS), settings, "x", caption="c", source=["k"])
+        figures.save(charts.accuracies(ROWS), settings, "x", caption="c", source=["k"])
         folder = config.run_dir(settings) / "figures"
         return {s: (folder / f"x.{s}").read_bytes() for s in ("svg", "png", "json")}
 
@@ -45,17 +45,17 @@ def test_every_plot_draws(settings):
     rng = np.random.default_rng(0)
     images, pis = rng.integers(0, 255, (6, 8, 8, 3), np.uint8), rng.integers(0, 255, (6, 6, 50, 50), np.uint8)
     labels, names = np.arange(6) % 3, ("a", "b", "c")
-    pair = tables.paired(ROWS, "b", "a")
+    pair = significance.paired(ROWS, "b", "a")
     drawn = [
-        figures.accuracies(ROWS, {"a": 0.5}),
-        figures.differences([pair], {"a": "A", "b": "B"}),
-        figures.curves(ROWS, "loss", "loss"),
+        charts.accuracies(ROWS, {"a": 0.5}),
+        charts.differences([pair], {"a": "A", "b": "B"}),
+        charts.curves(ROWS, "loss", "loss"),
         figures.pipeline(images[0], rng.random(64), np.array([[0.1, 0.3]]), pis[0, 0], channel="red", upto=0.3),
         figures.by_class(images, pis, labels, names),
         figures.by_class(images, pis, labels, ("a", "nobody", "b", "c")),  # a class may be absent
         figures.mean_pis(pis, labels, names, upto=0.3),
         figures.opinions(images[0], {"x": np.array([0.2, 0.3, 0.5])}, names, 2),
-        figures.costs({"networks": {"student": {"batch_1": TIME, "batch_128": TIME}}, "topology": {"batch_1": TIME, "batch_128": TIME}, "steps": {"plain": TIME}}),
+        charts.costs({"networks": {"student": {"batch_1": TIME, "batch_128": TIME}}, "topology": {"batch_1": TIME, "batch_128": TIME}, "steps": {"plain": TIME}}),
         figures.similarity_maps({"x": rng.random((6, 6))}, [2, 4]),
     ]
     for figure in drawn:

@@ -11,7 +11,7 @@ from tgd_lib.config import InputError
 def row(method, seed, accuracy, selection="last"):
     return {
         "method": method, "label": method.upper(), "seed": seed, "selection": selection, "accuracy": accuracy,
-        "nll": 1.0 + seed, "ece": 0.1, "epochs_in_all": 2, "key": f"{method}{seed}", "loss": [2.0, 1.0],
+        "nll": 1.0 + seed, "ece": 0.1, "n": 100, "epochs_in_all": 2, "key": f"{method}{seed}", "loss": [2.0, 1.0],
         "training_accuracy": [0.1, 0.2],
     }  # fmt: skip
 
@@ -42,29 +42,9 @@ def test_selection_rules_are_never_mixed():
     ]  # fmt: skip
 
 
-def test_rules_are_not_paired_with_each_other():
-    with pytest.raises(InputError, match="both selection rules"):
-        tables.paired([*ROWS, row("a", 0, 0.6, "authors")], "b", "a")
-
-
 def test_a_readable_cell_always_says_how_many_seeds():
     cells = tables.readable(ROWS)["accuracy %"]
     assert cells["A"] == "52.00 ± 2.83 (n=2)" and cells["C"] == "40.00 (n=1)"
-
-
-def test_paired_differences_by_hand():
-    pair = tables.paired(ROWS, "b", "a")
-    assert pair["differences"] == pytest.approx([0.05, 0.03]) and pair["mean"] == pytest.approx(0.04)
-    assert pair["std"] == pytest.approx(0.02 / 2**0.5) and pair["p"] == 0.5
-    alone = tables.paired(ROWS, "c", "a")
-    assert (alone["n"], alone["std"], alone["p"]) == (1, None, None)
-    with pytest.raises(InputError, match="no seed"):
-        tables.paired([row("a", 0, 1), row("b", 1, 1)], "a", "b")
-
-
-@pytest.mark.parametrize(("d", "p"), [([1, 1, 1], 0.25), ([1] * 6, 2 / 64), ([1, -1], 1.0), ([3, 1, -1], 0.75)])
-def test_sign_flips_by_hand(d, p):
-    assert tables.sign_flip(np.array(d, float)) == pytest.approx(p)
 
 
 def test_records_come_back_and_missing_ones_say_what_to_run(settings):

@@ -93,20 +93,3 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     found = minimize_scalar(nll, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-6})
     return math.exp(found.x)
-
-
-def accuracy_interval(accuracy: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """(low, high): Wilson's confidence interval of an accuracy (a fraction) measured on n images.
-
-    It says how far another test set of this size may fall, for one network as it is; the spread over
-    seeds is another matter. Wilson 1927. Raises InputError for values that cannot be.
-    """
-    from scipy.special import ndtri
-
-    if not (0 <= accuracy <= 1 and n >= 1 and 0 < level < 1):
-        given = f"accuracy={accuracy}, n={n}, level={level}"
-        raise InputError(f"{given}: a fraction from 0 to 1, 1 image or more, a level between 0 and 1 needed")
-    z = float(ndtri((1 + level) / 2))
-    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(accuracy * (1 - accuracy) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -38,6 +38,7 @@ class Lab:
         self.settings, self.store = settings, store or Store()
         self.teachers, self.say = teachers, say
         self._pixels: dict = {}  # so that seeds and methods share them
+        self._measured: dict = {}  # constants of views that have no published ones
 
     # ---- data
 
@@ -83,11 +84,25 @@ class Lab:
             from tgd_lib.compute import Pixels
 
             array = self._array(view, part)
-            mean, std = view.constants or measured_constants(array if part == "train" else self._array(view, "train"))
+            constants = self._constants(view, array if part == "train" else None)
             for old in [v for v in self._pixels if view.kind != "image" and v[0] not in (view, self.specs.view("image"))]:
                 del self._pixels[old]
-            self._pixels[view, part] = Pixels(array, mean, std, self.compute)
+            self._pixels[view, part] = Pixels(array, *constants, self.compute)
         return self._pixels[view, part]
+
+    def shown(self, view: View, images):
+        """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
+        from tgd_lib.compute import Pixels
+
+        return Pixels(images.transpose(0, 3, 1, 2), *self._constants(view), self.compute)
+
+    def _constants(self, view: View, train=None):
+        """Mean and standard deviation that `view` is normalised by; train: its training pixels, if at hand."""
+        if view.constants:
+            return view.constants
+        if view not in self._measured:
+            self._measured[view] = measured_constants(self._array(view, "train") if train is None else train)
+        return self._measured[view]
 
     def _array(self, view: View, part: str):
         from tgd_lib import views
@@ -230,10 +245,11 @@ class Lab:
         from tgd_lib.answers import Answers
 
         return Answers(
-            self.store, self.compute, len(self.data.train.labels), self._as_teacher, mode=self.teachers, say=self.say
+            self.store, self.compute, len(self.data.train.labels), self.teacher, mode=self.teachers, say=self.say
         )
 
-    def _as_teacher(self, spec: Spec):
+    def teacher(self, spec: Spec):
+        """The trained network of `spec` as a `bank.Teacher` of the training images."""
         from tgd_lib.bank import Teacher
 
         return Teacher(self.network(spec), self.pixels(spec.view, "train"))

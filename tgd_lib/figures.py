@@ -1,4 +1,4 @@
-"""Plots, from records to files. No network is touched here."""
+"""Figures as files, their style, and pictures of images, topology and maps. No network is touched here."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def by_class(images: np.ndarray, pis: np.ndarray, labels: np.ndarray, names: Seq
     for column, c in enumerate(shown):
         i = int(np.flatnonzero(labels == c)[0])
         axes[0, column].imshow(images[i])
-        axes[0, column].set_title(_short(names[c]), fontsize=7)
+        axes[0, column].set_title(short_name(names[c]), fontsize=7)
         for r in range(1, rows):
             axes[r, column].imshow(pis[i, 3 * r - 3 : 3 * r].transpose(1, 2, 0))
     for axis in axes.flat:
@@ -117,7 +117,7 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
     brightest = max(m.max() for m in means)
     for axis, c, mean in zip(axes.flat, shown, means, strict=False):
         axis.imshow(mean, cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=brightest)
-        axis.set_title(_short(names[c]), fontsize=8)
+        axis.set_title(short_name(names[c]), fontsize=8)
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
     figure.supxlabel("birth")
@@ -133,12 +133,12 @@ def opinions(image: np.ndarray, probabilities: dict[str, np.ndarray], names: Seq
     shown = sorted({truth, *likely.tolist()})
     figure, axes = plt.subplots(1, k + 1, figsize=(2.1 * (k + 1), 2.6))
     axes[0].imshow(image)
-    axes[0].set(title=f"this is: {_short(names[truth])}", xticks=[], yticks=[])
+    axes[0].set(title=f"this is: {short_name(names[truth])}", xticks=[], yticks=[])
     for axis, (who, p) in zip(axes[1:], probabilities.items(), strict=True):
         axis.barh(range(len(shown)), p[shown], color=[COLOURS[2] if c == truth else "0.65" for c in shown])
         axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[])
         axis.invert_yaxis()
-    axes[1].set_yticks(range(len(shown)), [_short(names[c]) for c in shown], fontsize=7)
+    axes[1].set_yticks(range(len(shown)), [short_name(names[c]) for c in shown], fontsize=7)
     return figure
 
 
@@ -156,83 +156,7 @@ def similarity_maps(maps: dict[str, np.ndarray], boundaries: Sequence[int]) -> F
     return figure
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A class name that fits above a small picture."""
     name = name.replace("_", " ")
     return name if len(name) <= 18 else name[:17] + "…"
-
-
-# ---------------------------------------------------------------- plots of results
-
-
-@styled
-def accuracies(rows: Sequence[dict], anchors: dict[str, float] | None = None) -> Figure:
-    """Test accuracy of each method: a dot a seed, mean and standard deviation beside them.
-
-    anchors: accuracies of the authors' checkpoints by method, drawn as crosses.
-    """
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-    figure, axis = plt.subplots(figsize=(6.5, 0.6 + 0.45 * len(methods)))
-    for y, m in enumerate(methods):
-        values = 100 * np.array([r["accuracy"] for r in rows if r["method"] == m])
-        colour, marker = COLOURS[y % 7], MARKERS[y % 7]
-        axis.plot(values, np.full(len(values), y - 0.12), marker, color=colour, alpha=0.5, markersize=4)
-        std = values.std(ddof=1) if len(values) > 1 else 0
-        axis.errorbar(values.mean(), y + 0.12, xerr=std, fmt=marker, color=colour, capsize=3)
-        if anchors and m in anchors:
-            axis.plot(100 * anchors[m], y, "x", color="k", markersize=8)
-    labels = {r["method"]: r["label"] for r in rows}
-    counts = {m: sum(r["method"] == m for r in rows) for m in methods}
-    axis.set_yticks(range(len(methods)), [f"{labels[m]} (n={counts[m]})" for m in methods])
-    axis.set(xlabel="test accuracy, %", ylim=(len(methods) - 0.5, -0.5))
-    return figure
-
-
-@styled
-def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
-    """Paired differences in points of accuracy: a dot a seed, mean ± standard deviation beside them."""
-    figure, axis = plt.subplots(figsize=(6.5, 0.8 + 0.45 * len(pairs)))
-    axis.axvline(0, color="0.6", linewidth=0.8)
-    for y, pair in enumerate(pairs):
-        values = 100 * np.array(pair["differences"])
-        axis.plot(values, np.full(len(values), y - 0.12), MARKERS[y % 7], color=COLOURS[y % 7], alpha=0.5, markersize=4)
-        std = 100 * (pair["std"] or 0)
-        axis.errorbar(100 * pair["mean"], y + 0.12, xerr=std, fmt=MARKERS[y % 7], color=COLOURS[y % 7], capsize=3)
-    names = [f"{labels[p['method']]} − {labels[p['control']]} (n={p['n']})" for p in pairs]
-    axis.set_yticks(range(len(pairs)), names)
-    axis.set(xlabel="difference in test accuracy, points", ylim=(len(pairs) - 0.5, -0.5))
-    return figure
-
-
-@styled
-def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
-    """A figure an epoch, the mean over seeds: one line a method. column: "loss" or "training_accuracy"."""
-    figure, axis = plt.subplots(figsize=(6, 3))
-    for k, m in enumerate(dict.fromkeys(r["method"] for r in rows)):
-        chosen = [r for r in rows if r["method"] == m]
-        mean = np.mean([r[column] for r in chosen], axis=0)
-        label = f"{chosen[0]['label']} (n={len(chosen)})"
-        axis.plot(np.arange(1, len(mean) + 1), mean, marker=MARKERS[k % 7], markersize=3, label=label)
-    axis.set(xlabel="epoch", ylabel=ylabel)
-    axis.legend()
-    return figure
-
-
-@styled
-def costs(record: dict) -> Figure:
-    """Seconds an image of networks and topology (left), seconds a training step (right), from `cost.measure`."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9))
-    single = {f"{n}, batch {b}": v[f"batch_{b}"] for n, v in record["networks"].items() for b in (1, 128)}
-    single |= {f"persistence images, batch {b}": record["topology"][f"batch_{b}"] for b in (1, 128)}
-    for axis, timings, unit in ((left, single, "ms an image"), (right, record["steps"], "ms a training step")):
-        for y, (name, s) in enumerate(timings.items()):
-            k = 1 if "persistence" in name else 0
-            axis.plot([1e3 * s["min"], 1e3 * s["max"]], [y, y], color="0.6", linewidth=2)
-            axis.plot(1e3 * s["median"], y, MARKERS[k], color=COLOURS[k])
-            axis.text(1e3 * s["max"], y, f"  {1e3 * s['median']:.3g}", va="center", fontsize=7)
-        axis.set_yticks(range(len(timings)), list(timings))
-        axis.set(xlabel=f"{unit}: median, smallest to largest", ylim=(len(timings) - 0.5, -0.5))
-        axis.margins(x=0.15)
-    left.set_xscale("log")
-    right.set_xlim(left=0)
-    return figure

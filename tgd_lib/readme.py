@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tgd_lib import tables
+from tgd_lib import significance, tables
 from tgd_lib.store import read_json
 
 CONTRASTS = (("tgd", "tgd_alpha1", "what the PI teacher adds"), ("tgd", "kd_annealed", "what maps and PI teacher add, at the same number of epochs"))
@@ -40,7 +40,7 @@ def update(readme: Path, records: Path, profile: str) -> bool:
 
 def _difference(rows: list[dict], method: str, control: str) -> str:
     labels = {r["method"]: r["label"] for r in rows}
-    pair = tables.paired(rows, method, control)
+    pair = significance.paired(rows, method, control)
     spread = f" ± {100 * pair['std']:.2f}" if pair["std"] is not None else ""
     p = f", sign-flip p = {pair['p']:.2g}" if pair["p"] is not None else ""
     return f"**{labels[method]} − {labels[control]}**: {100 * pair['mean']:+.2f}{spread} points (n={pair['n']} seeds{p})"

@@ -35,8 +35,10 @@ NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a noteb
     "01_persistence_images": (),
     "02_teachers": (),
     "03_distillation": ("02_teachers",),
+    "04_ablations": ("03_distillation",),
+    "05_robustness_and_calibration": ("03_distillation",),
     "06_cost": ("03_distillation",),
-    "07_results": ("03_distillation",),
+    "07_results": ("03_distillation", "04_ablations", "05_robustness_and_calibration", "06_cost"),
 }
 EXAMPLES = """examples:
   ./run_all.sh                                    all notebooks on the embedded photographs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from tgd_lib import methods
@@ -139,6 +140,12 @@ class Specs:
         weights = (guidance.alpha, 1 - guidance.alpha)  # a teacher without weight is not trained
         pair = tuple(self.teacher(t) if w else None for t, w in zip((m.first, m.second), weights, strict=True))
         return replace(spec, guidance=guidance, teachers=pair)
+
+    def students(self, names: Sequence[str]) -> list[Spec]:
+        """The students of several methods with all their seeds: `seeds` of the main five, `extra_seeds` of others."""
+        s = self.settings
+        count = {name: s.seeds if name in methods.MAIN else s.extra_seeds for name in names}
+        return [self.student(name, seed) for name in count for seed in range(count[name])]
 
     def _spec(self, label, method, view, network, epochs, seed) -> Spec:
         s = self.settings

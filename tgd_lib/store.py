@@ -31,7 +31,9 @@ from tgd_lib import config
 from tgd_lib.config import InputError
 
 # Format version of each kind. Raise one when its files or their meaning change.
-FORMATS = {"persistence_images": 1, "network": 1, "teacher_logits": 1, "teacher_maps": 1, "evaluation": 1, "cost": 1}
+FORMATS = {
+    "persistence_images": 1, "network": 1, "teacher_logits": 1, "teacher_maps": 1, "evaluation": 1, "robustness": 1, "cost": 1,
+}  # fmt: skip
 MANIFEST = "MANIFEST.json"
 PACKAGES = ("torch", "torchvision", "numpy", "gudhi", "scipy", "scikit-image", "torchmetrics")
 

@@ -1,8 +1,7 @@
-"""Records of runs, and tables and statistics drawn from them. No network is touched here."""
+"""Records of runs, and tables drawn from them. No network is touched here."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from tgd_lib import config, store
 from tgd_lib.config import InputError, Settings
+from tgd_lib.significance import accuracy_interval, paired
 
 COLUMNS = ("accuracy", "nll", "ece")
 # Accuracies of the authors' released checkpoints on CIFAR-10 (one run each, epoch chosen by them on the test set).
@@ -79,6 +79,7 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
                 "accuracy %": _spread(line, "accuracy", 100, 2),
                 "NLL": _spread(line, "nll", 1, 3),
                 "ECE %": _spread(line, "ece", 100, 2),
+                "95 % of test sets": _test_sets(line["accuracy_mean"], first["n"]),
             }
         )
     return pd.DataFrame(lines).set_index("method")
@@ -88,6 +89,74 @@ def markdown(frame: pd.DataFrame) -> str:
     """A frame as a markdown table, its index left out."""
     cells = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """Each method against `control`, seed by seed: mean ± std (n) of the differences, p and verdict on accuracy.
+
+    Only methods that share a seed with the control, in the order of the rows; accuracy and ece in points.
+    """
+    scales = {"accuracy": (100, 2, "points"), "ece": (100, 2, "points"), "nll": (1, 3, "nats"), "transfer": (100, 2, "points")}
+    have = {r["seed"] for r in rows if r["method"] == control}
+    labels = {r["method"]: r["label"] for r in rows if r["seed"] in have and r["method"] != control}
+    lines = []
+    for name, label in labels.items():
+        line = {"method": label}
+        for column in columns:
+            pair, (scale, digits, unit) = paired(rows, name, control, column), scales[column]
+            line[f"{column}, {unit}"] = difference(pair, scale, digits)
+        first = paired(rows, name, control, columns[0])
+        lines.append(line | {"p": None if first["p"] is None else round(first["p"], 3), "verdict": first["verdict"]})
+    return pd.DataFrame(lines).set_index("method")
+
+
+def difference(pair: dict, scale: float = 100, digits: int = 2) -> str:
+    """A paired difference in words: "+1.20 ± 0.30 (n=6)"."""
+    spread = "" if pair["std"] is None else f" ± {scale * pair['std']:.{digits}f}"
+    return f"{scale * pair['mean']:+.{digits}f}{spread} (n={pair['n']})"
+
+
+def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
+    """mean ± standard deviation (n) of figures, one a seed."""
+    v = scale * np.asarray(values, float)
+    return f"{v.mean():.{digits}f}{f' ± {v.std(ddof=1):.{digits}f}' if len(v) > 1 else ''} (n={len(v)})"
+
+
+def under_corruption(rows: Sequence[dict]) -> list[dict]:
+    """From rows of `studies.robustness`, one line a network: each figure's mean over corruptions and severities."""
+    lines = []
+    for r in rows:
+        every = [figures for five in r["corrupted"].values() for figures in five]
+        means = {k: float(np.mean([f[k] for f in every])) for k in ("accuracy", "nll", "ece", "brier")}
+        lines.append({k: r[k] for k in ("method", "label", "seed", "selection", "n", "key")} | means | {"clean": r["clean"]["accuracy"]})
+    return lines
+
+
+def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
+    """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a column a method."""
+    table: dict[str, dict[str, str]] = {}
+    for label in dict.fromkeys(r["label"] for r in rows):
+        chosen = [r for r in rows if r["label"] == label]
+        column = {"none": [r["clean"]["accuracy"] for r in chosen]}
+        for name in chosen[0]["corrupted"]:
+            column[name] = [float(np.mean([f["accuracy"] for f in r["corrupted"][name]])) for r in chosen]
+        column["mean of all"] = [r["accuracy"] for r in under_corruption(chosen)]
+        table[label] = {name: spread(values) for name, values in column.items()}
+    return pd.DataFrame(table)
+
+
+def calibration(rows: Sequence[dict]) -> pd.DataFrame:
+    """Temperature, NLL, ECE and Brier score before and after scaling, a line a method: mean ± std (n)."""
+    lines = {}
+    for label in dict.fromkeys(r["label"] for r in rows):
+        chosen = [r for r in rows if r["label"] == label]
+        line = {"temperature": spread([r["temperature"] for r in chosen], 1)}
+        for when in ("before", "after"):
+            for name, scale, digits in (("nll", 1, 3), ("ece", 100, 2), ("brier", 1, 3)):
+                unit = ", %" if scale == 100 else ""
+                line[f"{name.upper() if name != 'brier' else 'Brier'}{unit}, {when}"] = spread([r[when][name] for r in chosen], scale, digits)
+        lines[label] = line
+    return pd.DataFrame(lines).T
 
 
 def costs(record: dict) -> pd.DataFrame:
@@ -107,40 +176,13 @@ def _milliseconds(s: dict) -> str:
     return f"{1e3 * s['median']:.3f} ({1e3 * s['min']:.3f} to {1e3 * s['max']:.3f})"
 
 
+def _test_sets(accuracy: float, n: int) -> str:
+    """Between which accuracies another test set of n images would put a network that has this one."""
+    low, high = accuracy_interval(accuracy, n)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
 def _spread(line: dict, column: str, scale: float, digits: int) -> str:
     mean, std = line[f"{column}_mean"] * scale, line[f"{column}_std"] * scale
     spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"
     return f"{mean:.{digits}f}{spread} (n={line['seeds']})"
-
-
-def paired(rows: Sequence[dict], method: str, control: str, column: str = "accuracy") -> dict:
-    """Differences method - control of `column`, seed by seed, with an exact two-sided sign-flip test.
-
-    Rows of one selection rule only. Returns {method, control, column, differences, mean, std, n, p}; std and p are None for n = 1.
-    The smallest p that n seeds can give is 2 / 2^n: 0.25 for 3, 0.031 for 6.
-    """
-    if len({r["selection"] for r in rows}) > 1:
-        raise InputError("rows of both selection rules: compare last with last, authors with authors")
-    values = {m: {r["seed"]: r[column] for r in rows if r["method"] == m} for m in (method, control)}
-    seeds = sorted(values[method].keys() & values[control].keys())
-    if not seeds:
-        raise InputError(f"no seed has both {method} and {control}: train both first")
-    d = np.array([values[method][s] - values[control][s] for s in seeds])
-    enough = len(d) > 1
-    return {
-        "method": method,
-        "control": control,
-        "column": column,
-        "differences": d.tolist(),
-        "mean": float(d.mean()),
-        "std": float(d.std(ddof=1)) if enough else None,
-        "n": len(d),
-        "p": sign_flip(d) if enough else None,
-    }
-
-
-def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p of the mean under all 2^n flips of sign (exact; n up to 16, as many seeds as there may be)."""
-    signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
-    means = np.abs(signs @ differences) / len(differences)
-    return float(np.mean(means >= abs(differences.mean()) - 1e-12))
