@@ -148,5 +148,11 @@ caption = "t-SNE of the students' last features, test images, seed 0. A class ha
 figures.save(figure, settings, "03_tsne", caption=caption, source=places)
 figure
 
+# %% [markdown]
+# The students of seed 0 (fixed beforehand, not the best) are put into the run's folder, with a model card, for use elsewhere.
+
 # %%
+from tgd_lib import students
+
+students.save(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd")])
 tables.save_records(rows, settings, "03_distillation")

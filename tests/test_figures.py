@@ -56,6 +56,9 @@ def test_every_plot_draws(settings):
         figures.mean_pis(pis, labels, names, upto=0.3),
         figures.opinions(images[0], {"x": np.array([0.2, 0.3, 0.5])}, names, 2),
         charts.costs({"networks": {"student": {"batch_1": TIME, "batch_128": TIME}}, "topology": {"batch_1": TIME, "batch_128": TIME}, "steps": {"plain": TIME}}),
+        charts.accuracies(ROWS, None, "a"),
+        charts.alpha_curve([{"alpha": a, "accuracy": 0.5 + a / 10} for a in (0.0, 0.99, 1.0, 1.0)], ylabel="accuracy, %"),
+        charts.cost_and_accuracy({"student": {"multiply_adds": 2e7}}, [r | {"role": "student"} for r in ROWS]),
         figures.similarity_maps({"x": rng.random((6, 6))}, [2, 4]),
     ]
     for figure in drawn:

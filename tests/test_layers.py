@@ -11,7 +11,7 @@ from tgd_lib import config
 LAYERS = (  # from the ground up
     "config", "store", "image_folders", "photographs", "sources", "datasets", "corruptions", "transfer", "topology",
     "methods", "specs", "views", "compute", "networks", "losses", "rivals", "bank", "training", "evaluation", "answers",
-    "experiment", "studies", "cost",
+    "experiment", "studies", "plan", "students", "cost",
     "significance", "tables", "figures", "charts", "readme", "twins", "execution", "runner",
 )  # fmt: skip
 MODULES = sorted(p for p in (config.ROOT / "tgd_lib").glob("*.py") if p.stem != "__init__")

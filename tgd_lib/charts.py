@@ -77,7 +77,7 @@ def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
 def alpha_curve(rows: Sequence[dict], *, ylabel: str) -> Figure:
     """Accuracy against alpha: a dot a seed, the mean and its standard deviation over seeds. rows: alpha, accuracy.
 
-    The axis is that of 1 - alpha, the PI teacher's weight, drawn on a symmetric logarithm: alpha = 1 stands at the left.
+    Evenly spaced, not to scale: alpha = 1, without the PI teacher, stands at the left.
     """
     figure, axis = plt.subplots(figsize=(6, 3))
     weights = sorted({round(1 - r["alpha"], 6) for r in rows})
@@ -181,7 +181,8 @@ def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
         spread = 1.03 ** (k - 2) if chosen[0]["role"] == "student" else 1  # side by side, that they can be told apart
         x = network["multiply_adds"] / 1e6 * spread
         axis.plot([x, x], [values.min(), values.max()], color=COLOURS[k % 7], linewidth=1)
-        axis.plot(x, values.mean(), MARKERS[k % 7], color=COLOURS[k % 7], label=f"{chosen[0]['label']} (n={len(chosen)})")
+        fill = "full" if k < 7 else "none"
+        axis.plot(x, values.mean(), MARKERS[k % 7], color=COLOURS[k % 7], fillstyle=fill, label=f"{chosen[0]['label']} (n={len(chosen)})")
     axis.set_xscale("log")
     axis.set(xlabel="multiply-adds an image, million", ylabel="test accuracy, %")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -68,12 +68,15 @@ class Pixels:
         return x.mul_(self._scale).sub_(self._shift)
 
 
-def logits_of(network: nn.Module, pixels: Pixels, *, batch: int = 250) -> Tensor:
-    """Logits float32 (N, classes) of all pixels, on the CPU, by the network in eval mode (its mode is restored)."""
+def logits_of(network: nn.Module, pixels: Pixels, *, batch: int = 250, compute: Compute | None = None) -> Tensor:
+    """Logits float32 (N, classes) of all pixels, on the CPU, by the network in eval mode (its mode is restored).
+
+    compute: its precision, where that is to be another than the pixels'.
+    """
     training = network.training
     network.eval()
     parts = []
-    with torch.inference_mode(), pixels.compute.autocast():
+    with torch.inference_mode(), (compute or pixels.compute).autocast():
         for i in range(0, len(pixels), batch):
             parts.append(network(pixels[i : i + batch]).float())
     network.train(training)

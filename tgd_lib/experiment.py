@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class Lab:
             from tgd_lib.compute import Pixels
 
             array = self._array(view, part)
-            constants = self._constants(view, array if part == "train" else None)
+            constants = self.constants(view, array if part == "train" else None)
             for old in [v for v in self._pixels if view.kind != "image" and v[0] not in (view, self.specs.view("image"))]:
                 del self._pixels[old]
             self._pixels[view, part] = Pixels(array, *constants, self.compute)
@@ -94,9 +95,9 @@ class Lab:
         """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
         from tgd_lib.compute import Pixels
 
-        return Pixels(images.transpose(0, 3, 1, 2), *self._constants(view), self.compute)
+        return Pixels(images.transpose(0, 3, 1, 2), *self.constants(view), self.compute)
 
-    def _constants(self, view: View, train=None):
+    def constants(self, view: View, train=None):
         """Mean and standard deviation that `view` is normalised by; train: its training pixels, if at hand."""
         if view.constants:
             return view.constants
@@ -256,11 +257,16 @@ class Lab:
 
     # ---- what the networks are worth
 
-    def evaluation(self, spec: Spec, part: str = "test") -> Artefact:
-        """Logits and metrics of the trained network on the test (or held-out) images, from the store or made now."""
-        images = self._part(part)
+    def evaluation(self, spec: Spec, part: str = "test", *, precision: str | None = None) -> Artefact:
+        """Logits and metrics of the trained network on the test (or held-out) images, from the store or made now.
+
+        precision: of the arithmetic, where it is to be another than that of the run.
+        """
+        images, compute = self._part(part), self.compute
         trained = self.trained(spec)  # outside the lock of the evaluation
         question = {"network": spec.key, "test": images.fingerprint}
+        if precision and precision != compute.precision:
+            compute, question = replace(compute, precision=precision), question | {"precision": precision}
 
         def build(folder: Path) -> dict:
             import numpy as np
@@ -269,7 +275,7 @@ class Lab:
             from tgd_lib import evaluation
             from tgd_lib.compute import logits_of
 
-            logits = logits_of(self.network(spec), self.pixels(spec.view, part))
+            logits = logits_of(self.network(spec), self.pixels(spec.view, part), compute=compute)
             np.save(folder / "logits.npy", logits.numpy())
             return evaluation.metrics(logits, torch.from_numpy(images.labels)) | {"network": trained.key}
 

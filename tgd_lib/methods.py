@@ -54,8 +54,8 @@ TEACHERS: dict[str, Teacher] = {
         Teacher("cubical", "cubical H0 and H1", orientation="cubical", params=WIDE),
         Teacher("super", "superlevel cubical H0 and H1", orientation="cubical_super", params=WIDE),
         Teacher("image_map", "image and persistence map", "image_map"),
-        # teacher size
-        Teacher("image_small", "image teacher, width 1", "image", width=1),
+        # teacher size (a seed that no student has: else it were a student's scratch network)
+        Teacher("image_small", "image teacher, width 1", "image", seed=100, width=1),
     )
 }
 

@@ -5,27 +5,68 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from tgd_lib import significance, tables
+from tgd_lib.config import PROFILES
 from tgd_lib.store import read_json
 
-CONTRASTS = (("tgd", "tgd_alpha1", "what the PI teacher adds"), ("tgd", "kd_annealed", "what maps and PI teacher add, at the same number of epochs"))
 _BLOCK = r"(<!-- results:{} -->\n).*?(<!-- /results -->)"
 
 
 def block(records: Path, profile: str) -> str:
     """The results of a recorded profile as markdown: what topology adds, then a row a method.
 
-    records: its folder `figures/<profile>`, with records/03_distillation.json and run.json in it.
+    records: its folder `figures/<profile>`, with run.json and the records of notebooks 04 and 05 in it.
     """
-    rows = read_json(records / "records" / "03_distillation.json")["rows"]
+    rows = _rows(records, "04_ablations")
     run = read_json(records / "run.json")
-    lines = [f"### `{profile}`", ""]
-    for method, control, what in CONTRASTS:
-        lines.append(f"* {_difference(rows, method, control)} ({what})")
-    command = f"`./run_all.sh --profile {profile}`"
-    table = tables.readable(rows).reset_index().assign(command=command)
-    lines += ["", tables.markdown(table), "", _place(rows, run), ""]
-    return "\n".join(lines)
+    under = tables.under_corruption(_rows(records, "05_robustness"))
+    anchored = PROFILES[profile].dataset == "cifar10"
+    lines = [f"### `{profile}`", "", _headline(rows, under), "", tables.markdown(_table(rows, anchored)), ""]
+    return "\n".join([*lines, _place(rows, run, profile, anchored), ""])
+
+
+def _rows(records: Path, name: str) -> list[dict]:
+    return read_json(records / "records" / f"{name}.json")["rows"]
+
+
+def _headline(rows: list[dict], under: list[dict]) -> str:
+    """What topology adds, whichever way it falls: TGD minus its alpha = 1, paired by seed."""
+    parts = [
+        (rows, "accuracy", "points of accuracy"), (rows, "nll", "nats of NLL"), (rows, "ece", "points of ECE"),
+        (under, "accuracy", "points of accuracy on corrupted images"),
+    ]  # fmt: skip
+    said = [_difference(significance.paired(r, "tgd", "tgd_alpha1", c), c, unit) for r, c, unit in parts]
+    return "**What topology adds (TGD − TGD at alpha = 1, paired by seed):** " + "; ".join(said) + "."
+
+
+def _difference(pair: dict, column: str, unit: str) -> str:
+    scale, digits = (1, 3) if column == "nll" else (100, 2)
+    text = f"{tables.difference(pair, scale, digits)} {unit}"
+    if pair["p"] is None:
+        return text
+    interval = f"{scale * pair['low']:+.{digits}f} to {scale * pair['high']:+.{digits}f}"
+    return f"{text} (95 % interval {interval}, sign-flip p = {pair['p']:.2g}: {pair['verdict']})"
+
+
+def _table(rows: list[dict], anchored: bool) -> pd.DataFrame:
+    """A line a method: figures, differences from the two controls, the authors' checkpoints beside them."""
+    frame = tables.readable(rows).reset_index().drop(columns=["selection", "95 % of test sets"])
+    names = list(dict.fromkeys(r["method"] for r in rows))
+    for control, heading in (("kd_annealed", "− KD, annealing"), ("tgd_alpha1", "− TGD at alpha = 1")):
+        frame[heading] = [_against(rows, name, control) for name in names]
+    if anchored:
+        frame["anchor %"] = [f"{100 * tables.ANCHORS[n]:.2f}" if n in tables.ANCHORS else "" for n in names]
+    return frame
+
+
+def _against(rows: list[dict], name: str, control: str) -> str:
+    if name == control:
+        return ""
+    pair = significance.paired(rows, name, control)
+    interval = "" if pair["n"] < 2 else f" [{100 * pair['low']:+.2f}, {100 * pair['high']:+.2f}]"
+    return tables.difference(pair) + interval
 
 
 def update(readme: Path, records: Path, profile: str) -> bool:
@@ -38,18 +79,17 @@ def update(readme: Path, records: Path, profile: str) -> bool:
     return True
 
 
-def _difference(rows: list[dict], method: str, control: str) -> str:
-    labels = {r["method"]: r["label"] for r in rows}
-    pair = significance.paired(rows, method, control)
-    spread = f" ± {100 * pair['std']:.2f}" if pair["std"] is not None else ""
-    p = f", sign-flip p = {pair['p']:.2g}" if pair["p"] is not None else ""
-    return f"**{labels[method]} − {labels[control]}**: {100 * pair['mean']:+.2f}{spread} points (n={pair['n']} seeds{p})"
-
-
-def _place(rows: list[dict], run: dict) -> str:
+def _place(rows: list[dict], run: dict, profile: str, anchored: bool) -> str:
     first = rows[0]
+    data = " --data DIR" if anchored else ""
+    note = (
+        " Anchor: the authors' released checkpoints on this test set (trained on all 50,000 images, one run each, epoch chosen by them on the test set)."
+        if anchored
+        else ""
+    )
     return (
-        f"Mean ± standard deviation over seeds, {first['n']} test images, selection `{first['selection']}`; "
+        f"Every row: `./run_all.sh --profile {profile}{data}`. Mean ± standard deviation (n seeds); differences paired by seed, in points of accuracy, "
+        f"with Student's 95 % interval; {first['n']} test images, selection `{first['selection']}`; "
         f"{first['network']}, {first['precision']}, {first['device']}; torch {run['versions']['torch']}, "
-        f"Python {run['python']}, {run['platform']}; commit {(run['commit'] or 'none')[:10]}."
+        f"Python {run['python']}, {run['platform']}; commit {(run['commit'] or 'none')[:10]}.{note}"
     )

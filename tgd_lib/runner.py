@@ -154,7 +154,10 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
     """Copies a run's figures, tables and records to figures/<profile>/, its notebooks to the twins."""
     target = figures / settings.profile
     fresh, old = (figures / f".{settings.profile}.{os.getpid()}.{state}" for state in ("new", "old"))
-    shutil.copytree(run_dir(settings), fresh, ignore=shutil.ignore_patterns("*.ipynb", ".*"))
+    left_out = ["*.ipynb", ".*"]
+    if settings.dataset == "photographs":  # a demonstration's students are not worth their bytes
+        left_out.append("students")
+    shutil.copytree(run_dir(settings), fresh, ignore=shutil.ignore_patterns(*left_out))
     for path in fresh.rglob("*"):
         if path.suffix in (".json", ".csv", ".md", ".svg", ".txt"):
             path.write_text(twins.scrub_text(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -165,11 +168,20 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
     for name in names:
         executed = twins.read(run_dir(settings) / f"{name}.ipynb")
         twins.write(twins.scrub(executed, settings.profile), notebooks / f"{name}.ipynb")
-    if (target / "records" / "03_distillation.json").exists() and figures == FIGURES:
+    if (target / "records" / "05_robustness.json").exists() and figures == FIGURES:
         from tgd_lib import readme  # with pandas, and only here
 
         readme.update(ROOT / "README.md", target, settings.profile)
     print(f"recorded: {short_path(target)}, {len(names)} notebooks in {short_path(notebooks)}")
+
+
+def verify(arguments: argparse.Namespace, figures: Path) -> int:
+    """Evaluates the recorded students of a profile, the largest recorded one if none is named; the exit status."""
+    from tgd_lib import students  # torch, and only here
+
+    known = students.recorded(figures)
+    arguments.profile = arguments.profile or (known[0] if known else None)
+    return students.verify(_settings(arguments), figures)
 
 
 def update_twins(notebooks: Path = NOTEBOOKS) -> None:
@@ -187,7 +199,7 @@ def listing(needs=NEEDS, notebooks: Path = NOTEBOOKS) -> str:
         text = source.read_text(encoding="utf-8") if source.exists() else "# # (missing)"
         title = re.search(r"^# # (.+)$", text, re.MULTILINE)
         after = f"  (after {', '.join(needs[name])})" if needs[name] else ""
-        lines.append(f"  {name:<24}{title[1] if title else ''}{after}")
+        lines.append(f"  {name:<31}{title[1] if title else ''}{after}")
     lines += ["", "profiles (--profile)"]
     lines += [f"  {p.profile:<15}{p.dataset:<13}{p.purpose}; {p.budget}" for p in PROFILES.values()]
     lines += ["", "parameters (-p NAME VALUE)"]
@@ -213,7 +225,7 @@ def _arguments(argv) -> argparse.Namespace:
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
-    add("--profile", default="quick", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
+    add("--profile", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
     add("--only", metavar="NN", help="these notebooks alone: 03, 01-03, or 01,03")
     add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="override a parameter of the notebooks; may be repeated (--list shows them)")  # fmt: skip
@@ -221,6 +233,8 @@ def _arguments(argv) -> argparse.Namespace:
     add("--device", metavar="NAME", help="auto, cpu or cuda")
     add("--force", action="store_true", help="make everything again, even what is in the store")
     add("--list", action="store_true", help="show notebooks, profiles and parameters, run nothing")
+    add("--plan", action="store_true", help="show what would be trained, what is there, time and memory; run nothing")
+    add("--verify", action="store_true", help="evaluate the recorded students again and compare with their records")
     add("--record", action="store_true", help="after the run, bring it into figures/ and the .ipynb twins")
     add("--twins", action="store_true", help="bring changed sources into the .ipynb twins, run nothing")
     add("--test", action="store_true", help="run the test suite instead (further arguments go to pytest)")
@@ -232,7 +246,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     given = list(arguments.parameters)
     given += [("data_dir", str(Path(arguments.data).absolute()))] if arguments.data else []
     given += [("device", arguments.device)] if arguments.device else []
-    settings = resolve(**{"profile": arguments.profile} | {name: parse(name, text) for name, text in given})
+    settings = resolve(**{"profile": arguments.profile or "quick"} | {name: parse(name, text) for name, text in given})
     if arguments.record and (arguments.only or settings.run_name != settings.profile):
         raise InputError("--record: records whole runs of a profile as it is; leave out --only and -p")
     from tgd_lib import datasets  # with NumPy
@@ -295,6 +309,13 @@ def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path =
         if arguments.twins:
             update_twins(notebooks)
             return 0
+        if arguments.plan:
+            from tgd_lib import plan  # torch, and only here
+
+            print(plan.text(_settings(arguments)))
+            return 0
+        if arguments.verify:
+            return verify(arguments, figures)
         return run(arguments, needs=needs, notebooks=notebooks, figures=figures)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,111 @@
+"""Corruptions, calibration, features and shares of tiny trained networks."""
+
+import numpy as np
+import pytest
+import torch
+
+from tgd_lib import charts, config, corruptions, evaluation, studies, tables
+from tgd_lib.config import InputError
+from tgd_lib.experiment import Lab
+from tgd_lib.store import Store
+
+SIZE = {"n_train": 96, "n_test": 80, "holdout": 40}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture
+def lab(root):
+    return Lab(config.resolve("smoke", **SIZE), store=Store(root, newer_than=0), say=lambda line: None)
+
+
+def specs(lab):
+    return [lab.specs.student(m, 0) for m in ("scratch", "kd")]
+
+
+def test_robustness_is_the_evaluation_of_corrupted_images(lab):
+    from tgd_lib.compute import logits_of
+
+    rows = studies.robustness(lab, specs(lab))
+    assert [r["method"] for r in rows] == ["scratch", "kd"] and rows[0]["n"] == 40 and rows[0]["source"] == "own"
+    assert list(rows[0]["corrupted"]) == list(corruptions.NAMES)
+    assert all(len(five) == 5 for five in rows[0]["corrupted"].values())
+    images, _ = studies._subset(lab)
+    worst = corruptions.corrupt(images.images, "contrast", 5, seed=0)
+    spec = specs(lab)[1]
+    logits = logits_of(lab.network(spec), lab.shown(spec.view, worst))
+    wanted = evaluation.metrics(logits, torch.from_numpy(images.labels))
+    assert rows[1]["corrupted"]["contrast"][4]["nll"] == pytest.approx(wanted["nll"], abs=1e-5)
+    assert studies.robustness(lab, specs(lab)) == rows  # from the store
+    charts.corruption_curves(rows).canvas.draw()
+    table = tables.corruptions(rows)
+    assert table.loc["none", "Scratch"].endswith("(n=1)") and "mean of all" in table.index
+
+
+def test_means_under_corruption_by_hand():
+    five = [{"accuracy": a, "nll": 1.0, "ece": 0.0, "brier": 0.0} for a in (0.9, 0.8, 0.7, 0.6, 0.5)]
+    row = {"method": "a", "label": "A", "seed": 0, "selection": "last", "n": 9, "key": "k", "clean": {"accuracy": 1.0}}
+    (line,) = tables.under_corruption([row | {"corrupted": {"x": five, "y": [f | {"accuracy": 0.3} for f in five]}}])
+    assert line["accuracy"] == pytest.approx(0.5) and line["clean"] == 1.0
+
+
+def test_calibration_fits_on_held_out_images_and_changes_no_prediction(lab):
+    rows = studies.calibration(lab, specs(lab))
+    for r in rows:
+        assert r["before"]["accuracy"] == r["after"]["accuracy"] and r["temperature"] > 0 and r["n"] == 80
+        assert sum(r["before"]["reliability"]["count"]) == 80
+    charts.reliability(rows).canvas.draw()
+    assert list(tables.calibration(rows).index) == ["Scratch", "KD"]
+    without = Lab(config.resolve("smoke", **SIZE | {"holdout": 0}), store=lab.store, say=lambda line: None)
+    with pytest.raises(InputError, match="holds no images out"):
+        studies.calibration(without, specs(without))
+
+
+def test_no_transfer_without_cifar10(lab):
+    assert studies.transfer_sample(lab, specs(lab)) == []
+
+
+def test_embedding_has_a_place_an_image(lab):
+    (row,) = studies.embedding(lab, specs(lab)[:1], n=40)
+    assert np.array(row["places"]).shape == (40, 2) and len(row["labels"]) == 40
+    charts.embeddings([row], lab.data.test.class_names).canvas.draw()
+
+
+def test_what_the_last_layer_sees_gives_the_logits(lab):
+    spec = specs(lab)[0]
+    where = np.arange(10)
+    features, network = studies._penultimate(lab, spec, where), lab.network(spec)
+    logits = network.fc(torch.from_numpy(features)).detach().numpy()
+    np.testing.assert_allclose(logits, lab.evaluation(spec).array("logits")[where], rtol=1e-3, atol=1e-4)
+
+
+def test_shares_add_up_with_the_first_teacher_s(lab):
+    """At alpha 0 all of the merged map is the second teacher's, and a heavier weight means a larger share."""
+    rows = {r["method"]: r for r in studies.shares(lab, ["tgd", "tgd_alpha0.5", "tgd_normalise"], batches=2)}
+    assert all(0 < x < 1 for r in rows.values() for x in r["shares"])
+    assert all(a < b for a, b in zip(rows["tgd"]["shares"], rows["tgd_alpha0.5"]["shares"], strict=True))
+    assert all(0 < x < 0.02 for x in rows["tgd_normalise"]["shares"])  # of alpha 0.99
+
+
+def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
+    """A fake CIFAR-10-C of 80 images beside a fake CIFAR-10."""
+    folder = tmp_path / studies.OFFICIAL
+    folder.mkdir()
+    monkeypatch.setattr(corruptions, "OFFICIAL_IMAGES", 80)
+    test = lab.data.test
+    np.save(folder / "labels.npy", np.tile(test.labels, 5))
+    official = np.zeros((400, 32, 32, 3), np.uint8)
+    np.save(folder / "frost.npy", official)
+    from dataclasses import replace
+
+    lab.settings = replace(lab.settings, dataset="cifar10", n_test=None, data_dir=str(tmp_path))
+    source, names = studies._source(lab)
+    assert (source, names) == ("official", ("frost",))
+    images, where = studies._subset(lab)
+    assert not studies._corrupted(lab, images, where, "frost", 3, source).any() and len(where) == 40
+    np.save(folder / "labels.npy", np.tile((test.labels + 1) % 8, 5))
+    with pytest.raises(InputError, match="not those of these test images"):
+        studies._source(lab)
