@@ -51,7 +51,7 @@ lab = Lab(settings)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-names = list(dict.fromkeys((*methods.TABLE, *methods.GRID[settings.profile])))
+names = methods.of(settings.profile)
 specs = lab.specs.students(names)
 lab.train(specs)
 rows = [lab.row(spec) for spec in specs]

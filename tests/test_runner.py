@@ -324,3 +324,23 @@ def test_a_failed_run_is_not_recorded(artifacts, notebooks, tmp_path, capsys):
     assert runner.main(["--record"], notebooks=notebooks, needs={"01_a": ()}, figures=figures) == 1
     assert "not recorded" in capsys.readouterr().out
     assert not figures.exists() and not list(notebooks.glob("*.ipynb"))
+
+
+# ---------------------------------------------------------------- without notebooks
+
+
+def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeypatch, capsys):
+    from tgd_lib import methods
+
+    monkeypatch.setitem(methods.GRID, "smoke", ("tgd_logits",))
+    size = ["--profile", "smoke", "-p", "n_train", "64", "-p", "n_test", "40", "-p", "holdout", "0"]
+    assert runner.main(["--train", *size]) == 0
+    said = capsys.readouterr().out
+    assert said.count("% of 40 test images") == len(methods.TABLE) + 1 and "TGD, logits only, seed 0" in said
+    assert runner.main(["--plan", *size]) == 0
+    assert "9 networks, 9 of them there" in capsys.readouterr().out
+
+
+def test_verify_says_when_nothing_is_recorded(tmp_path, capsys):
+    assert runner.main(["--verify"], figures=tmp_path) == 2
+    assert "recorded: none" in capsys.readouterr().err

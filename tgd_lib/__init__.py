@@ -5,14 +5,16 @@ for example ``from tgd_lib import topology``. Data flows one way through the mod
 each imports only those below it:
 
     runner, execution, twins, readme      the notebooks: run, rendered, recorded
-    figures, tables                       from records to files
-    cost, experiment, specs               what one trained network is, how to get it, what it costs
+    charts, figures, tables, significance from records to files; what they allow to say
+    cost, students, plan, studies         what trained networks cost, are worth, and are asked
+    experiment, answers                   how to get a trained network, and what its teachers answer
     evaluation, training                  how good it is, how it came about
-    bank, losses, rivals                  what teachers say, and how a student listens
+    bank, rivals, losses                  what teachers say, and how a student listens
     networks, compute                     WRNs; the device and the precision
+    views, specs, methods                 what a network looks at, what it is, which of them the study has
     topology                              diagrams and persistence images; never torch
     datasets (photographs, sources, image_folders), corruptions, transfer
-    store, config                         artefacts; profiles, parameters, methods
+    store, config                         artefacts; profiles, parameters
 """
 
 __version__ = "0.1.0"

@@ -219,3 +219,8 @@ GRID: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds`
     "paper": _ALL,
     "paper-60": _RECORDED,
 }
+
+
+def of(profile: str) -> tuple[str, ...]:
+    """The methods that a profile runs, those of the main table first."""
+    return tuple(dict.fromkeys((*TABLE, *GRID[profile])))

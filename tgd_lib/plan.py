@@ -37,9 +37,8 @@ class Line:
 
 def lines(lab: Lab) -> list[Line]:
     """A line a teacher and a method of this run's profile, in the order of training."""
-    names = dict.fromkeys((*methods.TABLE, *methods.GRID[lab.settings.profile]))
     all_specs: dict[str, Spec] = {}
-    for spec in lab.specs.students(list(names)):
+    for spec in lab.specs.students(methods.of(lab.settings.profile)):
         for needed in (*spec.needs, spec):
             all_specs.setdefault(needed.key, needed)
     groups: dict[str, list[Spec]] = {}

@@ -175,6 +175,19 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
     print(f"recorded: {short_path(target)}, {len(names)} notebooks in {short_path(notebooks)}")
 
 
+def train(settings: Settings) -> None:
+    """Trains and evaluates every network of a profile; cut off at any moment, the same command goes on."""
+    from tgd_lib import methods
+    from tgd_lib.experiment import Lab  # torch, and only here
+
+    lab = Lab(settings)
+    specs = lab.specs.students(methods.of(settings.profile))
+    lab.train(specs)
+    for spec in specs:
+        row = lab.row(spec)
+        print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
+
+
 def verify(arguments: argparse.Namespace, figures: Path) -> int:
     """Evaluates the recorded students of a profile, the largest recorded one if none is named; the exit status."""
     from tgd_lib import students  # torch, and only here
@@ -234,6 +247,7 @@ def _arguments(argv) -> argparse.Namespace:
     add("--force", action="store_true", help="make everything again, even what is in the store")
     add("--list", action="store_true", help="show notebooks, profiles and parameters, run nothing")
     add("--plan", action="store_true", help="show what would be trained, what is there, time and memory; run nothing")
+    add("--train", action="store_true", help="train and evaluate all networks of the profile, main methods first; no notebooks")
     add("--verify", action="store_true", help="evaluate the recorded students again and compare with their records")
     add("--record", action="store_true", help="after the run, bring it into figures/ and the .ipynb twins")
     add("--twins", action="store_true", help="bring changed sources into the .ipynb twins, run nothing")
@@ -313,6 +327,9 @@ def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path =
             from tgd_lib import plan  # torch, and only here
 
             print(plan.text(_settings(arguments)))
+            return 0
+        if arguments.train:
+            train(_settings(arguments))
             return 0
         if arguments.verify:
             return verify(arguments, figures)
