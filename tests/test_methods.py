@@ -28,9 +28,10 @@ def test_the_control_lacks_only_the_pi_teacher():
     assert control.teachers[1] is None and control.teachers[0] == tgd.teachers[0]
 
 
-def test_every_method_is_another_network():
-    students = [specs().student(m, 0) for m in methods.METHODS]
-    assert len({s.key for s in students}) == len(methods.METHODS)
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_every_method_of_a_profile_is_another_network(profile):
+    students = [specs(profile).student(m, 0) for m in methods.of(profile)]
+    assert len({s.key for s in students}) == len(students) >= len(methods.TABLE)
     assert len({m.label for m in methods.METHODS.values()}) == len(methods.METHODS)
 
 
@@ -39,11 +40,13 @@ def test_the_grid_names_methods_beside_the_main_five():
     for names in methods.GRID.values():
         assert len(set(names)) == len(names) and set(names) <= set(methods.METHODS) - set(methods.MAIN)
     assert set(methods.GRID["smoke"]) == set(methods.METHODS) - set(methods.MAIN)  # CI sees every one
+    left_out = set(methods.METHODS) - set(methods.of("smoke"))
+    assert left_out == {"tgd_gamma3000", "tgd_alpha1_gamma3000"}  # those of its own gamma
 
 
 def test_keys_of_the_first_methods_are_as_they_ever_were():
     """What was trained before a choice was added is found after it: the keys are pinned."""
-    found = [specs().student(m, 1).key for m in methods.MAIN]
+    found = [specs(gamma=3000.0).student(m, 1).key for m in methods.MAIN]
     assert found == [
         "8e66b5c7d80359f018f5", "eb77ab4363cd892d681a", "51c009e1fe114af45640", "73b7a34bdebc13b93013", "d85867046e590d634450",
     ]  # fmt: skip

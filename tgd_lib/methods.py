@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tgd_lib.config import InputError, nearest
+from tgd_lib.config import PROFILES, InputError, nearest
 from tgd_lib.topology import PersistenceImageParams
 
 # ---------------------------------------------------------------- teachers
@@ -148,6 +148,7 @@ def _tgd(name: str, label: str, why: str, **changed) -> Method:
 
 
 ALPHAS = (0.0, 0.5, 0.9, 0.95)  # beside the paper's 0.99 (TGD itself) and 1 (the control)
+GAMMAS = (10.0, 100.0, 300.0, 1000.0, 3000.0)  # but for the profile's own
 _ABLATIONS = (
     Method("scratch_twice", "Scratch, twice", "as many epochs as TGD, without teachers", distils=False, start="scratch"),
     _tgd("tgd_no_annealing", "TGD without annealing", "from random weights", start=None),
@@ -156,7 +157,8 @@ _ABLATIONS = (
     *(_tgd(f"tgd_alpha{a:g}", f"TGD at alpha = {a:g}", "the image teacher's weight", alpha=a) for a in ALPHAS),
     *(_tgd(f"tgd_temperature{t:g}", f"TGD at T = {t:g}", "softening of the logits", temperature=t) for t in (1.0, 2.0, 8.0)),
     *(_tgd(f"tgd_lambda{x:g}", f"TGD at lambda = {x:g}", "logits against labels", lam=x) for x in (0.5, 0.7)),
-    *(_tgd(f"tgd_gamma{g:g}", f"TGD at gamma = {g:g}", "weight of the maps", gamma=g) for g in (300.0, 1000.0, 10000.0)),
+    *(_tgd(f"tgd_gamma{g:g}", f"TGD at gamma = {g:g}", "weight of the maps", gamma=g) for g in GAMMAS),
+    *(_tgd(f"tgd_alpha1_gamma{g:g}", f"TGD at alpha = 1, gamma = {g:g}", "its control", alpha=1.0, gamma=g) for g in GAMMAS),
     _tgd("tgd_batchmean", "TGD, batchmean", "the textbook's KL reduction", kl_reduction="batchmean"),
     _tgd("tgd_normalise", "TGD, normalise then merge", "alpha decides the shares, not the features' scale", order="normalise"),
     _tgd("tgd_row", "TGD, row-wise PIs", "half of the PI teacher's input", second="pi_row"),
@@ -208,19 +210,19 @@ def method(name: str) -> Method:
 
 _ALL = (*RIVALS, *ABLATIONS, *SECOND_TEACHER, *SEARCH)
 _RECORDED = (  # what the recorded runs on CIFAR-10 compare with the main five
-    "kd_batchmean", "scratch_twice", "tgd_no_annealing", "tgd_logits", "tgd_maps", "tgd_image_2",
-    "tgd_alpha0.5", "tgd_alpha0.9", "tgd_alpha0.95",
+    "kd_batchmean", "tgd_logits", "tgd_maps", "tgd_image_2", "tgd_alpha0.5", "tgd_alpha0.9",
 )  # fmt: skip
 GRID: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds` seeds
     "smoke": _ALL,
     "quick": ("kd_batchmean", "tgd_alpha0.5"),
-    "cifar10-small": _RECORDED,
+    "cifar10-small": (*_RECORDED, "tgd_gamma3000", "tgd_alpha1_gamma3000"),
     "cifar10-study": _ALL,
     "paper": _ALL,
-    "paper-60": _RECORDED,
+    "paper-60": (*_RECORDED, "tgd_no_annealing", "tgd_alpha0.95"),
 }
 
 
 def of(profile: str) -> tuple[str, ...]:
-    """The methods that a profile runs, those of the main table first."""
-    return tuple(dict.fromkeys((*TABLE, *GRID[profile])))
+    """The methods that a profile runs, those of the main table first; not TGD once more under its own gamma's name."""
+    own = PROFILES[profile].gamma
+    return tuple(name for name in dict.fromkeys((*TABLE, *GRID[profile])) if METHODS[name].gamma != own)
