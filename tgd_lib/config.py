@@ -186,6 +186,11 @@ class Settings:
         return "+".join([self.profile, ",".join(changed)]) if changed else self.profile
 
 
+# Of a thousand steps the paper's gamma of 3000 leaves none to recover in: training collapses in the first epochs
+# (38 % of the held-out images; 54.9 at 1000, 59.2 at 300, 58.0 at 100). Chosen on held-out images, seed 0, for TGD at
+# alpha = 1, so that the choice cannot favour topology; the paper's stands beside it as a method of its own.
+FEW_STEPS = 300.0
+
 PROFILES: dict[str, Settings] = {
     s.profile: s
     for s in (
@@ -200,11 +205,11 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             "cifar10-small", "cifar10", 5000, None, 2000, 30, 30, 6, "a laptop overnight", "hours on 2 cores",
-            precision="bf16",
+            precision="bf16", gamma=FEW_STEPS,
         ),
         Settings(
             "cifar10-study", "cifar10", 2500, None, 2000, 20, 20, 2, "every method side by side", "hours on 2 cores",
-            precision="bf16", extra_seeds=2,
+            precision="bf16", gamma=FEW_STEPS, extra_seeds=2,
         ),
         Settings("paper", "cifar10", None, None, 0, 200, 200, 6, "the paper's setting", "one GPU", n_corrupted=None),
         Settings(
