@@ -54,11 +54,12 @@ main = [r for r in rows if r["method"] in methods.TABLE]
 tables.readable(main)
 
 # %% [markdown]
-# "95 % of test sets": Wilson's interval, between which accuracies another test set of this size would put a network that has the mean; the spread over seeds is another matter.
+# "95 % CI, test set": Wilson's interval for the true accuracy of a network that has the mean on so many test images; the spread over seeds is another matter.
 #
 # ## The question of this study
 #
-# **What does topology add?** TGD minus its own α = 1, paired by seed: named beforehand, and the first line whichever way it falls. NLL and ECE: *below* zero is better.
+# **What does the topological teacher add?** TGD minus its own α = 1, paired by seed: named beforehand, and the first line whichever way it falls. NLL and ECE: *below* zero is better.
+# (Whether that is topology or would be any second teacher: `04_ablations`.)
 
 # %%
 import pandas as pd
@@ -75,7 +76,7 @@ shown.round(4)
 # %%
 anchored = settings.dataset == "cifar10" and settings.selection == "authors"
 figure = charts.accuracies(main, tables.ANCHORS if anchored else None, "tgd_alpha1")
-caption = "Test accuracy: a pale dot a seed; beside them the mean with the interval of other test sets. The line: TGD at alpha = 1. Crosses, if any: the authors' checkpoints."
+caption = "Test accuracy: a pale dot a seed; beside them the mean with its 95 % interval for a test set of this size. The line: TGD at alpha = 1. Crosses, if any: the authors' checkpoints."
 figures.save(figure, settings, "07_accuracy", caption=caption, source=[r["key"] for r in main])
 figure
 

@@ -30,7 +30,7 @@ def test_the_control_lacks_only_the_pi_teacher():
 
 @pytest.mark.parametrize("profile", config.PROFILES)
 def test_every_method_of_a_profile_is_another_network(profile):
-    students = [specs(profile).student(m, 0) for m in methods.of(profile)]
+    students = [s for s in specs(profile).students(methods.of(profile)) if s.seed == 0]
     assert len({s.key for s in students}) == len(students) >= len(methods.TABLE)
     assert len({m.label for m in methods.METHODS.values()}) == len(methods.METHODS)
 
@@ -40,7 +40,7 @@ def test_the_grid_names_methods_beside_the_main_five():
     for names in methods.GRID.values():
         assert len(set(names)) == len(names) and set(names) <= set(methods.METHODS) - set(methods.MAIN)
     assert set(methods.GRID["smoke"]) == set(methods.METHODS) - set(methods.MAIN)  # CI sees every one
-    left_out = set(methods.METHODS) - set(methods.of("smoke"))
+    left_out = set(methods.METHODS) - {s.method for s in specs("smoke").students(methods.of("smoke"))}
     assert left_out == {"tgd_gamma3000", "tgd_alpha1_gamma3000"}  # those of its own gamma
 
 
@@ -78,3 +78,9 @@ def test_published_constants_are_for_what_they_were_published_for(name):
     )  # fmt: skip
     if view.constants:
         assert len(view.constants[0]) == len(view.constants[1]) == view.channels
+
+
+def test_what_the_run_s_own_settings_make_of_a_method_is_trained_once():
+    found = [s.method for s in specs("paper", alpha=0.9, gamma=300.0).students(methods.of("paper")) if s.seed == 0]
+    assert "tgd_alpha0.9" not in found and "tgd_gamma300" not in found and "tgd_gamma3000" in found
+    assert [s.method for s in specs(alpha=1.0).students(methods.MAIN) if s.seed == 0] == list(methods.MAIN)

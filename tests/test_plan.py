@@ -11,7 +11,7 @@ def test_a_plan_counts_and_trains_nothing(tmp_path, monkeypatch):
     settings = config.resolve("smoke", **SIZE)
     lab = Lab(settings, say=lambda line: None)
     found = {x.label: x for x in plan.lines(lab)}
-    assert set(found) == {methods.method(m).label for m in methods.of("smoke")} | {t.label for t in methods.TEACHERS.values()}
+    assert set(found) == {methods.method(s.method).label for s in lab.specs.students(methods.of("smoke"))} | {t.label for t in methods.TEACHERS.values()}
     assert all(x.networks == 1 and x.there == 0 and x.seconds > 0 for x in found.values())
     assert not (tmp_path / "network").exists()
     lab.trained(lab.specs.student("kd", 0))

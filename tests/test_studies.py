@@ -84,7 +84,7 @@ def test_what_the_last_layer_sees_gives_the_logits(lab):
 
 def test_shares_add_up_with_the_first_teacher_s(lab):
     """At alpha 0 all of the merged map is the second teacher's, and a heavier weight means a larger share."""
-    rows = {r["method"]: r for r in studies.shares(lab, ["tgd", "tgd_alpha0.5", "tgd_normalise"], batches=2)}
+    rows = {r["method"]: r for r in studies.shares(lab, [lab.specs.student(m, 0) for m in ("scratch", "tgd", "tgd_alpha0.5", "tgd_normalise")], batches=2)}
     assert all(0 < x < 1 for r in rows.values() for x in r["shares"])
     assert all(a < b for a, b in zip(rows["tgd"]["shares"], rows["tgd_alpha0.5"]["shares"], strict=True))
     assert all(0 < x < 0.02 for x in rows["tgd_normalise"]["shares"])  # of alpha 0.99

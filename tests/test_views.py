@@ -25,9 +25,9 @@ def test_exchanged_stays_in_its_group_and_keeps_nobody_s_own(groups, seed):
 
 def shown(name, part, training=True):
     view = Specs(config.resolve("smoke"), "a", "b", 8).view(name)
-    made = views.array(
-        view, part, lambda: topology.persistence_images(part.images, view.orientation, view.params), training=training
-    )
+    maps = view.kind == "image_map"
+    pis = lambda: topology.persistence_images(part.images, view.orientation, view.params)  # noqa: E731
+    made = views.array(view, part, (lambda: topology.persistence_maps(part.images)) if maps else pis, training=training)
     assert made.dtype == np.uint8 and made.shape[:2] == (len(part.labels), view.channels)
     return made
 

@@ -17,7 +17,7 @@ from tgd_lib.significance import accuracy_interval
 def accuracies(
     rows: Sequence[dict], anchors: dict[str, float] | None = None, reference: str | None = None
 ) -> Figure:
-    """Test accuracy of each method: a dot a seed; beside them the mean and 95 % of test sets of this size.
+    """Test accuracy of each method: a dot a seed; beside them the mean with its 95 % interval for a test set of this size.
 
     anchors: accuracies of the authors' checkpoints by method, drawn as crosses. reference: a method whose mean
     is drawn as a line through all.

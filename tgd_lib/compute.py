@@ -68,15 +68,16 @@ class Pixels:
         return x.mul_(self._scale).sub_(self._shift)
 
 
-def logits_of(network: nn.Module, pixels: Pixels, *, batch: int = 250, compute: Compute | None = None) -> Tensor:
+def logits_of(network: nn.Module, pixels: Pixels, *, batch: int = 250, exact: bool = False) -> Tensor:
     """Logits float32 (N, classes) of all pixels, on the CPU, by the network in eval mode (its mode is restored).
 
-    compute: its precision, where that is to be another than the pixels'.
+    exact: in float32 whatever the run's precision is, on a GPU without TF32.
     """
     training = network.training
     network.eval()
     parts = []
-    with torch.inference_mode(), (compute or pixels.compute).autocast():
+    arithmetic = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if exact else pixels.compute.autocast()
+    with torch.inference_mode(), arithmetic:
         for i in range(0, len(pixels), batch):
             parts.append(network(pixels[i : i + batch]).float())
     network.train(training)

@@ -20,6 +20,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used. The message is one line: what, where, what to do."""
 
 
+class Diverged(InputError):
+    """A training whose loss is no longer a number."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"did you mean 'cifar10'? "`` or an empty string, for the end of an error message."""
     match = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)

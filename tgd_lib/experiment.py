@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -109,7 +108,22 @@ class Lab:
         from tgd_lib import views
 
         images = getattr(self.data, part)
-        return views.array(view, images, lambda: self.persistence_images(part, view), training=part == "train")
+        made = self._persistence_maps if view.kind == "image_map" else self.persistence_images
+        return views.array(view, images, lambda: made(part, view), training=part == "train")
+
+    def _persistence_maps(self, part: str, view: View):
+        import numpy as np
+
+        from tgd_lib.topology import persistence_maps
+
+        images = getattr(self.data, part)
+
+        def build(folder: Path) -> dict:
+            self.say(f"persistence maps of {len(images.images)} images ({part})")
+            np.save(folder / "maps.npy", persistence_maps(images.images))
+            return {"n": len(images.images), "part": part}
+
+        return self.store.make("persistence_maps", {"images": images.fingerprint}, build).array("maps")
 
     # ---- trained networks
 
@@ -118,17 +132,32 @@ class Lab:
         self.train([spec])
         return self.store.find("network", spec.question)
 
-    def train(self, specs: Sequence[Spec]) -> None:
-        """Train what is missing of `specs` and of all they stand on; on a GPU several at a time."""
+    def train(self, specs: Sequence[Spec], *, tolerant: bool = False) -> list[Spec]:
+        """Train what is missing of `specs` and of all they stand on; on a GPU several at a time.
+
+        One that diverges, and what stands on it, is left out, the others are trained; at the end its error is
+        raised or, if `tolerant`, those of `specs` that could not be trained are returned.
+        """
+        from tgd_lib.config import Diverged
+
         missing: dict[str, Spec] = {}
+        lost: dict[str, Diverged] = {}
         for spec in specs:
             self._collect(spec, missing)
         while missing:
             ready = [s for s in missing.values() if not any(n.key in missing for n in s.needs)]
             group = [s for s in ready if _alike(s) == _alike(ready[0])][: TOGETHER[self.compute.device]]
-            self._train(group)
+            try:
+                self._train(group)
+            except Diverged as error:
+                lost |= {s.key: error for s in group if not self.store.find("network", s.question)}
             for spec in group:
                 del missing[spec.key]
+            for key in [k for k, s in missing.items() if any(n.key in lost for n in s.needs)]:
+                lost[key] = next(lost[n.key] for n in missing.pop(key).needs if n.key in lost)
+        if lost and not tolerant:
+            raise next(iter(lost.values()))
+        return [s for s in specs if s.key in lost]
 
     def _collect(self, spec: Spec, missing: dict[str, Spec]) -> None:
         """Add to `missing` what is not in the store of `spec` and its needs, needs first."""
@@ -257,16 +286,16 @@ class Lab:
 
     # ---- what the networks are worth
 
-    def evaluation(self, spec: Spec, part: str = "test", *, precision: str | None = None) -> Artefact:
+    def evaluation(self, spec: Spec, part: str = "test", *, exact: bool = False) -> Artefact:
         """Logits and metrics of the trained network on the test (or held-out) images, from the store or made now.
 
-        precision: of the arithmetic, where it is to be another than that of the run.
+        exact: in float32, on a GPU without TF32, so that it can be checked anywhere.
         """
-        images, compute = self._part(part), self.compute
+        images = self._part(part)
         trained = self.trained(spec)  # outside the lock of the evaluation
         question = {"network": spec.key, "test": images.fingerprint}
-        if precision and precision != compute.precision:
-            compute, question = replace(compute, precision=precision), question | {"precision": precision}
+        if exact and (self.compute.device, self.compute.precision) != ("cpu", "fp32"):
+            question |= {"arithmetic": "exact fp32"}
 
         def build(folder: Path) -> dict:
             import numpy as np
@@ -275,7 +304,7 @@ class Lab:
             from tgd_lib import evaluation
             from tgd_lib.compute import logits_of
 
-            logits = logits_of(self.network(spec), self.pixels(spec.view, part), compute=compute)
+            logits = logits_of(self.network(spec), self.pixels(spec.view, part), exact=exact)
             np.save(folder / "logits.npy", logits.numpy())
             return evaluation.metrics(logits, torch.from_numpy(images.labels)) | {"network": trained.key}
 
@@ -309,7 +338,8 @@ def measured_constants(array) -> tuple[list[float], list[float]]:
     """Mean and standard deviation on [0, 1] of each channel of uint8 (N, C, H, W); a constant one gets 1."""
     import numpy as np
 
-    counts = [np.bincount(array[:, c].ravel(), minlength=256) for c in range(array.shape[1])]
+    parts = [array[i : i + 1000] for i in range(0, len(array), 1000)]  # bincount makes eight bytes of each
+    counts = [sum(np.bincount(p[:, c].ravel(), minlength=256) for p in parts) for c in range(array.shape[1])]
     levels = np.arange(256) / 255
     mean = [float(n @ levels / n.sum()) for n in counts]
     std = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]

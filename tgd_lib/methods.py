@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tgd_lib.config import PROFILES, InputError, nearest
+from tgd_lib.config import InputError, nearest
 from tgd_lib.topology import PersistenceImageParams
 
 # ---------------------------------------------------------------- teachers
@@ -148,7 +148,7 @@ def _tgd(name: str, label: str, why: str, **changed) -> Method:
 
 
 ALPHAS = (0.0, 0.5, 0.9, 0.95)  # beside the paper's 0.99 (TGD itself) and 1 (the control)
-GAMMAS = (10.0, 100.0, 300.0, 1000.0, 3000.0)  # but for the profile's own
+GAMMAS = (10.0, 100.0, 300.0, 1000.0, 3000.0)  # the run's own is left out (`Specs.students`)
 _ABLATIONS = (
     Method("scratch_twice", "Scratch, twice", "as many epochs as TGD, without teachers", distils=False, start="scratch"),
     _tgd("tgd_no_annealing", "TGD without annealing", "from random weights", start=None),
@@ -172,10 +172,12 @@ _ABLATIONS = (
 
 _SECOND_TEACHER = (  # is it topology, or just a second teacher?
     _tgd("tgd_image_2", "TGD, second image teacher", "another seed of the image teacher instead of the PI teacher", second="image_2"),
+    _tgd("tgd_image_2_normalise", "TGD, second image teacher, normalised, alpha 0.5", "control of 'image and map, normalised'",
+         second="image_2", order="normalise", alpha=0.5),
     _tgd("tgd_within", "TGD, PIs permuted in class", "topology of another image of the class", second="pi_within"),
     _tgd("tgd_across", "TGD, PIs permuted across", "topology of any other image", second="pi_across"),
     _tgd("tgd_noise", "TGD, noise", "fixed noise instead of topology", second="noise"),
-)
+)  # fmt: skip
 
 _SEARCH = (  # a guidance that beats its own alpha = 1? Candidates; the choice is made on held-out images
     _tgd("tgd_wide", "TGD, PI window 0 to 1, sigma 0.02", "the most informative PIs of the pilot", second="pi_wide"),
@@ -193,7 +195,6 @@ MAIN, RIVALS, ABLATIONS, SECOND_TEACHER, SEARCH = (
     tuple(m.name for m in group) for group in (_MAIN, _RIVALS, _ABLATIONS, _SECOND_TEACHER, _SEARCH)
 )
 TABLE = (*MAIN, "kd_batchmean")  # of every main table: KD stands in it with both reductions
-# Each is TGD but for its second teacher's part: its own alpha = 1 control is "TGD at alpha = 1".
 ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
 
 
@@ -223,6 +224,5 @@ GRID: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds`
 
 
 def of(profile: str) -> tuple[str, ...]:
-    """The methods that a profile runs, those of the main table first; not TGD once more under its own gamma's name."""
-    own = PROFILES[profile].gamma
-    return tuple(name for name in dict.fromkeys((*TABLE, *GRID[profile])) if METHODS[name].gamma != own)
+    """The methods that a profile runs, those of the main table first."""
+    return tuple(dict.fromkeys((*TABLE, *GRID[profile])))

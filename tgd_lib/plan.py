@@ -91,10 +91,12 @@ def _step(compute: Compute, network: tuple[int, int, int], shape: tuple[int, int
 
 
 def memory(lab: Lab) -> dict[str, float]:
-    """Bytes of the similarity maps while they are merged, and of what the networks look at."""
+    """Bytes, at most, of the similarity maps, of the features they are made of, and of what the networks look at."""
     n = len(lab.data.train.labels)
+    apart = any(s.guidance and s.guidance.order and all(s.teachers) for s in lab.specs.students(methods.of(lab.settings.profile)))
     return {
-        "similarity maps in memory": (bank.STAGES + 1) * 4.0 * n * n,
+        "similarity maps": (2 * bank.STAGES if apart else bank.STAGES + 1) * 4.0 * n * n,  # normalised first, both are held
+        "features": min(bank.FEATURES[lab.compute.device], 4.0 * n * 86016 * 2),  # of two WRN-16-3 on 32 x 32, less for others
         "images and persistence images": sum(
             len(p.labels) * (p.images[0].nbytes + 6 * 50 * 50) for p in (lab.data.train, lab.data.test)
         ),
@@ -126,7 +128,7 @@ def _summary(lab: Lab, found: Sequence[Line], left: float) -> list[str]:
     return [
         f"{networks} networks, {there} of them there; the rest takes about {_time(left)} one after another on this machine,",
         "measured just now on a few steps of each kind; persistence images, evaluations and corruptions come on top.",
-        f"Memory: {sizes}; {bank.available(lab.compute) / 1e9:.1f} GB are free.",
+        f"Memory: up to {sizes} (in half precision or online where that does not fit); {bank.available(lab.compute) / 1e9:.1f} GB are free.",
     ]
 
 

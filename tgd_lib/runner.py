@@ -3,7 +3,8 @@
     python -m tgd_lib.runner --profile quick        (or ./run_all.sh, which also installs what it needs)
 
 Each notebook's source is executed by papermill in a kernel of this very Python, into the folder of
-the run; no tracked file is touched unless --record or --twins asks for it. torch is never imported.
+the run; no tracked file is touched unless --record or --twins asks for it. torch is imported by --train, --plan and
+--verify, and to look for the GPU that --device cuda asks for.
 """
 
 from __future__ import annotations
@@ -175,17 +176,24 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
     print(f"recorded: {short_path(target)}, {len(names)} notebooks in {short_path(notebooks)}")
 
 
-def train(settings: Settings) -> None:
+def train(settings: Settings, *, force: bool = False) -> None:
     """Trains and evaluates every network of a profile; cut off at any moment, the same command goes on."""
-    from tgd_lib import methods
-    from tgd_lib.experiment import Lab  # torch, and only here
+    from tgd_lib import methods, studies  # torch, and only here
+    from tgd_lib.experiment import Lab
+    from tgd_lib.store import Store
 
-    lab = Lab(settings)
+    lab = Lab(settings, store=Store(newer_than=time.time()) if force else None)
     specs = lab.specs.students(methods.of(settings.profile))
-    lab.train(specs)
+    lost = lab.train(specs, tolerant=True)
+    for spec in lost:
+        print(f"{spec.label}: diverged, or its teacher or start did")
+    specs = [s for s in specs if s not in lost]
     for spec in specs:
         row = lab.row(spec)
         print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
+        if settings.holdout:
+            lab.evaluation(spec, "holdout")
+    studies.robustness(lab, [s for s in specs if s.method in methods.MAIN])
 
 
 def verify(arguments: argparse.Namespace, figures: Path) -> int:
@@ -329,7 +337,7 @@ def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path =
             print(plan.text(_settings(arguments)))
             return 0
         if arguments.train:
-            train(_settings(arguments))
+            train(_settings(arguments), force=arguments.force)
             return 0
         if arguments.verify:
             return verify(arguments, figures)

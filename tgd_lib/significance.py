@@ -67,8 +67,8 @@ def sign_flip(differences: np.ndarray) -> float:
 def accuracy_interval(accuracy: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """(low, high): Wilson's confidence interval of an accuracy (a fraction) measured on n images.
 
-    It says how far another test set of this size may fall, for one network as it is; the spread over
-    seeds is another matter. Wilson 1927. Raises InputError for values that cannot be.
+    Where the true accuracy of one network may lie, given so many test images; the spread over seeds is
+    another matter (and another test set of this size would scatter about 1.4 times as wide). Wilson 1927. Raises InputError for values that cannot be.
     """
     from scipy.special import ndtri
 

@@ -9,7 +9,7 @@ from tgd_lib import methods
 from tgd_lib.config import Schedule, Settings
 from tgd_lib.methods import Method, Rival
 from tgd_lib.store import key_of
-from tgd_lib.topology import PersistenceImageParams
+from tgd_lib.topology import CUBICAL, PAPER, PersistenceImageParams
 
 # Means and standard deviations on [0, 1] that the authors normalise by (recipe).
 IMAGE_CONSTANTS = {
@@ -113,7 +113,7 @@ class Specs:
             return View("image_map", 9, None)
         orientation = t.orientation or self.settings.orientation
         copies = 1 if orientation in ("row", "column") else 2
-        published = cifar10 and t.sees != "noise" and t.params == PersistenceImageParams()
+        published = cifar10 and t.sees != "noise" and t.params == PAPER and orientation not in CUBICAL
         constants = tuple(c * copies for c in PI_CONSTANTS) if published else None
         return View(t.sees, 3 * copies, constants, orientation, t.params)
 
@@ -142,10 +142,19 @@ class Specs:
         return replace(spec, guidance=guidance, teachers=pair)
 
     def students(self, names: Sequence[str]) -> list[Spec]:
-        """The students of several methods with all their seeds: `seeds` of the main five, `extra_seeds` of others."""
-        s = self.settings
-        count = {name: s.seeds if name in methods.MAIN else s.extra_seeds for name in names}
-        return [self.student(name, seed) for name in count for seed in range(count[name])]
+        """The students of several methods with all their seeds: `seeds` of the main five, `extra_seeds` of others.
+
+        A method that comes to the same as one before it, by the run's own alpha, say, is left out; not the main five.
+        """
+        s, seen = self.settings, set()
+        found = []
+        for name in names:
+            key = self.student(name, 0).key
+            if key not in seen or name in methods.MAIN:
+                count = s.seeds if name in methods.MAIN else s.extra_seeds
+                found += [self.student(name, seed) for seed in range(count)]
+            seen.add(key)
+        return found
 
     def _spec(self, label, method, view, network, epochs, seed) -> Spec:
         s = self.settings

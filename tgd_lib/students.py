@@ -40,7 +40,7 @@ def _entry(lab: Lab, spec: Spec, folder: Path) -> dict:
     trained, row = lab.trained(spec), lab.row(spec)
     file = folder / f"{spec.method}.safetensors"
     file.write_bytes((trained.path / "weights.safetensors").read_bytes())
-    exact = lab.evaluation(spec, precision="fp32").record
+    exact = lab.evaluation(spec, exact=True).record
     mean, std = lab.constants(spec.view)
     return {
         "method": spec.method,
@@ -62,11 +62,12 @@ def _entry(lab: Lab, spec: Spec, folder: Path) -> dict:
 def _card(lab: Lab, entries: Sequence[dict]) -> str:
     s, first = lab.settings, entries[0]
     depth, width, _ = first["network"]
+    changed = "".join(f" -p {k} {v}" for k, v in s.overrides if k != "data_dir")
     lines = [
         f"# Students of `{s.run_name}`",
         "",
         f"WRN-{depth}-{width}, trained on {len(lab.data.train.labels)} images of `{s.dataset}` ({s.epochs} epochs, {s.precision}); seed {first['seed']}, fixed beforehand,",
-        f"not the best of its kind. Selection `{s.selection}`. Made by `./run_all.sh --profile {s.profile}`, commit {(first['as_trained']['commit'] or 'none')[:10]}.",
+        f"not the best of its kind. Selection `{s.selection}`. Made by `./run_all.sh --profile {s.profile}{changed}`, commit {(first['as_trained']['commit'] or 'none')[:10]}.",
         "",
         "| student | file | accuracy % | NLL | ECE % | epochs in all | sha256 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -86,7 +87,7 @@ def _use(entry: dict) -> list[str]:
         "**To check**: `./run_all.sh --verify` evaluates them on the data at hand. **To use**: images uint8 RGB / 255, minus `mean`, divided by `std` of",
         f"`{INDEX}`; weights by `safetensors.torch.load_file` into `tgd_lib.networks.wide_resnet(depth, width, 3, classes)`.",
         "",
-        f"**Limits**: classes {', '.join(entry['classes'])}; nothing was augmented and little data used, so accuracy is far from what the architecture can do.",
+        f"**Limits**: classes {', '.join(entry['classes'])}; nothing was augmented; accuracy is that of so many images and epochs, not what the architecture can do.",
         "Overconfident as trained; see `05_robustness_and_calibration` for temperatures and for corrupted images. For research into distillation, not for decisions.",
     ]
 
@@ -139,5 +140,5 @@ def load(folder: Path, entry: dict):
 
 def _accuracy(network, entry: dict, test, compute: Compute) -> float:
     pixels = Pixels(test.images.transpose(0, 3, 1, 2), entry["mean"], entry["std"], compute)
-    logits = logits_of(compute.place(network), pixels)
+    logits = logits_of(compute.place(network), pixels, exact=True)
     return evaluation.metrics(logits, torch.from_numpy(test.labels))["accuracy"]

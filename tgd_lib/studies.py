@@ -10,11 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tgd_lib import config, corruptions, datasets, evaluation, methods, transfer
+from torch.nn import functional as F
+
+from tgd_lib import config, corruptions, datasets, evaluation, transfer
 from tgd_lib.compute import logits_of
 from tgd_lib.config import InputError
 from tgd_lib.experiment import Lab
+from tgd_lib.losses import similarity_map
 from tgd_lib.specs import Spec
+from tgd_lib.store import sha256
+from tgd_lib.training import batch_order
 
 SEVERITIES = (1, 2, 3, 4, 5)
 SEED = 0  # of the corruptions' noise
@@ -34,67 +39,83 @@ def robustness(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     """A row a network: figures of merit on clean and corrupted test images.
 
     {method, label, seed, key, selection, n, source, clean: {accuracy, nll, ece, brier}, corrupted: {name: five
-    of those, severities 1 to 5}}. The images are the first test images that `n_corrupted` asks for, stratified;
+    of those, severities 1 to 5}}. The images are as many test images as `n_corrupted` asks for, of all classes;
     the corruptions ours, or CIFAR-10-C's own arrays where the data folder has them (source "official").
+    Each corruption is put into the store once all networks have seen it, so that little is lost when killed.
     """
     images, where = _subset(lab)
     source, names = _source(lab)
-    question = {"images": images.fingerprint, "source": source, "names": list(names), "seed": SEED}
-    missing = [s for s in specs if not lab.store.find("robustness", question | {"network": s.key})]
-    lab.train(missing)
-    results = _measured(lab, missing, images, where, names, source) if missing else {}
+    lab.train(specs)
+    found: dict[str, dict] = {s.key: {} for s in specs}
+    for name in ("none", *names):
+        question = {"images": images.fingerprint, "name": name, "seed": SEED, "source": _fingerprint(lab, source, name)}
+        missing = [s for s in specs if not lab.store.find("robustness", question | {"network": s.key})]
+        results = _measured(lab, missing, images, where, name, source) if missing else {}
+        for spec in specs:
+            made = lab.store.make("robustness", question | {"network": spec.key}, lambda _, k=spec.key: results[k])
+            found[spec.key][name] = made.record["figures"]
     rows = []
     for spec in specs:
-        found = lab.store.make("robustness", question | {"network": spec.key}, lambda _, k=spec.key: results[k])
-        record = {k: found.record[k] for k in ("n", "source", "clean", "corrupted")}
-        rows.append(_about(spec) | record)
+        corrupted = {name: found[spec.key][name] for name in names}
+        base = {"n": len(images.labels), "source": source, "clean": found[spec.key]["none"][0]}
+        rows.append(_about(spec) | base | {"corrupted": corrupted})
     return rows
 
 
 def _subset(lab: Lab):
     """The test images that are corrupted, and their places among the test images."""
     test, n = lab.data.test, lab.settings.n_corrupted
-    count = len(test.labels)
-    where = np.arange(count) if n is None or n >= count else datasets.stratified(test.labels, n, seed=lab.settings.data_seed)
+    where = _some(test.labels, len(test.labels) if n is None else n, seed=lab.settings.data_seed)
     return datasets.take(test, where), where
+
+
+def _some(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
+    """Places of n images (all, if there are fewer): classes as even as in the whole; any, where one is too rare for that."""
+    if n >= len(labels):
+        return np.arange(len(labels))
+    try:
+        return datasets.stratified(labels, n, seed=seed)
+    except InputError:
+        return datasets.stratified(np.zeros_like(labels), n, seed=seed)
 
 
 def _source(lab: Lab) -> tuple[str, tuple[str, ...]]:
     """("official" or "own", names of the corruptions): official where CIFAR-10-C's arrays lie in the data folder."""
-    s = lab.settings
+    s, test = lab.settings, lab.data.test
     folder = config.data_path(s) / OFFICIAL
-    if s.dataset == "cifar10" and s.n_test is None and folder.is_dir():
-        if not np.array_equal(corruptions.official_labels(folder), lab.data.test.labels):
+    whole = s.dataset == "cifar10" and s.n_test is None and test.images.shape[1:3] == (32, 32)
+    if whole and folder.is_dir():
+        if not np.array_equal(corruptions.official_labels(folder), test.labels):
             raise InputError(f"{folder}: its labels are not those of these test images; remove it, or the other copy of CIFAR-10")
         names = [n for n in corruptions.OFFICIAL_NAMES if (folder / f"{n}.npy").is_file()]
         return "official", tuple(n for n in names if s.corruptions is None or n in s.corruptions)
     return "own", s.corruptions or corruptions.NAMES
 
 
-def _measured(lab: Lab, specs, images, where, names, source: str) -> dict[str, dict]:
-    """The results of all specs by key; each set of corrupted images is made once, for all of them."""
-    networks = {s.key: (s.view, lab.network(s)) for s in specs}
-    labels = torch.from_numpy(images.labels)
+def _fingerprint(lab: Lab, source: str, name: str) -> str:
+    """What the corrupted images are made of: our own code, or the bytes of an official array."""
+    if source == "own" or name == "none":
+        return "own"
+    return sha256(config.data_path(lab.settings) / OFFICIAL / f"{name}.npy")
 
-    def worth(pictures: np.ndarray) -> dict[str, dict]:
-        found = {}
-        for key, (view, network) in networks.items():
-            logits = logits_of(network, lab.shown(view, pictures))
-            found[key] = {k: round(v, 6) for k, v in evaluation.metrics(logits, labels).items() if k in KEPT}
-        return found
 
-    clean = worth(images.images)
-    corrupted: dict[str, dict[str, list]] = {key: {name: [] for name in names} for key in networks}
-    for name in names:
-        lab.say(f"corruption {name}: {len(networks)} networks, {len(labels)} images, 5 severities")
-        for severity in SEVERITIES:
-            for key, figures in worth(_corrupted(lab, images, where, name, severity, source)).items():
-                corrupted[key][name].append(figures)
-    base = {"n": len(labels), "source": source}
-    return {key: base | {"clean": clean[key], "corrupted": corrupted[key]} for key in networks}
+def _measured(lab: Lab, specs, images, where, name: str, source: str) -> dict[str, dict]:
+    """{key: {figures: one a severity}}; each set of corrupted images is made once, for all networks."""
+    labels, networks = torch.from_numpy(images.labels), {s.key: lab.network(s) for s in specs}
+    lab.say(f"corruption {name}: {len(networks)} networks, {len(labels)} images")
+    figures: dict[str, list[dict]] = {key: [] for key in networks}
+    for severity in SEVERITIES if name != "none" else (0,):
+        pictures = _corrupted(lab, images, where, name, severity, source)
+        for spec in specs:
+            logits = logits_of(networks[spec.key], lab.shown(spec.view, pictures))
+            worth = {k: round(v, 6) for k, v in evaluation.metrics(logits, labels).items() if k in KEPT}
+            figures[spec.key].append(worth)
+    return {key: {"figures": values} for key, values in figures.items()}
 
 
 def _corrupted(lab: Lab, images, where, name: str, severity: int, source: str) -> np.ndarray:
+    if not severity:
+        return images.images
     if source == "own":
         return corruptions.corrupt(images.images, name, severity, seed=SEED)
     arrays = corruptions.read_official(config.data_path(lab.settings) / OFFICIAL, name)
@@ -142,7 +163,7 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     Empty where there is no such file, or the networks were not trained on CIFAR-10.
     """
     path = config.data_path(lab.settings) / SAMPLE
-    if lab.settings.dataset != "cifar10" or not path.is_file():
+    if lab.settings.dataset != "cifar10" or lab.settings.resize or not path.is_file():
         return []
     images, labels, seen = transfer.load_transfer_sample(path)
     rows = []
@@ -161,7 +182,7 @@ def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
     from sklearn.manifold import TSNE
 
     labels = lab.data.test.labels
-    where = datasets.stratified(labels, min(n, len(labels)), seed=lab.settings.data_seed)
+    where = _some(labels, n, seed=lab.settings.data_seed)
     rows = []
     for spec in specs:
         features = _penultimate(lab, spec, where)
@@ -180,40 +201,40 @@ def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
     return torch.cat(seen).numpy()
 
 
-def shares(lab: Lab, names: Sequence[str], *, batches: int = 20) -> list[dict]:
-    """A row a TGD method: its second teacher's real share of the merged map, mean over batches, a number a stage.
+def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
+    """A row a method with two teachers: the second one's real share of the merged map, mean over batches, a number a stage.
 
     Of a row r = alpha r1 + (1 - alpha) r2 it is the part along r that comes from r2, (1 - alpha) r2 . r / |r|^2,
-    averaged over rows: 1 - alpha only where both rows are alike in scale and direction.
+    averaged over rows: 1 - alpha only where both rows are alike in scale and direction. Left out are students
+    without a second teacher or without maps; a method's seeds all have the same share.
     """
     rows = []
-    for name in names:
-        spec = lab.specs.student(methods.method(name), 0)
-        teachers = [lab.teacher(t) for t in spec.teachers]
-        found = np.mean([_shares(spec, teachers, index) for index in _batches(lab, batches)], axis=0)
-        rows.append(_about(spec) | {"alpha": spec.guidance.alpha, "order": spec.guidance.order, "shares": found.tolist()})
-    return rows
+    for spec in {s.method: s for s in reversed(specs)}.values():
+        if not (all(spec.teachers) and spec.guidance.gamma):
+            continue
+        g = spec.guidance
+        asked = {"alpha": g.alpha, "order": g.order}
+        question = asked | {"teachers": [t.key for t in spec.teachers], "batches": batches, "size": lab.settings.batch_size}
+        found = lab.store.make("shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches)})
+        rows.append(_about(spec) | asked | {"shares": found.record["shares"]})
+    return rows[::-1]
 
 
-def _batches(lab: Lab, count: int) -> list[torch.Tensor]:
-    from tgd_lib.training import batch_order
-
-    size, n = lab.settings.batch_size, len(lab.data.train.labels)
-    return [batch_order(n, seed=0, epoch=e)[:size] for e in range(count)]
-
-
-def _shares(spec: Spec, teachers, index) -> list[float]:
-    from torch.nn import functional as F
-
-    from tgd_lib.losses import similarity_map
-
+def _shares(lab: Lab, spec: Spec, batches: int) -> list[float]:
+    teachers, g = [lab.teacher(t) for t in spec.teachers], spec.guidance
     found = []
-    looks = [t.look(index)[1] for t in teachers]
-    for pair in zip(*looks, strict=True):
-        first, second = (similarity_map(f.detach()) for f in pair)
-        if spec.guidance.order:
-            first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
-        part = (1 - spec.guidance.alpha) * second
-        merged = spec.guidance.alpha * first + part
-        found.append(float(((part * merged).sum(1) / merged.square().sum(1)).mean()))
-    return found
+    for epoch in range(batches):
+        index = batch_order(len(lab.data.train.labels), seed=0, epoch=epoch)[: lab.settings.batch_size]
+        looks = [t.look(index.to(lab.compute.device))[1] for t in teachers]
+        pairs = ([similarity_map(f.detach()) for f in stage] for stage in zip(*looks, strict=True))
+        found.append([_share(*pair, alpha=g.alpha, order=g.order) for pair in pairs])
+    return np.mean(found, axis=0).tolist()
+
+
+def _share(first: torch.Tensor, second: torch.Tensor, *, alpha: float, order: str | None) -> float:
+    """The second map's share of the merged one; maps (B, B)."""
+    if order:
+        first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    part = (1 - alpha) * second
+    merged = alpha * first + part
+    return float(((part * merged).sum(1) / merged.square().sum(1)).mean())

@@ -79,7 +79,7 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
                 "accuracy %": _spread(line, "accuracy", 100, 2),
                 "NLL": _spread(line, "nll", 1, 3),
                 "ECE %": _spread(line, "ece", 100, 2),
-                "95 % of test sets": _test_sets(line["accuracy_mean"], first["n"]),
+                "95 % CI, test set": _test_sets(line["accuracy_mean"], first["n"]),
             }
         )
     return pd.DataFrame(lines).set_index("method")
@@ -177,7 +177,7 @@ def _milliseconds(s: dict) -> str:
 
 
 def _test_sets(accuracy: float, n: int) -> str:
-    """Between which accuracies another test set of n images would put a network that has this one."""
+    """Wilson's 95 % interval, in per cent, for the true accuracy of a network that has this one on n images."""
     low, high = accuracy_interval(accuracy, n)
     return f"{100 * low:.1f} to {100 * high:.1f}"
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tgd_lib.compute import Pixels
-from tgd_lib.config import InputError, Schedule
+from tgd_lib.config import Diverged, Schedule
 
 # objective(logits (B, C), features, labels (B,), index (B,)) -> (total, {name: weighted term})
 Objective = Callable[[Tensor, list[Tensor], Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
@@ -163,7 +163,7 @@ class Run:
         epoch, n = len(self.history) + 1, len(self.pixels)
         entry = {"epoch": epoch} | {k: float(v) / n for k, v in self._sums.items()}
         if not entry["loss"] < float("inf"):  # also refuses nan
-            raise InputError(f"training diverged in epoch {epoch} (loss {entry['loss']}): lower gamma or raise n_train")
+            raise Diverged(f"training diverged in epoch {epoch} (loss {entry['loss']}): lower gamma or raise n_train")
         if self.evaluate:
             entry["test_accuracy"] = self.evaluate(self.network)
             if entry["test_accuracy"] > max((h["test_accuracy"] for h in self.history), default=-1):
@@ -229,7 +229,7 @@ def train(
 
     The runs must be over equally many images. They take their steps in turn, which changes no result: on
     CUDA each has a stream of its own, so that small networks fill the device together. One that diverges
-    does not hold the others up; its InputError is raised at the end. State files are left in place:
+    does not hold the others up; its error is raised at the end. State files are left in place:
     `on_end` is where a result is made safe.
     """
     threads, failed = torch.get_num_threads(), []
@@ -250,7 +250,7 @@ def train(
             try:
                 on_epoch(run, run.conclude())
                 run.save(state)
-            except InputError as error:
+            except Diverged as error:
                 failed.append(error)
                 waiting.remove((run, state))
     torch.set_num_threads(threads)

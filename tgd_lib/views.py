@@ -8,13 +8,12 @@ import numpy as np
 
 from tgd_lib.datasets import Dataset
 from tgd_lib.specs import View
-from tgd_lib.topology import persistence_maps
 
 SEED = 0  # of the permutations; one each for all students, as there is one PI teacher
 
 
-def array(view: View, images: Dataset, pis: Callable[[], np.ndarray], *, training: bool) -> np.ndarray:
-    """uint8 (N, C, H, W) that `view` shows of `images`; `pis` gives their persistence images where they are needed.
+def array(view: View, images: Dataset, topology: Callable[[], np.ndarray], *, training: bool) -> np.ndarray:
+    """uint8 (N, C, H, W) that `view` shows of `images`; `topology` gives their persistence images or maps if needed.
 
     Permuted are those of the training images only: others are measured on their own persistence images.
     """
@@ -22,14 +21,14 @@ def array(view: View, images: Dataset, pis: Callable[[], np.ndarray], *, trainin
     if view.kind == "image":
         return pictures
     if view.kind == "image_map":
-        return np.concatenate([pictures, persistence_maps(images.images)], axis=1)
+        return np.concatenate([pictures, topology()], axis=1)
     if view.kind == "noise":
         side = view.params.resolution
         return noise((len(pictures), view.channels, side, side), seed=int(images.fingerprint[:12], 16))
     if view.kind == "pi" or not training:
-        return pis()
+        return topology()
     groups = images.labels if view.kind == "pi_within" else np.zeros_like(images.labels)
-    return pis()[exchanged(groups, seed=SEED)]
+    return topology()[exchanged(groups, seed=SEED)]
 
 
 def exchanged(groups: np.ndarray, *, seed: int) -> np.ndarray:
