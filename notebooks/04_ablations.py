@@ -166,7 +166,7 @@ tables.against(searched, "tgd_alpha1") if len({r["method"] for r in searched}) >
 topological = [r for r in searched if not r["method"].startswith("tgd_image_2")]
 chosen = pd.DataFrame(topological).groupby("method")["accuracy"].mean().idxmax() if searched else "tgd_alpha1"
 if chosen != "tgd_alpha1":
-    for control in ("tgd_alpha1", *(trained & {"tgd_image_2", "tgd_image_2_normalise"})):
+    for control in ("tgd_alpha1", *(m for m in ("tgd_image_2", "tgd_image_2_normalise") if m in trained)):
         pair = significance.paired(rows, chosen, control)
         print(f"chosen on held-out images: {chosen}; on the test set against {control}: {tables.difference(pair)} points, {pair['verdict']}")
 else:
