@@ -184,6 +184,10 @@ def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
         fill = "full" if k < 7 else "none"
         axis.plot(x, values.mean(), MARKERS[k % 7], color=COLOURS[k % 7], fillstyle=fill, label=f"{chosen[0]['label']} (n={len(chosen)})")
     axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]
+    axis.set_xticks(ticks, [str(t) for t in ticks])
+    axis.minorticks_off()
     axis.set(xlabel="multiply-adds an image, million", ylabel="test accuracy, %")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -63,19 +63,20 @@ def _card(lab: Lab, entries: Sequence[dict]) -> str:
     s, first = lab.settings, entries[0]
     depth, width, _ = first["network"]
     changed = "".join(f" -p {k} {v}" for k, v in s.overrides if k != "data_dir")
+    changed += " --data DIR" if s.data_dir else ""
     lines = [
         f"# Students of `{s.run_name}`",
         "",
         f"WRN-{depth}-{width}, trained on {len(lab.data.train.labels)} images of `{s.dataset}` ({s.epochs} epochs, {s.precision}); seed {first['seed']}, fixed beforehand,",
-        f"not the best of its kind. Selection `{s.selection}`. Made by `./run_all.sh --profile {s.profile}{changed}`, commit {(first['as_trained']['commit'] or 'none')[:10]}.",
+        f"not the best of its kind. Selection `{s.selection}`. Made by `./run_all.sh --profile {s.profile}{changed}`.",
         "",
-        "| student | file | accuracy % | NLL | ECE % | epochs in all | sha256 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| student | file | accuracy % | NLL | ECE % | epochs in all | commit | sha256 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for e in entries:
         lines.append(
             f"| {e['label']} | {e['file']} | {100 * e['accuracy']:.2f} | {e['nll']:.3f} | {100 * e['ece']:.2f} "
-            f"| {e['as_trained']['epochs_in_all']} | `{e['sha256']}` |"
+            f"| {e['as_trained']['epochs_in_all']} | {(e['as_trained']['commit'] or 'none')[:10]} | `{e['sha256']}` |"
         )
     return "\n".join([*lines, "", *_use(first), ""])
 
