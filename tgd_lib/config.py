@@ -213,7 +213,7 @@ PROFILES: dict[str, Settings] = {
             precision="bf16", gamma=FEW_STEPS,
         ),
         Settings(
-            "cifar10-study", "cifar10", 2500, None, 2000, 20, 20, 2, "every method side by side", "3 hours on 2 cores",
+            "cifar10-study", "cifar10", 2500, None, 2000, 12, 12, 2, "every method side by side", "2 hours on 2 cores",
             precision="bf16", gamma=FEW_STEPS, extra_seeds=2,
         ),
         Settings("paper", "cifar10", None, None, 0, 200, 200, 6, "the paper's setting", "one GPU", n_corrupted=None),
