@@ -280,7 +280,7 @@ def plot(record: dict, folder: Path) -> None:
     left, right = figure.subplots(1, 2)
     n = [p["n"] for p in record["curve"]]
     left.plot(n, [p["build_s"] for p in record["curve"]], "o-")
-    left.set(xlabel="training images", ylabel="seconds to build both teachers' maps")
+    left.set(xlabel="training images", ylabel="seconds to build the bank")
     wide = np.array([500, 1000, 2000, 5000, 10_000, 50_000])
     for width, style, name in ((4, "o-", "fp32"), (2, "s--", "fp16")):
         right.loglog(wide, 3 * wide**2 * width / 1e9, style, label=name)

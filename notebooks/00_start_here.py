@@ -67,12 +67,12 @@ channel = 0  # 0 red, 1 green, 2 blue
 # coordinates, weighted by its persistence: the **persistence image**.
 
 # %%
-from tgd_lib import topology
+from tgd_lib import diagrams, topology
 
 params = topology.PersistenceImageParams()
 image, truth = lab.data.test.images[number], int(lab.data.test.labels[number])
 signal = image[:, :, channel].reshape(-1) / 255  # (H * W,)
-diagram = topology.sublevel_diagrams(signal[None])[0]
+diagram = diagrams.sublevel_diagrams(signal[None])[0]
 pi = topology.persistence_images(image[None], "row", params)[0, channel]
 print(f"{len(diagram)} points, the most persistent lives for {(diagram[:, 1] - diagram[:, 0]).max():.2f}")
 

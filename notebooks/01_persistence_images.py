@@ -101,12 +101,12 @@ figure
 # %%
 import numpy as np
 
-from tgd_lib import topology
+from tgd_lib import diagrams
 
 picked = np.linspace(0, len(test.images) - 1, min(100, len(test.images))).astype(int)
 channels = test.images[picked].transpose(0, 3, 1, 2)
 signals = channels.reshape(channels.shape[0] * 3, -1) / 255  # (channels, H * W)
-points = np.concatenate(topology.sublevel_diagrams(signals))
+points = np.concatenate(diagrams.sublevel_diagrams(signals))
 births, persistences = points[:, 0], points[:, 1] - points[:, 0]
 kept = persistences > params.threshold
 outside = (births[kept] > params.high) | (persistences[kept] > params.high)

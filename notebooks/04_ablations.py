@@ -152,7 +152,7 @@ tables.against(group, "tgd_alpha1")
 # %% [markdown]
 # ## Looking for a topology that does help
 #
-# Candidates beyond the paper: a window that holds all points, cubical H0 and H1 in two dimensions, superlevel sets, a second teacher that sees the image with its persistence map, larger real shares by
+# Candidates beyond the paper: a window that holds all points, cubical H0 and H1 in two dimensions, superlevel sets, persistence images of noisy copies of the images, a second teacher that sees the image with its persistence map, larger real shares by
 # normalising before merging. The choice is made by the mean on *held-out* images alone, over the seeds that all have; the tables above show all on the test set. A candidate whose second teacher sees the image
 # must also beat a second *image* teacher in the same place.
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tgd_lib import config, methods
-from tgd_lib.experiment import Lab, measured_constants
+from tgd_lib.experiment import Lab
 from tgd_lib.store import Store, sha256
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
@@ -81,15 +81,6 @@ def test_the_paper_s_pi_constants_are_for_cifar10(root):
     assert fake.view("image").constants[0] == (0.507, 0.487, 0.441)
     assert fake.view("pi").constants[0][3:] == (0.05165074, 0.05487815, 0.06697452)
     assert lab(root).specs.view("pi").constants is None
-
-
-def test_measured_constants_by_hand():
-    import numpy as np
-
-    array = np.zeros((2, 2, 1, 2), np.uint8)
-    array[:, 0] = [[[0, 255]], [[255, 0]]]  # mean 1/2, standard deviation 1/2
-    array[:, 1] = 51  # constant at 1/5
-    assert measured_constants(array) == (pytest.approx([0.5, 0.2]), pytest.approx([0.5, 1.0]))
 
 
 # ---------------------------------------------------------------- training

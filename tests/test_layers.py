@@ -9,10 +9,10 @@ import pytest
 from tgd_lib import config
 
 LAYERS = (  # from the ground up
-    "config", "store", "image_folders", "photographs", "sources", "datasets", "corruptions", "transfer", "topology",
+    "config", "store", "image_folders", "photographs", "sources", "datasets", "corruptions", "transfer", "diagrams", "topology",
     "methods", "specs", "views", "compute", "networks", "losses", "rivals", "bank", "training", "evaluation", "answers",
     "experiment", "studies", "plan", "students", "cost",
-    "significance", "tables", "figures", "charts", "readme", "twins", "execution", "runner",
+    "significance", "tables", "figures", "charts", "readme", "twins", "execution", "recording", "runner",
 )  # fmt: skip
 MODULES = sorted(p for p in (config.ROOT / "tgd_lib").glob("*.py") if p.stem != "__init__")
 
@@ -37,7 +37,7 @@ def test_imports_go_down(path):
     assert not [m for m in imported(path) if LAYERS.index(m) >= height]
 
 
-@pytest.mark.parametrize("module", ["topology", "datasets", "experiment", "tables", "runner"])
+@pytest.mark.parametrize("module", ["diagrams", "topology", "datasets", "experiment", "tables", "runner"])
 def test_what_is_light_stays_light(module):
     code = f"import sys; from tgd_lib import {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode == 0

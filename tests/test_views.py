@@ -1,11 +1,13 @@
 """What networks are shown: the images, persistence images, controls without topology."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgd_lib import config, datasets, topology, views
+from tgd_lib import config, datasets, diagrams, topology, views
 from tgd_lib.specs import Specs
 
 
@@ -26,8 +28,8 @@ def test_exchanged_stays_in_its_group_and_keeps_nobody_s_own(groups, seed):
 def shown(name, part, training=True):
     view = Specs(config.resolve("smoke"), "a", "b", 8).view(name)
     maps = view.kind == "image_map"
-    pis = lambda: topology.persistence_images(part.images, view.orientation, view.params)  # noqa: E731
-    made = views.array(view, part, (lambda: topology.persistence_maps(part.images)) if maps else pis, training=training)
+    pis = lambda: topology.persistence_images(views.pictured(view, part), view.orientation, view.params)  # noqa: E731
+    made = views.array(view, part, (lambda: diagrams.persistence_maps(part.images)) if maps else pis, training=training)
     assert made.dtype == np.uint8 and made.shape[:2] == (len(part.labels), view.channels)
     return made
 
@@ -45,6 +47,18 @@ def test_permuted_are_the_training_images_only(part):
         assert sorted(p.tobytes() for p in within[of_class]) == sorted(p.tobytes() for p in own[of_class])
 
 
+def test_noisy_topology_is_that_of_copies_with_sigma_0_08(part):
+    view = Specs(config.resolve("smoke"), "a", "b", 8).view("pi_noisy")
+    copies = views.pictured(view, part)
+    assert np.array_equal(copies, views.pictured(view, part)) and views.pictured(replace(view, kind="pi"), part) is part.images
+    inner = (part.images > 80) & (part.images < 175)  # where nothing is clipped
+    assert (copies[inner] / 255 - part.images[inner] / 255).std() == pytest.approx(0.08, rel=0.02)
+    assert np.array_equal(shown("pi_noisy", part), topology.persistence_images(copies))
+    assert not np.array_equal(shown("pi_noisy", part), shown("pi", part))
+    other = part._replace(fingerprint="0" * 64)
+    assert not np.array_equal(copies, views.pictured(view, other))
+
+
 def test_noise_is_fixed_and_differs_between_parts(part):
     one = shown("noise", part)
     assert np.array_equal(one, shown("noise", part)) and one.shape == (32, 6, 50, 50)
@@ -56,4 +70,11 @@ def test_noise_is_fixed_and_differs_between_parts(part):
 def test_image_and_map(part):
     both = shown("image_map", part)
     assert np.array_equal(both[:, :3], part.images.transpose(0, 3, 1, 2)) and both.shape == (32, 9, 32, 32)
-    assert np.array_equal(both[:, 3:], topology.persistence_maps(part.images))
+    assert np.array_equal(both[:, 3:], diagrams.persistence_maps(part.images))
+
+
+def test_measured_constants_by_hand():
+    array = np.zeros((2, 2, 1, 2), np.uint8)
+    array[:, 0] = [[[0, 255]], [[255, 0]]]  # mean 1/2, standard deviation 1/2
+    array[:, 1] = 51  # constant at 1/5
+    assert views.measured_constants(array) == (pytest.approx([0.5, 0.2]), pytest.approx([0.5, 1.0]))

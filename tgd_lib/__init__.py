@@ -4,7 +4,8 @@ Nothing happens at import, and nothing heavy is imported: ask for the module you
 for example ``from tgd_lib import topology``. Data flows one way through the modules, and
 each imports only those below it:
 
-    runner, execution, twins, readme      the notebooks: run, rendered, recorded
+    runner, recording, readme, execution, twins
+                                          the notebooks: run, rendered, recorded
     charts, figures, tables, significance from records to files; what they allow to say
     cost, students, plan, studies         what trained networks cost, are worth, and are asked
     experiment, answers                   how to get a trained network, and what its teachers answer
@@ -12,7 +13,7 @@ each imports only those below it:
     bank, rivals, losses                  what teachers say, and how a student listens
     networks, compute                     WRNs; the device and the precision
     views, specs, methods                 what a network looks at, what it is, which of them the study has
-    topology                              diagrams and persistence images; never torch
+    topology, diagrams                    persistence images; persistence; never torch
     datasets (photographs, sources, image_folders), corruptions, transfer
     store, config                         artefacts; profiles, parameters
 """

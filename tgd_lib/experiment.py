@@ -16,6 +16,7 @@ from tgd_lib import datasets
 from tgd_lib.config import InputError, Settings
 from tgd_lib.specs import Spec, Specs, View
 from tgd_lib.store import Artefact, Store, sha256
+from tgd_lib.views import Views
 
 STATE = "state.safetensors"  # of a training under way
 TOGETHER = {"cpu": 1, "cuda": 6}  # networks that train side by side: a small one leaves a large GPU idle
@@ -38,7 +39,6 @@ class Lab:
         self.settings, self.store = settings, store or Store()
         self.teachers, self.say = teachers, say
         self._pixels: dict = {}  # so that seeds and methods share them
-        self._measured: dict = {}  # constants of views that have no published ones
 
     # ---- data
 
@@ -60,31 +60,21 @@ class Lab:
 
         return Compute.choose(self.settings.device, self.settings.precision)
 
-    def persistence_images(self, part: str, view: View | None = None):
-        """Persistence images uint8 (N, 3 or 6, 50, 50) of "train", "test" or "holdout", mapped from the store."""
-        from tgd_lib.topology import save_persistence_images
+    @cached_property
+    def views(self) -> Views:
+        """The pixels that views show of the data, on the host."""
+        return Views(self.data, self.store, say=self.say)
 
-        view = view or self.specs.view("pi")
-        images = getattr(self.data, part)
-        spec = {"images": images.fingerprint, "orientation": view.orientation, "params": view.params}
-
-        def build(folder: Path) -> dict:
-            self.say(f"persistence images of {len(images.images)} images ({part})")
-            watched = sys.stderr.isatty()  # a live bar only where a person watches
-            save_persistence_images(
-                folder / "images.npy", images.images, view.orientation, view.params, progress=watched
-            )
-            return {"n": len(images.images), "part": part}
-
-        return self.store.make("persistence_images", spec, build).array("images")
+    def persistence_images(self, part: str):
+        """The run's persistence images uint8 (N, 3 or 6, 50, 50) of "train", "test" or "holdout", mapped from the store."""
+        return self.views.persistence_images(self.specs.view("pi"), part)
 
     def pixels(self, view: View, part: str):
         """What `view` shows of a part, resident on the device; kept are the images and the other view last used."""
         if (view, part) not in self._pixels:
             from tgd_lib.compute import Pixels
 
-            array = self._array(view, part)
-            constants = self.constants(view, array if part == "train" else None)
+            array, constants = self.views.array(view, part), self.views.constants(view)
             for old in [v for v in self._pixels if view.kind != "image" and v[0] not in (view, self.specs.view("image"))]:
                 del self._pixels[old]
             self._pixels[view, part] = Pixels(array, *constants, self.compute)
@@ -94,36 +84,7 @@ class Lab:
         """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
         from tgd_lib.compute import Pixels
 
-        return Pixels(images.transpose(0, 3, 1, 2), *self.constants(view), self.compute)
-
-    def constants(self, view: View, train=None):
-        """Mean and standard deviation that `view` is normalised by; train: its training pixels, if at hand."""
-        if view.constants:
-            return view.constants
-        if view not in self._measured:
-            self._measured[view] = measured_constants(self._array(view, "train") if train is None else train)
-        return self._measured[view]
-
-    def _array(self, view: View, part: str):
-        from tgd_lib import views
-
-        images = getattr(self.data, part)
-        made = self._persistence_maps if view.kind == "image_map" else self.persistence_images
-        return views.array(view, images, lambda: made(part, view), training=part == "train")
-
-    def _persistence_maps(self, part: str, view: View):
-        import numpy as np
-
-        from tgd_lib.topology import persistence_maps
-
-        images = getattr(self.data, part)
-
-        def build(folder: Path) -> dict:
-            self.say(f"persistence maps of {len(images.images)} images ({part})")
-            np.save(folder / "maps.npy", persistence_maps(images.images))
-            return {"n": len(images.images), "part": part}
-
-        return self.store.make("persistence_maps", {"images": images.fingerprint}, build).array("maps")
+        return Pixels(images.transpose(0, 3, 1, 2), *self.views.constants(view), self.compute)
 
     # ---- trained networks
 
@@ -332,18 +293,6 @@ class Lab:
             "training_accuracy": [round(h["accuracy"], 5) for h in network["history"]],
             "key": spec.key,
         }
-
-
-def measured_constants(array) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation on [0, 1] of each channel of uint8 (N, C, H, W); a constant one gets 1."""
-    import numpy as np
-
-    parts = [array[i : i + 1000] for i in range(0, len(array), 1000)]  # bincount makes eight bytes of each
-    counts = [sum(np.bincount(p[:, c].ravel(), minlength=256) for p in parts) for c in range(array.shape[1])]
-    levels = np.arange(256) / 255
-    mean = [float(n @ levels / n.sum()) for n in counts]
-    std = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
-    return mean, [s if s > 0 else 1.0 for s in std]
 
 
 def _alike(spec: Spec) -> tuple:

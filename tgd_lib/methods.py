@@ -54,6 +54,7 @@ TEACHERS: dict[str, Teacher] = {
         Teacher("cubical", "cubical H0 and H1", orientation="cubical", params=WIDE),
         Teacher("super", "superlevel cubical H0 and H1", orientation="cubical_super", params=WIDE),
         Teacher("image_map", "image and persistence map", "image_map"),
+        Teacher("pi_noisy", "PIs of noisy images", "pi_noisy"),
         # teacher size (a seed that no student has: else it were a student's scratch network)
         Teacher("image_small", "image teacher, width 1", "image", seed=100, width=1),
     )
@@ -184,6 +185,7 @@ _SEARCH = (  # a guidance that beats its own alpha = 1? Candidates; the choice i
     _tgd("tgd_cubical", "TGD, cubical H0 and H1", "the image's own topology, not a flattened signal's", second="cubical"),
     _tgd("tgd_super", "TGD, superlevel cubical", "bright components and dark holes", second="super"),
     _tgd("tgd_image_map", "TGD, image and persistence map", "a second teacher that sees image and topology", second="image_map"),
+    _tgd("tgd_noisy", "TGD, PIs of noisy images", "topology that noise cannot wipe out", second="pi_noisy"),
     _tgd("tgd_wide_normalise", "TGD, wide PIs, normalised, alpha 0.9", "a real share for the most informative PIs",
          second="pi_wide", order="normalise", alpha=0.9),
     _tgd("tgd_map_normalise", "TGD, image and map, normalised, alpha 0.5", "equal shares for image and image-with-topology",

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 
 from tgd_lib import methods
 from tgd_lib.config import Schedule, Settings
+from tgd_lib.diagrams import CUBICAL
 from tgd_lib.methods import Method, Rival
 from tgd_lib.store import key_of
-from tgd_lib.topology import CUBICAL, PAPER, PersistenceImageParams
+from tgd_lib.topology import PAPER, PersistenceImageParams
 
 # Means and standard deviations on [0, 1] that the authors normalise by (recipe).
 IMAGE_CONSTANTS = {
@@ -24,8 +25,8 @@ class View:
     """What a network looks at.
 
     kind: "image"; "pi", persistence images; "pi_within" or "pi_across", those of another image of the same
-    class or of any; "noise", a fixed random picture of that size per image; "image_map", the image and its
-    persistence map.
+    class or of any; "pi_noisy", those of noisy copies of the images; "noise", a fixed random picture of that
+    size per image; "image_map", the image and its persistence map.
     """
 
     kind: str
@@ -113,7 +114,7 @@ class Specs:
             return View("image_map", 9, None)
         orientation = t.orientation or self.settings.orientation
         copies = 1 if orientation in ("row", "column") else 2
-        published = cifar10 and t.sees != "noise" and t.params == PAPER and orientation not in CUBICAL
+        published = cifar10 and t.sees not in ("noise", "pi_noisy") and t.params == PAPER and orientation not in CUBICAL
         constants = tuple(c * copies for c in PI_CONSTANTS) if published else None
         return View(t.sees, 3 * copies, constants, orientation, t.params)
 

@@ -41,7 +41,7 @@ def _entry(lab: Lab, spec: Spec, folder: Path) -> dict:
     file = folder / f"{spec.method}.safetensors"
     file.write_bytes((trained.path / "weights.safetensors").read_bytes())
     exact = lab.evaluation(spec, exact=True).record
-    mean, std = lab.constants(spec.view)
+    mean, std = lab.views.constants(spec.view)
     return {
         "method": spec.method,
         "label": row["label"],

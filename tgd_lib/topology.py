@@ -1,4 +1,4 @@
-"""Persistence diagrams and persistence images of pictures.
+"""Persistence images of pictures.
 
 A channel is strung to a signal, the signal's sublevel sets are filtered, and the diagram of its
 components is drawn as a small picture. NumPy, SciPy and gudhi only.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,8 +24,9 @@ from threading import Lock, local
 import numpy as np
 from scipy.special import ndtr
 
-from . import config
-from .config import InputError
+from tgd_lib import config
+from tgd_lib.config import InputError
+from tgd_lib.diagrams import CUBICAL, checked_images, cubical_pairs, line_pairs
 
 
 @dataclass(frozen=True)
@@ -57,93 +57,6 @@ class PersistenceImageParams:
 
 
 PAPER = PersistenceImageParams()
-CUBICAL = ("cubical", "cubical_super")  # orientations beyond the paper's: none
-
-
-# ---------------------------------------------------------------- diagrams
-
-
-def sublevel_diagrams(signals) -> list[np.ndarray]:
-    """H0 persistence of the sublevel sets of each signal on the path graph.
-
-    signals: (B, n) finite numbers; a vertex has its sample's value, an edge the larger of its ends'.
-    Returns B float64 arrays (k, 2) of (birth, death) in the input's units: the finite pairs of positive
-    persistence, in no particular order. Raises InputError for another shape, NaN or infinity.
-    Source: TGD paper, persistence images; computed by gudhi's linear-time algorithm for a line.
-    """
-    signals = np.asarray(signals)
-    if signals.ndim != 2 or signals.size == 0 or signals.dtype.kind not in "buif":
-        found = f"{signals.dtype} of shape {signals.shape}"
-        raise InputError(f"signals are {found}: give real numbers of shape (signals, samples), not empty")
-    signals = np.ascontiguousarray(signals, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(signals).all(axis=1))
-    if len(bad):
-        raise InputError(f"signal {bad[0]} holds NaN or infinity: replace or drop such samples")
-    line = _persistence_on_a_line()
-    return [pairs[np.isfinite(pairs[:, 1])] for pairs in map(line, signals)]
-
-
-@lru_cache(maxsize=1)
-def _persistence_on_a_line() -> Callable[[np.ndarray], np.ndarray]:
-    """(n,) floats → (k, 2) pairs, the last of them infinite.
-
-    The private name is what gudhi's public CubicalPersistence calls, but that one imports scikit-learn:
-    1.2 s against 0.01 s. gudhi is pinned; should the name vanish, the public class takes over.
-    """
-    try:
-        from gudhi._pers_cub_low_dim_ext import _persistence_on_a_line as line
-    except ImportError:
-        from gudhi.sklearn.cubical_persistence import CubicalPersistence
-
-        return lambda signal: CubicalPersistence(homology_dimensions=0).fit_transform([signal])[0]
-    return line
-
-
-@lru_cache(maxsize=1)
-def _persistence_on_a_rectangle() -> Callable[[np.ndarray], Sequence[np.ndarray]]:
-    """(H, W) floats → pairs (k, 2) of H0 and of H1 of the cubical complex whose top-dimensional cells they are.
-
-    Private and public name as in `_persistence_on_a_line`.
-    """
-    try:
-        from gudhi._pers_cub_low_dim_ext import _persistence_on_rectangle_from_top_cells as rectangle
-    except ImportError:
-        from gudhi.sklearn.cubical_persistence import CubicalPersistence
-
-        return lambda cells: CubicalPersistence(homology_dimensions=[0, 1]).fit_transform([cells])[0]
-
-    return lambda cells: rectangle(cells, 0.0) if min(cells.shape) > 1 else _no_rectangle(cells)
-
-
-def _no_rectangle(cells: np.ndarray) -> Sequence[np.ndarray]:
-    """A single row or column of cells: a line, without holes."""
-    return _persistence_on_a_line()(cells.ravel()), np.empty((0, 2))
-
-
-# ---------------------------------------------------------------- persistence in its place
-
-
-def persistence_maps(images) -> np.ndarray:
-    """Where the topology of an image is: each critical pixel carries the persistence of its pair.
-
-    images: uint8 (N, H, W, 3). Returns uint8 (N, 6, H, W), in levels: H0 of red, green, blue, then H1, of the
-    sublevel sets of the two-dimensional cubical complex. The pixels at which a component or hole is born and
-    at which it dies get death - birth; one that is critical for several pairs the largest; all others 0.
-    Equal values are ordered by position, so that every pair has its place; that changes no persistence.
-    """
-    images, _ = _checked(images, "cubical", PAPER)
-    n, height, width, _ = images.shape
-    size, rectangle = height * width, _persistence_on_a_rectangle()
-    maps = np.zeros((n, 6, size), np.uint8)
-    places = np.arange(size, dtype=np.float64).reshape(height, width)
-    for i, image in enumerate(images.transpose(0, 3, 1, 2)):
-        for c, channel in enumerate(image):
-            for dimension, pairs in enumerate(rectangle(channel * float(size) + places)):
-                pairs = pairs[np.isfinite(pairs[:, 1])].astype(np.int64)
-                levels, where = pairs // size, pairs % size
-                persistence = np.repeat((levels[:, 1] - levels[:, 0]).astype(np.uint8), 2)
-                np.maximum.at(maps[i, 3 * dimension + c], where.ravel(), persistence)
-    return maps.reshape(n, 6, height, width)
 
 
 # ---------------------------------------------------------------- one picture, by definition
@@ -252,10 +165,7 @@ def _checked(images, orientation: str, params: PersistenceImageParams) -> tuple[
         config.check("orientation", orientation)
     if not isinstance(params, PersistenceImageParams):
         raise InputError(f"params={params!r}: give a PersistenceImageParams")
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.size == 0 or images.dtype != np.uint8:
-        found = f"{images.dtype} of shape {images.shape}"
-        raise InputError(f"images are {found}: give uint8 (0 to 255) of shape (N, H, W, 3), not empty")
+    images = checked_images(images)
     channels = 3 if orientation in ("row", "column") else 6
     return images, (len(images), channels, params.resolution, params.resolution)
 
@@ -347,44 +257,18 @@ def _block(images: np.ndarray, orientation: str, params: PersistenceImageParams,
 
 
 def _points(images: np.ndarray, orientation: str, threshold: float) -> np.ndarray:
-    """The diagrams of all channels as sorted int32 lattice points of persistence above the threshold."""
-    pairs = _cubical_pairs(images, orientation) if orientation in CUBICAL else _line_pairs(images, orientation)
+    """The diagrams of all channels as sorted int32 lattice points of persistence above the threshold.
+
+    Sorting makes the sums, and so the last bit, independent of the order in which gudhi reports and of the
+    signal's direction.
+    """
+    pairs = cubical_pairs(images, orientation) if orientation in CUBICAL else line_pairs(images, orientation)
     height = pairs[:, 1] - pairs[:, 0]
     smallest = np.argmax(np.append(np.arange(256) / 255 > threshold, True))
     kept = (height >= smallest) & (height <= 255)
     births, height = pairs[kept, 0].astype(np.int32), height[kept].astype(np.int32)
     points = (births >> 8) << 16 | height << 8 | births & 255
     return np.sort(points)
-
-
-def _cubical_pairs(images: np.ndarray, orientation: str) -> np.ndarray:
-    """(k, 2) of 256 * (number of the diagram) + level: six diagrams an image, H0 then H1 of its channels."""
-    channels = (255 - images if orientation == "cubical_super" else images).transpose(0, 3, 1, 2)
-    rectangle, raised = _persistence_on_a_rectangle(), []
-    for i, image in enumerate(channels.astype(np.float64)):
-        for c, channel in enumerate(image):
-            for dimension, pairs in enumerate(rectangle(np.ascontiguousarray(channel))):
-                raised.append(pairs + 256 * (6 * i + 3 * dimension + c))
-    return np.concatenate(raised)
-
-
-def _line_pairs(images: np.ndarray, orientation: str) -> np.ndarray:
-    """(k, 2) of 256 * (number of the signal) + level.
-
-    One call to gudhi for the whole block: the signals are laid end to end, each raised by 256 times its
-    number, so that a birth says whose it is, with a wall above everything between them, at which only what
-    would never die dies. Exact in float32: all values are whole numbers up to 2**24. Sorting makes the
-    sums, and so the last bit, independent of the order in which gudhi reports and of the signal's direction.
-    """
-    rows, columns = images.transpose(0, 3, 1, 2), images.transpose(0, 3, 2, 1)  # (n, 3, H, W), (n, 3, W, H)
-    halves = {"column": [columns], "both": [rows, columns]}.get(orientation, [rows])
-    n, length = len(images), images.shape[1] * images.shape[2]
-    signals = np.full((n, len(halves), 3, length + 1), 2**24, np.float32)
-    for i, half in enumerate(halves):
-        signals[:, i, :, :-1] = half.reshape(n, 3, length)
-    signals = signals.reshape(-1, length + 1)
-    signals += 256 * np.arange(len(signals), dtype=np.float32)[:, None]
-    return _persistence_on_a_line()(signals.ravel())
 
 
 def _levels(points: np.ndarray, count: int, tables, scratch):
