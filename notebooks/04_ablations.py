@@ -157,20 +157,18 @@ tables.against(group, "tgd_alpha1")
 # must also beat a second *image* teacher in the same place.
 
 # %%
-group = (*methods.SEARCH, "tgd", "tgd_alpha1", "tgd_image_2", "tgd_image_2_normalise")
+group = (*methods.CANDIDATES, *methods.CONTROLS)
 candidates = [s for s in specs if s.method in group and s.seed < settings.extra_seeds]
 searched = studies.held_out(lab, candidates) if settings.holdout else []
 tables.against(searched, "tgd_alpha1") if len({r["method"] for r in searched}) > 1 else print("nothing is held out, so nothing is chosen")
 
 # %%
-topological = [r for r in searched if not r["method"].startswith("tgd_image_2")]
-chosen = pd.DataFrame(topological).groupby("method")["accuracy"].mean().idxmax() if searched else "tgd_alpha1"
-if chosen != "tgd_alpha1":
-    for control in ("tgd_alpha1", *(m for m in ("tgd_image_2", "tgd_image_2_normalise") if m in trained)):
+chosen = significance.chosen(searched, methods.CANDIDATES)
+print({None: "nothing was chosen", "tgd_alpha1": "no candidate beats TGD at alpha = 1 on held-out images"}.get(chosen, f"chosen: {chosen}"))
+if chosen not in (None, "tgd_alpha1"):
+    for control in ("tgd_alpha1", *(m for m in methods.CONTROLS if m in trained)):
         pair = significance.paired(rows, chosen, control)
-        print(f"chosen on held-out images: {chosen}; on the test set against {control}: {tables.difference(pair)} points, {pair['verdict']}")
-else:
-    print("no candidate beats TGD at alpha = 1 on held-out images" if searched else "nothing was chosen")
+        print(f"on the test set against {control}: {tables.difference(pair)} points, {pair['verdict']}")
 
 # %% [markdown]
 # *What to see:* a choice by the largest of several means flatters the chosen on the images it was chosen on; the test figure above is the one to believe, and only as far as its n allows.

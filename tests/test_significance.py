@@ -67,3 +67,10 @@ def test_the_interval_of_a_mean_is_student_s():
     pair = significance.paired(ROWS, "b", "a")
     assert (pair["low"], pair["high"]) == pytest.approx((0.04 - 0.12706, 0.04 + 0.12706), abs=1e-5)
     assert pair["verdict"] == "n too small to conclude"
+
+
+def test_chosen_is_the_highest_mean_of_those_among_which_is_chosen():
+    assert significance.chosen(ROWS, ("a", "b", "c")) == "b"
+    assert significance.chosen(ROWS, ("a", "c", "d")) == "a"
+    assert significance.chosen([row("x", 0, 0.5), row("y", 0, 0.5)], ("y", "x")) == "y"
+    assert significance.chosen(ROWS, ("a", "d")) is None

@@ -197,6 +197,8 @@ MAIN, RIVALS, ABLATIONS, SECOND_TEACHER, SEARCH = (
     tuple(m.name for m in group) for group in (_MAIN, _RIVALS, _ABLATIONS, _SECOND_TEACHER, _SEARCH)
 )
 TABLE = (*MAIN, "kd_batchmean")  # of every main table: KD stands in it with both reductions
+CANDIDATES = ("tgd_alpha1", "tgd", *SEARCH)  # of the search; the first is the control, and stays unless it is beaten
+CONTROLS = ("tgd_image_2", "tgd_image_2_normalise")  # a second image teacher instead: what a candidate must beat, too
 ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from tgd_lib import significance, tables
+from tgd_lib import methods, significance, tables
 from tgd_lib.config import PROFILES
 from tgd_lib.store import read_json
 
+FOLDED = 30  # lines from which on a table is folded
 _BLOCK = r"(<!-- results:{} -->\n).*?(<!-- /results -->)"
 
 
@@ -23,7 +24,8 @@ def block(records: Path, profile: str) -> str:
     run = read_json(records / "run.json")
     under = tables.under_corruption(_rows(records, "05_robustness"))
     anchored = PROFILES[profile].dataset == "cifar10"
-    lines = [f"### `{profile}`", "", _headline(rows, under), "", tables.markdown(_table(rows, anchored)), ""]
+    lines = [f"### `{profile}`", "", _headline(rows, under), "", *_search(rows, _rows(records, "04_search"))]
+    lines += [*_folded(tables.markdown(_table(rows, anchored))), ""]
     return "\n".join([*lines, _place(rows, run, profile, anchored), ""])
 
 
@@ -44,6 +46,33 @@ def _headline(rows: list[dict], under: list[dict]) -> str:
         return text
     instead = _difference(significance.paired(rows, "tgd", "tgd_image_2"), "accuracy", "points of accuracy")
     return f"{text}\n\n**Topology, or just a second teacher? (TGD − TGD with a second image teacher instead):** {instead}."
+
+
+def _search(rows: list[dict], held_out: list[dict]) -> list[str]:
+    """Lines on the search for a topology that helps, where one was made: what was chosen, and its test figures."""
+    candidates = {r["method"] for r in held_out} & set(methods.SEARCH)
+    if not candidates:
+        return []
+    name, control = significance.chosen(held_out, methods.CANDIDATES), "tgd_alpha1"
+    text = f"**A topology that does help? ({len(candidates)} candidates beside TGD, chosen among on held-out images):** "
+    if name == control:
+        return [text + "none has a higher mean than TGD at alpha = 1.", ""]
+    label = methods.METHODS[name].label
+    seen = tables.difference(significance.paired(held_out, name, control))
+    said = [f"{label} has the highest mean, {seen} points above TGD at alpha = 1 on the held-out images"]
+    for other in (control, *(m for m in methods.CONTROLS if any(r["method"] == m for r in rows))):
+        pair = _difference(significance.paired(rows, name, other), "accuracy", "points")
+        said.append(f"on the test images against *{methods.METHODS[other].label}* {pair}")
+    return [text + "; ".join(said) + ".", ""]
+
+
+def _folded(table: str) -> list[str]:
+    """The table's lines, those after the main methods folded away where it is long."""
+    lines = table.split("\n")
+    head, first, rest = lines[:2], lines[2 : 2 + len(methods.TABLE)], lines[2 + len(methods.TABLE) :]
+    if len(lines) <= FOLDED:
+        return lines
+    return [*head, *first, "", f"<details><summary>The other {len(rest)} methods</summary>", "", *head, *rest, "", "</details>"]
 
 
 def _difference(pair: dict, column: str, unit: str) -> str:

@@ -43,6 +43,16 @@ def paired(rows: Sequence[dict], method: str, control: str, column: str = "accur
     }
 
 
+def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
+    """The method of `among` with the highest mean accuracy, for choices: give it rows of held-out images.
+
+    The first of equal ones; None if fewer than two of them have rows.
+    """
+    accuracies = {m: [r["accuracy"] for r in rows if r["method"] == m] for m in among}
+    means = {m: np.mean(values) for m, values in accuracies.items() if values}
+    return max(means, key=means.get) if len(means) > 1 else None
+
+
 def verdict(n: int, p: float | None, *, level: float = 0.05) -> str:
     """What a sign-flip test of n seeds allows to say: "n too small to conclude", "differs" or "no difference shown"."""
     if 2 / 2**n > level:
