@@ -8,6 +8,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from tgd_lib.store import provenance
+
 
 def peak_mib() -> float:
     """Peak memory of this process so far, in MiB.
@@ -33,8 +35,15 @@ def machine(*packages: str) -> dict:
         "system": f"{platform.system()} {platform.machine()}",
         "load_1min_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
+        "commit": _commit(),
         **{package: metadata.version(package) for package in packages},
     }
+
+
+def _commit() -> str | None:
+    """Where the code stands, "+" if it was changed since."""
+    found = provenance()
+    return f"{found['commit'][:10]}{'+' if found['modified'] else ''}" if found["commit"] else None
 
 
 def _processor() -> str:

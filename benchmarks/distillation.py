@@ -6,7 +6,8 @@ One student (WRN-16-1), two teachers (WRN-16-3 on images and on 6x50x50 persiste
 all ways of asking the teachers in turn in one process: not at all (plain), from the bank (merged once in
 fp32 or fp16, or both raw maps merged in every step), online without gradients, and as the authors do it:
 online, gradients flowing into the teachers, all of it contiguous in memory. The loss by bank and online is
-compared in the same run; building the bank is timed beside it. Where the raw maps of both teachers do not
+compared in the same run; building the bank is timed beside it. Online steps are fewer and taken in turn with
+plain ones. Where the raw maps of both teachers do not
 fit the memory, they are merged while they are built, as training does then. Curve: seconds and bytes of
 the bank against n (--curve), and the n up to which it pays. --quick: tiny networks, agreement asserted, no
 time asserted.
@@ -63,8 +64,9 @@ def main() -> None:
     for precision in ("fp32", "bf16"):
         case = Case(part, part_pis, Compute.choose(options.device, precision), width)
         together = (1, 2) if options.quick else (1, 6) if options.device == "cuda" else (1,)
-        record[precision] = case.measure(repeats, slow if precision == "fp32" else 0, together)
+        record[precision] = case.measure(repeats, slow, together, authors=precision == "fp32")
     record["curve"] = curve(Case(train, pis, Compute.choose(options.device, "bf16"), width), counts)
+    record["peak_mib"] = _measure.peak_mib()
     _measure.write(folder, "distillation", record, report(record))
     plot(record, folder)
 
@@ -80,7 +82,7 @@ class Case:
         networks = [compute.place(wide_resnet(16, width, c, seed=c)).eval() for c, _ in views]
         self.teachers = tuple(Teacher(t, p) for t, (_, p) in zip(networks, views, strict=True))
 
-    def measure(self, repeats: int, slow: int, together: Sequence[int]) -> dict:
+    def measure(self, repeats: int, slow: int, together: Sequence[int], *, authors: bool) -> dict:
         """Seconds of each kind of step, of building the bank, of whole epochs of TGD by `together` students
         side by side, and how far bank and online disagree.
         """
@@ -100,16 +102,21 @@ class Case:
         steps = {"plain": self.stepper(label_objective)}
         steps |= {name: self.stepper(_objective(s, g)) for name, (s, g) in sources.items()}
         seconds = interleaved(steps, repeats, clock=self.now)
-        online = {"online, no gradients": self.stepper(_objective(Online(self.teachers), WEIGHTS["gamma"]))}
-        if slow:
+        # Online steps take ten to forty times as long, so fewer of them, and a plain one between to compare with.
+        online = {"plain": steps["plain"], "online, no gradients": self.stepper(_objective(Online(self.teachers), gamma))}
+        if authors:
             online["online as the authors"] = self.authors_stepper()
-            seconds |= interleaved(online, slow, clock=self.now)
+        seconds_online = interleaved(online, slow, clock=self.now)
+        ratios = {name: _ratio(values, seconds["plain"]) for name, values in seconds.items()}
+        ratios |= {name: _ratio(values, seconds_online["plain"]) for name, values in seconds_online.items() if name != "plain"}
+        seconds = seconds_online | seconds
         whole = next(source for name, (source, _) in sources.items() if name.startswith("bank, maps merged"))
         return {
             "epoch_s": {k: self.epoch(_objective(whole, gamma), k) for k in together},
             "bank_build_s": build,
             "disagreement": self.disagreement(sources),
-            "step_s": {name: summary(values) for name, values in seconds.items()},
+            "step_s": {name: summary(seconds[name]) for name in ratios},
+            "times_plain": ratios,
         }
 
     def _merged(self, logits, raw, dtype) -> Bank:
@@ -212,6 +219,12 @@ def _objective(source, gamma: float):
     return objective
 
 
+def _ratio(values: Sequence[float], plain: Sequence[float]) -> dict:
+    """Median and quartiles of the ratios of steps taken one after the other."""
+    low, middle, high = np.quantile(np.divide(values, plain), (0.25, 0.5, 0.75))
+    return {"median": float(middle), "quartiles": [float(low), float(high)]}
+
+
 def curve(case: Case, counts) -> list[dict]:
     """Seconds to build both teachers' maps for n images, and the bytes of the merged ones."""
     points = []
@@ -226,16 +239,16 @@ def curve(case: Case, counts) -> list[dict]:
 
 
 def break_even(record: dict, epochs: int) -> dict:
-    """Up to which n building the bank (curve, bf16) costs less than the fp32 steps save in `epochs` epochs.
+    """Up to which n building the bank (the curve, in bf16) costs less than bf16 steps save in `epochs` epochs of one student.
 
     Building takes a n + b n^2 seconds (fitted to the curve), the steps save c n epochs.
     """
     n, y = (np.array([p[k] for p in record["curve"]], float) for k in ("n", "build_s"))
     a, b = np.linalg.lstsq(np.stack([n, n**2], 1), y, rcond=None)[0]
-    steps = record["fp32"]["step_s"]
+    steps = record["bf16"]["step_s"]
     saved = steps["online, no gradients"]["median"] - steps[_whole_bank(steps)]["median"]
     limit = (saved / 128 * epochs - a) / b if b > 0 else float("inf")
-    return {"epochs": epochs, "a": a, "b": b, "pays_up_to_n": limit}
+    return {"epochs": epochs, "a": a, "b": b, "pays_up_to_n": max(0.0, limit)}
 
 
 def _whole_bank(steps: dict) -> str:
@@ -254,6 +267,7 @@ def report(record: dict) -> str:
                 "min-max ms": f"{1e3 * s['min']:.1f}-{1e3 * s['max']:.1f}",
                 "n": s["n"],
                 "times plain": f"{s['median'] / plain:.2f}",
+                "step by step (quartiles)": "{:.2f} ({:.2f}-{:.2f})".format(*_three(record[precision]["times_plain"][name])),
                 "times bank": f"{s['median'] / ours:.2f}",
             }
             for name, s in steps.items()
@@ -264,28 +278,37 @@ def report(record: dict) -> str:
         lines += [_measure.table(rows), ""]
         for k, seconds in record[precision]["epoch_s"].items():
             lines.append(f"a whole TGD epoch of {record['n']:,} images, {k} student(s) side by side: {seconds:.2f} s")
-    if "online, no gradients" in record["fp32"]["step_s"]:
-        lines.append("")
-        for epochs in (30, 200):
-            limit = break_even(record, epochs)["pays_up_to_n"]
-            lines.append(f"over {epochs} epochs the bank's building pays up to n = {limit:,.0f}, where its memory allows")
-    return "\n".join(lines)
+    lines += ["", "Against online in bf16, building included, for a single student (several share a bank), where memory allows:"]
+    for epochs in (30, 200):
+        limit = break_even(record, epochs)["pays_up_to_n"]
+        beyond = f", beyond the largest n measured ({record['curve'][-1]['n']:,})" if limit > record["curve"][-1]["n"] else ""
+        lines.append(f"over {epochs} epochs the bank pays up to n = {limit:,.0f}{beyond}")
+    return "\n".join([*lines, f"peak memory of it all: {record['peak_mib']:,.0f} MiB"])
+
+
+def _three(ratio: dict) -> tuple[float, float, float]:
+    return ratio["median"], *ratio["quartiles"]
 
 
 def plot(record: dict, folder: Path) -> None:
-    """Seconds to build the bank and its memory against n, as SVG and PNG."""
+    """Left: building the bank, measured. Right: 30 epochs by bank, building included, and online. Against n, SVG and PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    n = [p["n"] for p in record["curve"]]
-    left.plot(n, [p["build_s"] for p in record["curve"]], "o-")
-    left.set(xlabel="training images", ylabel="seconds to build the bank")
-    wide = np.array([500, 1000, 2000, 5000, 10_000, 50_000])
-    for width, style, name in ((4, "o-", "fp32"), (2, "s--", "fp16")):
-        right.loglog(wide, 3 * wide**2 * width / 1e9, style, label=name)
-    right.set(xlabel="training images", ylabel="merged maps, GB")
-    right.legend(frameon=False)
+    n, built = (np.array([p[k] for p in record["curve"]], float) for k in ("n", "build_s"))
+    fit, steps = break_even(record, 30), record["bf16"]["step_s"]
+    wide = np.geomspace(n[0], 100_000, 50)
+    left.loglog(n, built, "o", label="both teachers' maps, measured")
+    left.loglog(wide, fit["a"] * wide + fit["b"] * wide**2, "-", color="0.6", label="a n + b n², fitted")
+    by_bank = fit["a"] * wide + fit["b"] * wide**2 + 30 * wide / 128 * steps[_whole_bank(steps)]["median"]
+    right.loglog(wide, by_bank / 60, "-", label="bank, building included")
+    right.loglog(wide, 30 * wide / 128 * steps["online, no gradients"]["median"] / 60, "--", label="online")
+    left.set(xlabel="training images", ylabel="seconds to build the maps (bf16)")
+    right.set(xlabel="training images", ylabel="minutes for 30 epochs (bf16)")
+    for axis in (left, right):
+        axis.axvspan(n[-1], wide[-1], color="0.93", linewidth=0)  # extrapolated
+        axis.legend(frameon=False, fontsize=8)
     for suffix in ("svg", "png"):
         figure.savefig(folder / f"distillation.{suffix}", dpi=150)
 

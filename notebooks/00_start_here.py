@@ -79,7 +79,7 @@ print(f"{len(diagram)} points, the most persistent lives for {(diagram[:, 1] - d
 # %%
 name = ("red", "green", "blue")[channel]
 figure = figures.pipeline(image, signal, diagram, pi, channel=name, upto=params.high)
-caption = "One channel as a signal, its diagram, its persistence image; only points in the shaded window are in the picture."
+caption = "One channel as a signal, its diagram, its persistence image: points outside the shaded window show by their tails at most, points of little persistence not at all."
 figures.save(figure, settings, "00_pipeline", caption=caption, source={"test image": number, "channel": channel})
 figure
 
@@ -90,7 +90,7 @@ figure
 # ## What each network says about this image
 #
 # Teacher 1 saw images, teacher 2 saw persistence images only (of three channels, read by rows, by columns, or both). The
-# two students see the image: one has learned from labels alone, the other was guided by both teachers.
+# students see the image: one has learned from labels alone, one was guided by both teachers, and one, the control at α = 1, by teacher 1 alone.
 
 # %%
 import torch
@@ -99,6 +99,7 @@ networks = {
     "image teacher": lab.specs.teacher("image"),
     "PI teacher": lab.specs.teacher("pi"),
     "scratch student": lab.specs.student("scratch", 0),
+    "TGD at α = 1": lab.specs.student("tgd_alpha1", 0),
     "TGD student": lab.specs.student("tgd", 0),
 }
 said = {}
@@ -109,7 +110,7 @@ for name, spec in networks.items():
 
 # %%
 figure = figures.opinions(image, said, lab.data.test.class_names, truth)
-caption = "Class probabilities of two teachers and two students for one test image; the true class is green."
+caption = "Class probabilities of two teachers and three students, one network each (seed 0), for one test image; the true class is black."
 figures.save(figure, settings, "00_opinions", caption=caption, source={n: s.key for n, s in networks.items()})
 figure
 

@@ -87,6 +87,6 @@ figure
 
 # %%
 names = lab.data.test.class_names
-by_class = pd.DataFrame({r["label"]: r["per_class"] for r in rows}, index=names).round(3)
+by_class = pd.DataFrame({f"{r['label']} (n=1)": r["per_class"] for r in rows}, index=names).round(3)
 tables.save_records(rows, settings, "02_teachers")
 by_class

@@ -106,7 +106,7 @@ evenly = np.linspace(0, len(by_class) - 1, min(64, len(by_class))).astype(int)
 index = torch.from_numpy(by_class[evenly])
 tgd = lab.specs.student("tgd", 0)
 shown = {"image teacher": lab.specs.teacher("image"), "PI teacher": lab.specs.teacher("pi")}
-shown |= {"scratch student": tgd.start, "TGD student": tgd}
+shown |= {"scratch student": tgd.start, "TGD at α = 1": lab.specs.student("tgd_alpha1", 0), "TGD student": tgd}
 
 # %%
 maps = {}
@@ -122,7 +122,7 @@ maps = {"image teacher": first, "PI teacher": second, "merged": merged} | maps
 labels = lab.data.train.labels[index.numpy()]
 boundaries = np.flatnonzero(np.diff(labels)) + 1
 figure = figures.similarity_maps({k: m.cpu().numpy() for k, m in maps.items()}, boundaries)
-caption = f"Similarity maps of the last stage, rows normalised, 64 training images sorted by class; merged at alpha = {settings.alpha}."
+caption = f"Similarity maps of the last stage, rows normalised, 64 training images sorted by class; merged at alpha = {settings.alpha}; one network each, seed 0."
 figures.save(figure, settings, "03_similarity_maps", caption=caption, source={k: s.key for k, s in shown.items()})
 figure
 
@@ -142,9 +142,9 @@ print(f"the PI teacher's share of the merged map's norm in this batch: {100 * sh
 # %%
 from tgd_lib import studies
 
-places = studies.embedding(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd")])
+places = studies.embedding(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
 figure = charts.embeddings(places, lab.data.test.class_names)
-caption = "t-SNE of the students' last features, test images, seed 0. A class has a colour and a marker of its own."
+caption = "t-SNE of the students' last features, test images, seed 0. A class has a marker of its own, full or hollow."
 figures.save(figure, settings, "03_tsne", caption=caption, source=places)
 figure
 
@@ -154,5 +154,5 @@ figure
 # %%
 from tgd_lib import students
 
-students.save(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd")])
+students.save(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
 tables.save_records(rows, settings, "03_distillation")

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 04 · Rivals and ablations
 #
-# Which part of TGD does what, and how do other ways to distil compare? Every ablation is **TGD**, annealing included, but for the one thing it is named after: so it is compared with TGD. Where only
-# the second teacher or its share is changed, **TGD at α = 1** is the control: the same without any second teacher. Rivals train once, from random weights, with their customary weights; *KD* and *TGD
-# without annealing* are what to compare them with at equal epochs.
+# Which part of TGD does what, and how do other ways to distil compare? Every ablation is **TGD**, annealing included, but for what it is named after: so it is compared with TGD. Where only
+# the second teacher or its share is changed, **TGD at α = 1** is the control: the same without any second teacher. Rivals train once, from random weights, with their customary weights; *KD, batchmean*
+# and *TGD without annealing* are what to compare them with at equal epochs. *KD from the PI teacher* and *Two teachers averaged* are KD with this run's reduction, as *KD* is.
 #
 # Which methods a profile runs stands in `tgd_lib/methods.py`, one table; `./run_all.sh --plan` prints it with what is in the store already.
 
@@ -87,16 +87,38 @@ tables.against(rows, "tgd_alpha1")
 tables.against(rows, "kd_annealed")
 
 # %% [markdown]
-# What the PI teacher adds at other weights of the maps, each against α = 1 *at the same γ*:
+# Rivals had half the epochs of all that. At equal epochs, what trained once, from random weights:
 
 # %%
+once = [r for r in rows if r["method"] in (*methods.RIVALS, "scratch", "kd", "tgd_no_annealing") and r["epochs_in_all"] == settings.epochs]
+tables.against(once, "kd_batchmean")
+
+# %% [markdown]
+# What the PI teacher adds where something else is changed too, each against α = 1 *with the same change*:
+
+# %%
+import pandas as pd
+
 from tgd_lib import significance
 
 trained = {r["method"] for r in rows}
-for g in methods.GAMMAS:
-    if f"tgd_gamma{g:g}" in trained:
-        pair = significance.paired(rows, f"tgd_gamma{g:g}", f"tgd_alpha1_gamma{g:g}")
-        print(f"gamma = {g:g}: {tables.difference(pair)} points, {pair['verdict']}")
+pairs = [(m, f"tgd_alpha1_{m.removeprefix('tgd_')}") for m in methods.ABLATIONS]
+pairs = [significance.paired(rows, *pair) for pair in pairs if {*pair} <= trained]
+labels = {r["method"]: r["label"] for r in rows}
+lines = [{"TGD": labels[p["method"]], "accuracy, points": tables.difference(p), "verdict": p["verdict"]} for p in pairs]
+pd.DataFrame(lines) if lines else print("this profile has no such pairs")
+
+# %% [markdown]
+# ## The weight of the maps
+#
+# On held-out images, where there are some; over the seeds that all of these methods have.
+
+# %%
+at = {s.key: (s.guidance.gamma, s.guidance.alpha, s) for s in specs if s.method.startswith("tgd") and s.guidance and s.seed < settings.extra_seeds}
+plain = {"tgd", "tgd_alpha1", *(f"tgd{a}_gamma{g:g}" for g in methods.GAMMAS for a in ("", "_alpha1"))}
+weights = studies.held_out(lab, [s for _, _, s in at.values() if s.method in plain]) if settings.holdout else []
+weights = [r | dict(zip(("gamma", "alpha"), at[r["key"]], strict=False)) for r in weights]
+tables.by_weight(weights) if weights else print("nothing is held out")
 
 # %% [markdown]
 # ## The weight of the image teacher
@@ -116,30 +138,27 @@ figures.save(figure, settings, "04_alpha", caption=caption, source=points)
 figure
 
 # %%
-import pandas as pd
-
-best = pd.DataFrame(points).groupby("alpha")["accuracy"].mean().idxmax()
-if settings.holdout and best != 1:
-    name = next(s.method for s in curve if s.guidance.alpha == best)
-    pair = significance.paired(rows, name, "tgd_alpha1")
-    print(f"chosen on held-out images: alpha = {best:g}; on the test set against alpha = 1: {tables.difference(pair)} points, {pair['verdict']}")
-else:
-    print("the best mean on held-out images is at alpha = 1" if settings.holdout else "nothing is chosen: no images are held out")
+best = significance.chosen(held_out, ("tgd_alpha1", *methods.ALPHA_CURVE)) if settings.holdout else None
+print({None: "nothing is chosen", "tgd_alpha1": "the best mean on held-out images is at alpha = 1"}.get(best, f"chosen on held-out images: {labels.get(best)}"))
+if best not in (None, "tgd_alpha1"):
+    pair = significance.paired(rows, best, "tgd_alpha1")
+    print(f"on the test set against alpha = 1: {tables.difference(pair)} points, {pair['verdict']}")
 
 # %% [markdown]
 # *What to see:* whether anything between the ends stands above α = 1 by more than the bars. An optimum at 1 says: leave the PI teacher out.
 #
 # ## What the second teacher's share really is
 #
-# The raw maps are added, so the share of the second teacher in the merged map depends on the scale of its features, not on α alone. Mean over 20 batches, per cent, a column a stage.
+# The raw maps are added, so the share of the second teacher in the merged map depends on the scale of its features, not on α alone. *Share*: the part of a merged row, along that row, that comes from the
+# second teacher (`03_distillation` prints a ratio of norms for one batch, another quantity). Per cent, mean ± standard deviation over 20 batches, a column a stage.
 
 # %%
 shares = studies.shares(lab, specs)
-lines = [[r["label"], r["alpha"], *(round(100 * x, 2) for x in r["shares"])] for r in shares]
+lines = [[r["label"], r["alpha"], *(tables.spread(x) for x in zip(*r["shares"], strict=True))] for r in shares]
 pd.DataFrame(lines, columns=["method", "alpha", "stage 1", "stage 2", "stage 3"]).set_index("method")
 
 # %% [markdown]
-# *What to see:* beside $1-\alpha$. Where the share is far below it, "TGD at α = 0.99" guides with almost nothing but the image teacher's maps.
+# *What to see:* beside $1-\alpha$. It is above it where the second teacher's features are the larger ones. At α = 0.99 it is small all the same: TGD there guides almost only with the image teacher's maps.
 #
 # ## Is it topology, or just a second teacher?
 #
@@ -150,14 +169,21 @@ group = [r for r in rows if r["method"] in (*methods.SECOND_TEACHER, "tgd", "tgd
 tables.against(group, "tgd_alpha1")
 
 # %% [markdown]
+# And the topology of the flattened signal against the image's own, in two dimensions, where the picture is drawn alike (window 0 to 1, σ 0.02):
+
+# %%
+group = [r for r in rows if r["method"] in ("tgd_wide", "tgd_cubical", "tgd_super")]
+tables.against(group, "tgd_wide") if group else print("not in this profile")
+
+# %% [markdown]
 # ## Looking for a topology that does help
 #
 # Candidates beyond the paper: a window that holds all points, cubical H0 and H1 in two dimensions, superlevel sets, persistence images of noisy copies of the images, a second teacher that sees the image with its persistence map, larger real shares by
-# normalising before merging. The choice is made by the mean on *held-out* images alone, over the seeds that all have; the tables above show all on the test set. A candidate whose second teacher sees the image
-# must also beat a second *image* teacher in the same place.
+# normalising before merging. The choice is made by the mean on *held-out* images alone, over the seeds that all have; the tables above show all on the test set. What is chosen must also beat a second
+# *image* teacher in the same place. Candidates differ from TGD in all that their names say, window and α included.
 
 # %%
-group = (*methods.CANDIDATES, *methods.CONTROLS)
+group = (*methods.CANDIDATES, *methods.MATCHED.values())
 candidates = [s for s in specs if s.method in group and s.seed < settings.extra_seeds]
 searched = studies.held_out(lab, candidates) if settings.holdout else []
 tables.against(searched, "tgd_alpha1") if len({r["method"] for r in searched}) > 1 else print("nothing is held out, so nothing is chosen")
@@ -166,7 +192,7 @@ tables.against(searched, "tgd_alpha1") if len({r["method"] for r in searched}) >
 chosen = significance.chosen(searched, methods.CANDIDATES)
 print({None: "nothing was chosen", "tgd_alpha1": "no candidate beats TGD at alpha = 1 on held-out images"}.get(chosen, f"chosen: {chosen}"))
 if chosen not in (None, "tgd_alpha1"):
-    for control in ("tgd_alpha1", *(m for m in methods.CONTROLS if m in trained)):
+    for control in ("tgd_alpha1", *({methods.MATCHED[chosen]} & trained)):
         pair = significance.paired(rows, chosen, control)
         print(f"on the test set against {control}: {tables.difference(pair)} points, {pair['verdict']}")
 
@@ -176,5 +202,6 @@ if chosen not in (None, "tgd_alpha1"):
 # %%
 tables.save_records(rows, settings, "04_ablations")
 tables.save_records(points, settings, "04_alpha")
+tables.save_records(weights, settings, "04_gamma")
 tables.save_records(shares, settings, "04_shares")
 tables.save_records(searched, settings, "04_search")

@@ -55,8 +55,9 @@ lab = Lab(settings)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-specs = lab.specs.students(methods.MAIN)
+specs = lab.specs.students([m for m in methods.EXAMINED if m in methods.of(settings.profile)])
 robust = studies.robustness(lab, specs)
+main = [r for r in robust if r["method"] in methods.MAIN]
 print(f"{robust[0]['n']} test images, corruptions: {robust[0]['source']}")
 
 # %% [markdown]
@@ -68,9 +69,9 @@ print(f"{robust[0]['n']} test images, corruptions: {robust[0]['source']}")
 tables.corruptions(robust)
 
 # %%
-figure = charts.corruption_curves(robust)
+figure = charts.corruption_curves(main)
 caption = f"Accuracy against severity on {robust[0]['n']} test images: the line is the mean over seeds, the band their range."
-figures.save(figure, settings, "05_corruptions", caption=caption, source=robust)
+figures.save(figure, settings, "05_corruptions", caption=caption, source=main)
 figure
 
 # %% [markdown]
@@ -96,9 +97,10 @@ tables.calibration(calibrated) if calibrated else print("this profile holds no i
 
 # %%
 if calibrated:
-    figure = charts.reliability(calibrated)
+    shown = [r for r in calibrated if r["method"] in methods.MAIN]
+    figure = charts.reliability(shown)
     caption = "Reliability diagrams, all seeds of a method pooled: accuracy in bins of confidence, pale where under 1 % of the images lie. Above as trained, below after temperature scaling."
-    figures.save(figure, settings, "05_reliability", caption=caption, source=calibrated)
+    figures.save(figure, settings, "05_reliability", caption=caption, source=shown)
     display(figure)
 
 # %% [markdown]

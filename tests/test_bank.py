@@ -89,7 +89,10 @@ def test_merging_while_building_is_merging_afterwards(case, dtype, tolerance):
         torch.testing.assert_close(b.float() * scale, a, rtol=tolerance, atol=tolerance * float(a.max()))
 
 
-def test_an_epoch_by_bank_is_an_epoch_online(case):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 5e-2)])
+def test_an_epoch_by_bank_is_an_epoch_online(case, dtype, tolerance):
+    """To rounding, that is: of maps of three digits, which rate 0.1 and gamma 3000 amplify in every step."""
+
     def trained(source):
         def objective(logits, features, labels, index):
             return losses.tgd_loss(logits, labels, features, *source.batch(index), **WEIGHTS)
@@ -102,10 +105,11 @@ def test_an_epoch_by_bank_is_an_epoch_online(case):
             r.advance(number)
         return r.conclude(), r.network.state_dict()
 
-    (a, first), (b, second) = trained(banked(case)), trained(bank.Online(case.teachers))
-    assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    (a, first), (b, second) = trained(banked(case, dtype)), trained(bank.Online(case.teachers))
+    assert a["loss"] == pytest.approx(b["loss"], rel=1e-4 if dtype == torch.float32 else 1e-3)
     for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=2e-3, atol=2e-4, msg=name)
+        off = (first[name] - second[name]).abs().max()
+        assert off <= tolerance * second[name].abs().max(), name
 
 
 def test_online_teachers_get_no_gradient(case):
@@ -116,7 +120,26 @@ def test_online_teachers_get_no_gradient(case):
 def test_half_precision_does_not_overflow():
     big = [torch.full((4, 4), 1e9) for _ in range(bank.STAGES)]
     maps, scales = bank.merged(big, None, alpha=1.0, dtype=torch.float16)
-    assert scales == [1e9] * 3 and all(float(m.max()) == 1.0 for m in maps)
+    assert scales == [1e9 / 2**15] * 3 and all(float(m.max()) == 2**15 for m in maps)
+
+
+def test_half_precision_does_not_underflow():
+    """An image whose features are ten thousand times weaker: its row is normalised by itself, so it must keep its digits."""
+    features = torch.tensor([[1e4, 0.0], [8e3, 6e3], [0.3, 0.4], [0.5, 0.1]])
+    full = [features @ features.T] * bank.STAGES
+    maps, scales = bank.merged(full, None, alpha=1.0, dtype=torch.float16)
+    torch.testing.assert_close(maps[0].float() * scales[0], full[0], rtol=2e-2, atol=0)
+
+
+def test_a_container_s_limit_counts(tmp_path):
+    def write(**files):
+        for name, text in files.items():
+            (tmp_path / f"memory.{name}").write_text(text)
+        return bank._left_in_container(tmp_path)
+
+    assert bank._left_in_container(tmp_path / "none") == float("inf")
+    assert write(max="max\n", current="70\n", stat="anon 50\ninactive_file 20\n") == float("inf")
+    assert write(max="100\n", current="70\n", stat="anon 50\ninactive_file 20\n") == 50
 
 
 def test_blocks_are_halves_of_the_budget_and_cover_everything(case):
@@ -128,10 +151,12 @@ def test_blocks_are_halves_of_the_budget_and_cover_everything(case):
 
 def test_the_choice_follows_the_memory(monkeypatch):
     n = 1000  # three maps: 12 MB in fp32, 6 MB in fp16
-    found = {}
+    found, why = {}, {}
     for free in (25e6, 13e6, 11e6):
         monkeypatch.setattr(bank, "available", lambda compute, free=free: int(free))
-        found[free] = bank.choose("auto", n=n, compute=Compute())[:2]
+        *found[free], why[free] = bank.choose("auto", n=n, compute=Compute())
+    found = {free: tuple(what) for free, what in found.items()}
+    assert why[13e6] == "0.0 GB of maps in fp16, 0.0 GB free on cpu" and "in fp32" in why[25e6]
     assert found == {
         25e6: ("bank", torch.float32),
         13e6: ("bank", torch.float16),

@@ -49,6 +49,7 @@ def test_fewer_seeds_are_fewer_everywhere():
     s = config.resolve("cifar10-small", seeds=1)
     assert (s.seeds, s.extra_seeds) == (1, 1)
     assert config.resolve("cifar10-small", seeds=9).extra_seeds == 3
+    assert config.resolve("cifar10-study", seeds=6).extra_seeds == 6  # where all methods have as many
 
 
 def test_one_s_own_images_are_all_used_unless_told_otherwise():

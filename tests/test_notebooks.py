@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from tgd_lib import runner, twins
+from tgd_lib import config, methods, runner, twins
 from tgd_lib.config import PARAMETERS, ROOT
 from tgd_lib.execution import prepare
+from tgd_lib.specs import Specs
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 COLUMNS = (
@@ -81,3 +82,6 @@ def test_smoke(tmp_path):
         tables.append((folder / "results.csv").read_text())
     assert tables[0] == tables[1]
     assert tables[0].splitlines()[0].split(",") == COLUMNS
+    trained = {line.split(",")[0] for line in tables[0].splitlines()[1:]}
+    asked = {s.method for s in Specs(config.resolve("smoke"), "train", "test", 8).students(methods.of("smoke"))}
+    assert trained == asked  # none diverged, none was left out

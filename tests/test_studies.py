@@ -1,5 +1,7 @@
 """Corruptions, calibration, features and shares of tiny trained networks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,18 @@ def test_no_transfer_without_cifar10(lab):
     assert studies.transfer_sample(lab, specs(lab)) == []
 
 
+def test_transfer_counts_images_of_the_training_set_apart(lab, tmp_path):
+    """Labels such that the network is right on all unseen images and wrong on all seen ones."""
+    spec, images = specs(lab)[0], lab.data.test.images
+    answers = lab.evaluation(spec).array("logits").argmax(1)
+    seen = np.arange(len(images)) % 4 == 0
+    labels = np.where(seen, (answers + 1) % 8, answers)
+    np.savez(tmp_path / studies.SAMPLE, images=images, labels=labels, source=seen.astype(np.uint8))
+    lab.settings = replace(lab.settings, dataset="cifar10", data_dir=str(tmp_path))
+    (row,) = studies.transfer_sample(lab, [spec])
+    assert (row["transfer"], row["seen"], row["n"], row["n_seen"]) == (1.0, 0.0, 60, 20)
+
+
 def test_embedding_has_a_place_an_image(lab):
     (row,) = studies.embedding(lab, specs(lab)[:1], n=40)
     assert np.array(row["places"]).shape == (40, 2) and len(row["labels"]) == 40
@@ -82,12 +96,23 @@ def test_what_the_last_layer_sees_gives_the_logits(lab):
     np.testing.assert_allclose(logits, lab.evaluation(spec).array("logits")[where], rtol=1e-3, atol=1e-4)
 
 
-def test_shares_add_up_with_the_first_teacher_s(lab):
-    """At alpha 0 all of the merged map is the second teacher's, and a heavier weight means a larger share."""
+def test_a_share_by_hand():
+    """Rows r1 = (1, 0), r2 = (3, 4) at alpha 1/2: r = (2, 2), r2's half along r is (1.5, 2) . r / |r|^2 = 7/8."""
+    first, second = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[3.0, 4.0], [2.0, 0.0]])
+    assert studies._share(first, second, alpha=0.5, order=None) == pytest.approx((7 / 8 + 1 / 2) / 2)
+    assert studies._share(first, second, alpha=0.0, order=None) == pytest.approx(1)
+    assert studies._share(first, second, alpha=1.0, order=None) == 0
+    # normalised first, (1, 0) and (0.6, 0.8): r = (0.8, 0.4), 0.5 * (0.6 * 0.8 + 0.8 * 0.4) / 0.8 = 1/2
+    assert studies._share(first, second, alpha=0.5, order="normalise") == pytest.approx(1 / 2)
+
+
+def test_shares_of_trained_teachers(lab):
+    """A heavier weight means a larger share, in every batch and stage."""
     rows = {r["method"]: r for r in studies.shares(lab, [lab.specs.student(m, 0) for m in ("scratch", "tgd", "tgd_alpha0.5", "tgd_normalise")], batches=2)}
-    assert all(0 < x < 1 for r in rows.values() for x in r["shares"])
-    assert all(a < b for a, b in zip(rows["tgd"]["shares"], rows["tgd_alpha0.5"]["shares"], strict=True))
-    assert all(0 < x < 0.02 for x in rows["tgd_normalise"]["shares"])  # of alpha 0.99
+    found = {m: np.array(r["shares"]) for m, r in rows.items()}
+    assert found.keys() == {"tgd", "tgd_alpha0.5", "tgd_normalise"} and found["tgd"].shape == (2, 3)
+    assert (found["tgd"] > 0).all() and (found["tgd"] < found["tgd_alpha0.5"]).all() and (found["tgd_alpha0.5"] < 1).all()
+    assert (0 < found["tgd_normalise"]).all() and (found["tgd_normalise"] < 0.02).all()  # of alpha 0.99
 
 
 def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
@@ -99,8 +124,6 @@ def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
     np.save(folder / "labels.npy", np.tile(test.labels, 5))
     official = np.zeros((400, 32, 32, 3), np.uint8)
     np.save(folder / "frost.npy", official)
-    from dataclasses import replace
-
     lab.settings = replace(lab.settings, dataset="cifar10", n_test=None, data_dir=str(tmp_path))
     source, names = studies._source(lab)
     assert (source, names) == ("official", ("frost",))

@@ -8,8 +8,10 @@ needs its sub-matrix. `Online` runs the teachers, without gradients, in every st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -21,6 +23,7 @@ from tgd_lib.losses import merge_maps, similarity_map
 
 STAGES = 3
 GLANCE = {"cpu": 125, "cuda": 1000}  # images a teacher looks at in one go
+HALF_PEAK = 2.0**15  # the largest entry of a map in float16: below its 65,504, and far from its smallest numbers
 FEATURES = {"cpu": 4 * 10**9, "cuda": 16 * 10**9}  # bytes of features held while building maps, at most
 
 
@@ -122,14 +125,14 @@ def merged(
 ) -> tuple[list[Tensor], list[float]]:
     """The maps of two teachers merged once for all steps, and their scales.
 
-    first, second: raw maps (n, n), one a stage. In float16 a map is divided by its largest entry
-    (it lies on the diagonal, by Cauchy-Schwarz), so that nothing overflows.
+    first, second: raw maps (n, n), one a stage. In float16 a map's largest entry (it lies on the
+    diagonal, by Cauchy-Schwarz) is scaled to HALF_PEAK, so that nothing overflows and little underflows.
     """
     maps, scales = [], []
     for stage in range(STAGES):
         pair = (None if m is None else [m[stage]] for m in (first, second))
         full = merge_maps(*pair, alpha=alpha)[0].float()
-        scale = float(full.diagonal().max()) if dtype == torch.float16 else 1.0
+        scale = float(full.diagonal().max()) / HALF_PEAK if dtype == torch.float16 else 1.0
         maps.append((full / scale if scale != 1.0 else full).to(compute.device, dtype))
         scales.append(scale)
     return maps, scales
@@ -150,12 +153,12 @@ def gram(
     """For each stage the sum over teachers of weight F F^T over all n images, (n, n), and its scale.
 
     Built block by block, each pair of blocks once (the sum is symmetric), in float32 and then stored as
-    `dtype`; float16 is scaled as in `merged`. A block's product is the only map held beside the result.
+    `dtype`; float16 is scaled as in `merged`. Beside the result only products of blocks are held.
     `budget`: bytes for the features held at a time; the fewer, the more often a teacher looks at an image.
     """
     n, compute = len(teachers[0].pixels), teachers[0].pixels.compute
     blocks = _blocks(teachers, budget or min(available(compute) // 4, FEATURES[compute.device]))
-    scales = _largest(teachers, weights) if dtype == torch.float16 else [1.0] * STAGES
+    scales = [x / HALF_PEAK for x in _largest(teachers, weights)] if dtype == torch.float16 else [1.0] * STAGES
     maps = [torch.empty(n, n, dtype=dtype, device=compute.device) for _ in range(STAGES)]
     for i, rows in enumerate(blocks):
         held = [_features(t, rows) for t in teachers]
@@ -213,18 +216,28 @@ def teacher_logits(teacher: Teacher, *, batch: int = 250) -> Tensor:
 
 
 def available(compute: Compute) -> int:
-    """Bytes of free memory on the device."""
+    """Bytes of free memory on the device; in a container no more than its limit leaves."""
     if compute.device == "cuda":
         cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return torch.cuda.mem_get_info()[0] + cached
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, _left_in_container())
+
+
+def _left_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that the control group (v2) of this container may still take, its page cache counted as free; inf without a limit."""
+    try:
+        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return limit - int((group / "memory.current").read_text()) + int(statistics["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return math.inf
 
 
 def choose(mode: str, *, n: int, compute: Compute) -> tuple[str, torch.dtype, str]:
     """How the teachers answer: ("bank" | "online", dtype of the maps, why in a few words).
 
     mode "auto" takes the bank in float32 where three (n, n) maps fit half of the free memory, in
-    float16 where those do, else online. The peak while merging is one more map in float32.
+    float16 where those do, else online. The other half is for merging, whose peak is two more maps in float32.
     """
     if mode not in ("auto", "bank", "online"):
         raise InputError(f"teachers={mode!r}: must be 'auto', 'bank' or 'online'")

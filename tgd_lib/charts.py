@@ -112,6 +112,8 @@ def corruption_curves(rows: Sequence[dict]) -> Figure:
         axis.set_title(name.replace("_", " "), fontsize=8)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
+    for axis in axes.flat[max(0, len(names) - columns) : len(names)]:  # the lowest of each column
+        axis.tick_params(labelbottom=True)
     figure.supxlabel("severity (0: clean)", fontsize=9)
     figure.supylabel("accuracy, %", fontsize=9)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
@@ -151,7 +153,7 @@ def _reliability(axis, diagrams: Sequence[dict]) -> None:
 
 @styled
 def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
-    """t-SNE of the last layer's input, a panel a network; a class (the first ten) has a colour and a marker of its own.
+    """t-SNE of the last layer's input, a panel a network; a class (the first ten) has a marker of its own, full or hollow.
 
     rows: as `studies.embedding` gives them.
     """
@@ -160,8 +162,8 @@ def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
     for axis, r in zip(axes[0], rows, strict=True):
         places = np.array(r["places"])
         for k, c in enumerate(np.unique(labels)[:10]):
-            style = {"marker": MARKERS[k % 7], "color": COLOURS[k % 7], "alpha": 1 if k < 7 else 0.45}
-            axis.scatter(*places[labels == c].T, s=9, linewidth=0, label=short_name(names[c]), **style)
+            style = {"marker": MARKERS[k % 7], "edgecolors": COLOURS[k % 7], "facecolors": COLOURS[k % 7] if k < 7 else "none"}
+            axis.scatter(*places[labels == c].T, s=12, linewidth=0.6, label=short_name(names[c]), **style)
         axis.set(title=f"{r['label']}, seed {r['seed']}", xticks=[], yticks=[])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
     return figure
@@ -178,7 +180,7 @@ def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
         chosen = [r for r in rows if r["method"] == m]
         values = 100 * np.array([r["accuracy"] for r in chosen])
         network = costs[chosen[0]["role"]]
-        spread = 1.03 ** (k - 2) if chosen[0]["role"] == "student" else 1  # side by side, that they can be told apart
+        spread = 1.03 ** (k - 2.5) if chosen[0]["role"] == "student" else 1  # side by side, that they can be told apart
         x = network["multiply_adds"] / 1e6 * spread
         axis.plot([x, x], [values.min(), values.max()], color=COLOURS[k % 7], linewidth=1)
         fill = "full" if k < 7 else "none"

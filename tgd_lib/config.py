@@ -239,7 +239,8 @@ def resolve(profile: str = "quick", **overrides) -> Settings:
             raise InputError("dataset='folder' needs data_dir: the folder with train/ and test/ in it")
     changed = {k: v for k, v in given.items() if v != getattr(base, k)}
     if "seeds" in changed:
-        changed["extra_seeds"] = min(base.extra_seeds, changed["seeds"])
+        same = base.extra_seeds == base.seeds  # of all methods, then, and they stay so
+        changed["extra_seeds"] = changed["seeds"] if same else min(base.extra_seeds, changed["seeds"])
     named = tuple((k, changed[k]) for k in PARAMETERS if k in changed)
     return replace(base, **changed, overrides=named)
 

@@ -75,7 +75,7 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
         return place | {
             "networks": {name: _network(lab, spec, name, seconds) for name, spec in specs.items()},
             "topology": {f"batch_{b}": summary([s / b for s in seconds[f"topology, batch {b}"]]) for b in BATCHES},
-            "steps": {k: summary(seconds[k]) for k in ("plain step", "bank step", "online step")},
+            "steps": {k: summary(seconds[k]) for k in ("plain step", "bank step", "online step") if k in seconds},
         }
 
     for spec in specs.values():  # outside the lock
@@ -84,7 +84,7 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
 
 
 def _rivals(lab: Lab, specs: dict[str, Spec]) -> dict[str, Callable[[int], object]]:
-    from tgd_lib import topology
+    from tgd_lib import bank, topology
 
     view, rivals = lab.specs.view("pi"), {}
     for batch in BATCHES:
@@ -96,7 +96,9 @@ def _rivals(lab: Lab, specs: dict[str, Spec]) -> dict[str, Callable[[int], objec
             rivals[f"{name}, batch {batch}"] = _forward(lab, spec, batch)
     student = specs["student"]
     rivals["plain step"] = _step(lab, student.start)
-    for how in ("bank", "online"):
+    n = len(lab.data.train.labels)
+    fits = bank.choose("auto", n=n, compute=lab.compute)[0] == "bank"
+    for how in ("bank", "online") if fits else ("online",):
         quiet = Lab(lab.settings, store=lab.store, teachers=how, say=lambda line: None)
         rivals[f"{how} step"] = _step(quiet, student)
     return rivals

@@ -131,11 +131,11 @@ def opinions(image: np.ndarray, probabilities: dict[str, np.ndarray], names: Seq
     k = len(probabilities)
     likely = np.argsort(-np.max(list(probabilities.values()), axis=0), kind="stable")[:10]
     shown = sorted({truth, *likely.tolist()})
-    figure, axes = plt.subplots(1, k + 1, figsize=(2.1 * (k + 1), 2.6))
+    figure, axes = plt.subplots(1, k + 1, figsize=(1.9 * (k + 1), 2.6))
     axes[0].imshow(image)
-    axes[0].set(title=f"this is: {short_name(names[truth])}", xticks=[], yticks=[])
+    axes[0].set(title=f"this is:\n{short_name(names[truth])}", xticks=[], yticks=[])
     for axis, (who, p) in zip(axes[1:], probabilities.items(), strict=True):
-        axis.barh(range(len(shown)), p[shown], color=[COLOURS[2] if c == truth else "0.65" for c in shown])
+        axis.barh(range(len(shown)), p[shown], color=["0.1" if c == truth else "0.7" for c in shown])
         axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[])
         axis.invert_yaxis()
     axes[1].set_yticks(range(len(shown)), [short_name(names[c]) for c in shown], fontsize=7)

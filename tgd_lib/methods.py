@@ -128,8 +128,10 @@ def _rival(name: str, label: str, why: str, weight: float, source: str = _COMMON
 _RIVALS = (
     Method("kd_batchmean", "KD, batchmean", "the textbook's reduction: ten times stronger on ten classes",
            alpha=1.0, gamma=0.0, kl_reduction="batchmean"),
-    Method("kd_pi", "KD from the PI teacher", "topology's own logits", alpha=0.0, gamma=0.0),
-    Method("two_teachers", "Two teachers averaged", "both teachers' logits in equal parts, no maps", alpha=0.5, gamma=0.0),
+    Method("kd_batchmean_annealed", "KD, batchmean, annealing", "the textbook's KD with as many epochs as TGD",
+           start="scratch", alpha=1.0, gamma=0.0, kl_reduction="batchmean"),
+    Method("kd_pi", "KD from the PI teacher", "topology's own logits, as KD", alpha=0.0, gamma=0.0),
+    Method("two_teachers", "Two teachers averaged", "both teachers' logits in equal parts, as KD, no maps", alpha=0.5, gamma=0.0),
     _rival("fitnets", "FitNets", "hints: the teacher's middle features, regressed", 100.0),
     _rival("at", "AT", "attention transfer: where the teacher's features are strong", 1000.0),
     _rival("sp", "SP", "similarity-preserving: the last stage's similarity map", 3000.0),
@@ -161,6 +163,7 @@ _ABLATIONS = (
     *(_tgd(f"tgd_gamma{g:g}", f"TGD at gamma = {g:g}", "weight of the maps", gamma=g) for g in GAMMAS),
     *(_tgd(f"tgd_alpha1_gamma{g:g}", f"TGD at alpha = 1, gamma = {g:g}", "its control", alpha=1.0, gamma=g) for g in GAMMAS),
     _tgd("tgd_batchmean", "TGD, batchmean", "the textbook's KL reduction", kl_reduction="batchmean"),
+    _tgd("tgd_alpha1_batchmean", "TGD at alpha = 1, batchmean", "its control", alpha=1.0, kl_reduction="batchmean"),
     _tgd("tgd_normalise", "TGD, normalise then merge", "alpha decides the shares, not the features' scale", order="normalise"),
     _tgd("tgd_row", "TGD, row-wise PIs", "half of the PI teacher's input", second="pi_row"),
     _tgd("tgd_column", "TGD, column-wise PIs", "the other half", second="pi_column"),
@@ -169,12 +172,15 @@ _ABLATIONS = (
     _tgd("tgd_sigma", "TGD, PI sigma 0.02", "softer PIs", second="pi_sigma"),
     _tgd("tgd_coarse", "TGD, PIs of 25 x 25", "a quarter of the pixels", second="pi_coarse"),
     _tgd("tgd_small_teacher", "TGD, small image teacher", "an image teacher of the student's size", first="image_small"),
+    _tgd("tgd_alpha1_small_teacher", "TGD at alpha = 1, small image teacher", "its control", first="image_small", alpha=1.0),
 )  # fmt: skip
 
 _SECOND_TEACHER = (  # is it topology, or just a second teacher?
     _tgd("tgd_image_2", "TGD, second image teacher", "another seed of the image teacher instead of the PI teacher", second="image_2"),
     _tgd("tgd_image_2_normalise", "TGD, second image teacher, normalised, alpha 0.5", "control of 'image and map, normalised'",
          second="image_2", order="normalise", alpha=0.5),
+    _tgd("tgd_image_2_normalise0.9", "TGD, second image teacher, normalised, alpha 0.9", "control of 'wide PIs, normalised'",
+         second="image_2", order="normalise", alpha=0.9),
     _tgd("tgd_within", "TGD, PIs permuted in class", "topology of another image of the class", second="pi_within"),
     _tgd("tgd_across", "TGD, PIs permuted across", "topology of any other image", second="pi_across"),
     _tgd("tgd_noise", "TGD, noise", "fixed noise instead of topology", second="noise"),
@@ -198,7 +204,11 @@ MAIN, RIVALS, ABLATIONS, SECOND_TEACHER, SEARCH = (
 )
 TABLE = (*MAIN, "kd_batchmean")  # of every main table: KD stands in it with both reductions
 CANDIDATES = ("tgd_alpha1", "tgd", *SEARCH)  # of the search; the first is the control, and stays unless it is beaten
-CONTROLS = ("tgd_image_2", "tgd_image_2_normalise")  # a second image teacher instead: what a candidate must beat, too
+MATCHED = {  # a second image teacher in the same place: what a candidate must beat, too
+    "tgd_wide_normalise": "tgd_image_2_normalise0.9", "tgd_map_normalise": "tgd_image_2_normalise",
+    **dict.fromkeys(("tgd", "tgd_wide", "tgd_cubical", "tgd_super", "tgd_noisy", "tgd_image_map"), "tgd_image_2"),
+}  # fmt: skip
+EXAMINED = (*TABLE, "tgd_image_2", "tgd_alpha0.5", "tgd_noisy")  # on corrupted images too, for calibration and transfer
 ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
 
 
@@ -215,7 +225,8 @@ def method(name: str) -> Method:
 
 _ALL = (*RIVALS, *ABLATIONS, *SECOND_TEACHER, *SEARCH)
 _RECORDED = (  # what the recorded runs on CIFAR-10 compare with the main five
-    "kd_batchmean", "tgd_logits", "tgd_maps", "tgd_image_2", "tgd_alpha0.5", "tgd_alpha0.9",
+    "kd_batchmean", "kd_batchmean_annealed", "scratch_twice", "tgd_no_annealing", "tgd_logits", "tgd_maps", "tgd_image_2",
+    "tgd_alpha0.5", "tgd_alpha0.9",
 )  # fmt: skip
 GRID: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds` seeds
     "smoke": _ALL,
@@ -223,7 +234,7 @@ GRID: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds`
     "cifar10-small": (*_RECORDED, "tgd_gamma3000", "tgd_alpha1_gamma3000"),
     "cifar10-study": _ALL,
     "paper": _ALL,
-    "paper-60": (*_RECORDED, "tgd_no_annealing", "tgd_alpha0.95"),
+    "paper-60": (*_RECORDED, "tgd_alpha0.95"),
 }
 
 

@@ -22,7 +22,7 @@ from tgd_lib.specs import Spec
 from tgd_lib.training import Run
 
 STEPS = 3  # that are timed, after one that is not
-BANK_STEP, FEATURES_STEP = 1.2, 1.4  # times a plain step (measured: benchmarks/recorded); with features: a guess
+BANK_STEP, ONLINE_STEP, FEATURES_STEP = 1.2, 9.0, 1.4  # times a plain step (measured: benchmarks/recorded); with features: a guess
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def _seconds(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
         timed[kind] = _step(lab.compute, *kind, lab.settings.batch_size)
     n = len(lab.data.train.labels)
     steps = math.ceil(n / lab.settings.batch_size) * spec.schedule.epochs
-    factor = FEATURES_STEP if spec.rival else BANK_STEP if spec.guidance and spec.guidance.gamma else 1.0
+    maps = BANK_STEP if bank.choose("auto", n=n, compute=lab.compute)[0] == "bank" else ONLINE_STEP
+    factor = FEATURES_STEP if spec.rival else maps if spec.guidance and spec.guidance.gamma else 1.0
     return steps * timed[kind] * factor
 
 
@@ -127,7 +128,7 @@ def _summary(lab: Lab, found: Sequence[Line], left: float) -> list[str]:
     sizes = ", ".join(f"{size / 1e9:.1f} GB of {what}" for what, size in memory(lab).items())
     return [
         f"{networks} networks, {there} of them there; the rest takes about {_time(left)} one after another on this machine,",
-        "measured just now on a few steps of each kind; persistence images, evaluations and corruptions come on top.",
+        "measured just now on a few steps of each kind; persistence images, teacher banks, evaluations and corruptions come on top.",
         f"Memory: up to {sizes} (in half precision or online where that does not fit); {bank.available(lab.compute) / 1e9:.1f} GB are free.",
     ]
 

@@ -22,11 +22,13 @@ def block(records: Path, profile: str) -> str:
     """
     rows = _rows(records, "04_ablations")
     run = read_json(records / "run.json")
-    under = tables.under_corruption(_rows(records, "05_robustness"))
+    robust = _rows(records, "05_robustness")
+    under = tables.under_corruption(robust)
     anchored = PROFILES[profile].dataset == "cifar10"
     lines = [f"### `{profile}`", "", _headline(rows, under), "", *_search(rows, _rows(records, "04_search"))]
     lines += [*_folded(tables.markdown(_table(rows, anchored))), ""]
-    return "\n".join([*lines, _place(rows, run, profile, anchored), ""])
+    corrupted = f"{robust[0]['n']} of them corrupted in {len(robust[0]['corrupted'])} way{'s' * (len(robust[0]['corrupted']) > 1)} at 5 severities"
+    return "\n".join([*lines, _place(rows, run, profile, anchored, corrupted), ""])
 
 
 def _rows(records: Path, name: str) -> list[dict]:
@@ -60,7 +62,7 @@ def _search(rows: list[dict], held_out: list[dict]) -> list[str]:
     label = methods.METHODS[name].label
     seen = tables.difference(significance.paired(held_out, name, control))
     said = [f"{label} has the highest mean, {seen} points above TGD at alpha = 1 on the held-out images"]
-    for other in (control, *(m for m in methods.CONTROLS if any(r["method"] == m for r in rows))):
+    for other in (control, *(m for m in (methods.MATCHED[name],) if any(r["method"] == m for r in rows))):
         pair = _difference(significance.paired(rows, name, other), "accuracy", "points")
         said.append(f"on the test images against *{methods.METHODS[other].label}* {pair}")
     return [text + "; ".join(said) + ".", ""]
@@ -113,8 +115,10 @@ def update(readme: Path, records: Path, profile: str) -> bool:
     return True
 
 
-def _place(rows: list[dict], run: dict, profile: str, anchored: bool) -> str:
+def _place(rows: list[dict], run: dict, profile: str, anchored: bool, corrupted: str) -> str:
     first = rows[0]
+    low, high = significance.accuracy_interval(max(r["accuracy"] for r in rows), first["n"])
+    commits = ", ".join(sorted({(r["commit"] or "none")[:10] for r in rows}))
     data = " --data DIR" if anchored else ""
     note = (
         " Anchor: the authors' released checkpoints on this test set (trained on all 50,000 images, one run each, epoch chosen by them on the test set)."
@@ -123,7 +127,7 @@ def _place(rows: list[dict], run: dict, profile: str, anchored: bool) -> str:
     )
     return (
         f"Every row: `./run_all.sh --profile {profile}{data}`. Mean ± standard deviation (n seeds); differences paired by seed, in points of accuracy, "
-        f"with Student's 95 % interval; {first['n']} test images, selection `{first['selection']}`; "
+        f"with Student's 95 % interval; {first['n']} test images, which leave each accuracy open by ± {50 * (high - low):.1f} points (Wilson, 95 %), {corrupted}; selection `{first['selection']}`; "
         f"{first['network']}, {first['precision']}, {first['device']}; torch {run['versions']['torch']}, "
-        f"Python {run['python']}, {run['platform']}; commit {(run['commit'] or 'none')[:10]}.{note}"
+        f"Python {run['python']}, {run['platform']}; trained at commit {commits}, drawn at {(run['commit'] or 'none')[:10]}.{note}"
     )

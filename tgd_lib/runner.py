@@ -118,7 +118,7 @@ def train(settings: Settings, *, force: bool = False) -> None:
         print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
         if settings.holdout:
             lab.evaluation(spec, "holdout")
-    studies.robustness(lab, [s for s in specs if s.method in methods.MAIN])
+    studies.robustness(lab, [s for s in specs if s.method in methods.EXAMINED])
 
 
 def verify(arguments: argparse.Namespace, figures: Path) -> int:

@@ -33,7 +33,7 @@ from tgd_lib.config import InputError
 # Format version of each kind. Raise one when its files or their meaning change.
 FORMATS = {
     "persistence_images": 1, "network": 1, "teacher_logits": 1, "teacher_maps": 1, "evaluation": 1, "robustness": 1, "cost": 1,
-    "persistence_maps": 1, "shares": 1,
+    "persistence_maps": 1, "shares": 2,
 }  # fmt: skip
 MANIFEST = "MANIFEST.json"
 PACKAGES = ("torch", "torchvision", "numpy", "gudhi", "scipy", "scikit-image", "torchmetrics")

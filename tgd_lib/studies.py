@@ -202,7 +202,7 @@ def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
 
 
 def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
-    """A row a method with two teachers: the second one's real share of the merged map, mean over batches, a number a stage.
+    """A row a method with two teachers: the second one's real share of the merged map, a number a stage in each batch.
 
     Of a row r = alpha r1 + (1 - alpha) r2 it is the part along r that comes from r2, (1 - alpha) r2 . r / |r|^2,
     averaged over rows: 1 - alpha only where both rows are alike in scale and direction. Left out are students
@@ -220,7 +220,8 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
     return rows[::-1]
 
 
-def _shares(lab: Lab, spec: Spec, batches: int) -> list[float]:
+def _shares(lab: Lab, spec: Spec, batches: int) -> list[list[float]]:
+    """A list a batch: the share in each stage."""
     teachers, g = [lab.teacher(t) for t in spec.teachers], spec.guidance
     found = []
     for epoch in range(batches):
@@ -228,7 +229,7 @@ def _shares(lab: Lab, spec: Spec, batches: int) -> list[float]:
         looks = [t.look(index.to(lab.compute.device))[1] for t in teachers]
         pairs = ([similarity_map(f.detach()) for f in stage] for stage in zip(*looks, strict=True))
         found.append([_share(*pair, alpha=g.alpha, order=g.order) for pair in pairs])
-    return np.mean(found, axis=0).tolist()
+    return found
 
 
 def _share(first: torch.Tensor, second: torch.Tensor, *, alpha: float, order: str | None) -> float:

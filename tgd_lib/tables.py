@@ -106,8 +106,16 @@ def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS
             pair, (scale, digits, unit) = paired(rows, name, control, column), scales[column]
             line[f"{column}, {unit}"] = difference(pair, scale, digits)
         first = paired(rows, name, control, columns[0])
-        lines.append(line | {"p": None if first["p"] is None else round(first["p"], 3), "verdict": first["verdict"]})
+        p = {f"p, {columns[0]}": None if first["p"] is None else round(first["p"], 3), f"verdict, {columns[0]}": first["verdict"]}
+        lines.append(line | p)
     return pd.DataFrame(lines).set_index("method")
+
+
+def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
+    """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha. rows: gamma, alpha, accuracy."""
+    frame = pd.DataFrame(rows)
+    cells = frame.groupby(["gamma", "alpha"])["accuracy"].apply(lambda values: spread(values))
+    return cells.unstack("alpha").rename(columns=lambda a: f"alpha = {a:g}").rename(index=lambda g: f"gamma = {g:g}").fillna("not run")
 
 
 def difference(pair: dict, scale: float = 100, digits: int = 2) -> str:
