@@ -33,3 +33,9 @@ def test_every_parameter_in_the_documents_exists():
         text = (config.ROOT / name).read_text(encoding="utf-8")
         for parameter, value in re.findall(r"-p ([a-z_]+) ([\w.]+)", text):
             config.parse(parameter, value)
+
+
+def test_every_figure_of_the_main_record_has_its_alt_text():
+    alts = {path: alt for alt, path in re.findall(r"!\[([^\]]*)\]\((figures/[^)]+)\)", README)}
+    figures = sorted((config.ROOT / "figures" / "cifar10-small" / "figures").glob("*.png"))
+    assert figures and not [p.name for p in figures if len(alts.get(p.relative_to(config.ROOT).as_posix(), "")) < 30]

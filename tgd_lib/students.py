@@ -85,8 +85,8 @@ def _use(entry: dict) -> list[str]:
     return [
         f"One network each (n=1), {entry['n']} test images, float32 arithmetic. The spread over seeds is in the table of the main README.",
         "",
-        "**To check**: `./run_all.sh --verify` evaluates them on the data at hand. **To use**: images uint8 RGB / 255, minus `mean`, divided by `std` of",
-        f"`{INDEX}`; weights by `safetensors.torch.load_file` into `tgd_lib.networks.wide_resnet(depth, width, 3, classes)`.",
+        "**To check**: `./run_all.sh --verify` evaluates them on the data at hand. **To use**: `tgd_lib.students.load(folder, entry)` gives the network of an",
+        f"entry of `{INDEX}` in eval mode; it takes RGB images / 255, minus the entry's `mean`, divided by its `std`, as float (N, 3, H, W), and gives logits (N, {len(entry['classes'])}).",
         "",
         f"**Limits**: classes {', '.join(entry['classes'])}; nothing was augmented; accuracy is that of so many images and epochs, not what the architecture can do.",
         "Overconfident as trained; see `05_robustness_and_calibration` for temperatures and for corrupted images. For research into distillation, not for decisions.",
