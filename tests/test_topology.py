@@ -46,11 +46,12 @@ def smooth_images(n: int, size: int = 32) -> np.ndarray:
 
 
 def test_without_the_private_name(monkeypatch):
+    import gudhi.sklearn.cubical_persistence  # noqa: F401  (loaded before: keeps its own reference)
+
     images = smooth_images(3)
     expected = persistence_images(images)
     diagrams.persistence_on_a_line.cache_clear()
     monkeypatch.setitem(sys.modules, "gudhi._pers_cub_low_dim_ext", None)  # import now fails
-    import gudhi.sklearn.cubical_persistence  # noqa: F401  (already loaded: keeps its own reference)
 
     try:
         assert diagrams.persistence_on_a_line().__name__ == "<lambda>"
@@ -143,6 +144,21 @@ def test_points_left_out_are_below_rounding():
     assert largest[~seen].max() <= topology.CUT and topology.ROUNDING < np.finfo(float).eps / 2
     assert seen[100 << 8 | 10] or seen[60 << 8 | 10]  # an ordinary point
     assert not seen[60 << 8 | 200]  # a bright one
+
+
+def test_a_picture_from_which_too_much_was_left_out_is_made_again(monkeypatch):
+    """With a cut of a thousandth much is left out: the rule must catch it. With the rule off, it shows."""
+    images = smooth_images(12)
+    expected = persistence_images(images)
+    try:
+        monkeypatch.setattr(topology, "CUT", 1e-3)
+        topology._tables.cache_clear()
+        assert (persistence_images(images) == expected).all()
+        monkeypatch.setattr(topology, "ROUNDING", np.inf)
+        assert (persistence_images(images) != expected).any()
+    finally:
+        monkeypatch.undo()
+        topology._tables.cache_clear()
 
 
 def test_other_sizes():

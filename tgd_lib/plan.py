@@ -93,11 +93,13 @@ def _step(compute: Compute, network: tuple[int, int, int], shape: tuple[int, int
 
 def memory(lab: Lab) -> dict[str, float]:
     """Bytes, at most, of the similarity maps, of the features they are made of, and of what the networks look at."""
-    n = len(lab.data.train.labels)
-    apart = any(s.guidance and s.guidance.order and all(s.teachers) for s in lab.specs.students(methods.of(lab.settings.profile)))
+    n, specs = len(lab.data.train.labels), lab.specs.students(methods.of(lab.settings.profile))
+    apart = any(s.guidance and s.guidance.order and all(s.teachers) for s in specs)
+    features = 4.0 * n * 86016  # of one WRN-16-3 on 32 x 32, less for others
+    rivals = min(bank.available(lab.compute) / 2, features) if any(s.rival for s in specs) else 0.0  # who remember them
     return {
         "similarity maps": (2 * bank.STAGES if apart else bank.STAGES + 1) * 4.0 * n * n,  # normalised first, both are held
-        "features": min(bank.FEATURES[lab.compute.device], 4.0 * n * 86016 * 2),  # of two WRN-16-3 on 32 x 32, less for others
+        "features": max(rivals, min(bank.FEATURES[lab.compute.device], 2 * features)),
         "images and persistence images": sum(
             len(p.labels) * (p.images[0].nbytes + 6 * 50 * 50) for p in (lab.data.train, lab.data.test)
         ),
