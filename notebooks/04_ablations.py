@@ -155,10 +155,11 @@ if best not in (None, "tgd_alpha1"):
 # %%
 shares = studies.shares(lab, specs)
 lines = [[r["label"], r["alpha"], *(tables.spread(x) for x in zip(*r["shares"], strict=True))] for r in shares]
-pd.DataFrame(lines, columns=["method", "alpha", "stage 1", "stage 2", "stage 3"]).set_index("method")
+table = pd.DataFrame(lines, columns=["method", "alpha", "stage 1", "stage 2", "stage 3"])
+table.drop_duplicates(list(table)[1:]).set_index("method")  # one line for all that have these teachers and this weight
 
 # %% [markdown]
-# *What to see:* beside $1-\alpha$. It is above it where the second teacher's features are the larger ones. At α = 0.99 it is small all the same: TGD there guides almost only with the image teacher's maps.
+# *What to see:* beside 1 − α. It is above it where the second teacher's features are the larger ones. At α = 0.99 it is small all the same: TGD there guides almost only with the image teacher's maps.
 #
 # ## Is it topology, or just a second teacher?
 #
