@@ -42,8 +42,12 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import charts, config, figures, methods, studies, tables
+import pandas as pd
+
+from tgd_lib import charts, config, figures, methods, significance, studies, tables
 from tgd_lib.experiment import Lab
+
+pd.options.display.max_rows = 100  # whole tables
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
@@ -97,10 +101,6 @@ tables.against(once, "kd_batchmean")
 # What the PI teacher adds where something else is changed too, each against α = 1 *with the same change*:
 
 # %%
-import pandas as pd
-
-from tgd_lib import significance
-
 trained = {r["method"] for r in rows}
 pairs = [(m, f"tgd_alpha1_{m.removeprefix('tgd_')}") for m in methods.ABLATIONS]
 pairs = [significance.paired(rows, *pair) for pair in pairs if {*pair} <= trained]
