@@ -6,6 +6,10 @@ from tgd_lib import config
 from tgd_lib.config import InputError, Schedule
 
 
+def test_every_profile_has_its_place_among_the_records():
+    assert set(config.BY_SIZE) == set(config.PROFILES)
+
+
 def test_the_paper_s_constants_are_the_defaults():
     s = config.resolve("paper")
     assert (s.alpha, s.lam, s.temperature, s.gamma, s.kl_reduction) == (0.99, 0.9, 4.0, 3000.0, "mean")

@@ -318,6 +318,15 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(artifacts, note
     assert runner.main(["--twins"], **options) == 0 and "01_a.ipynb: as it was" in capsys.readouterr().out
 
 
+def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, tmp_path, capsys):
+    figures = tmp_path / "figures"
+    (figures / "cifar10-small").mkdir(parents=True)
+    toy(notebooks, "01_a", "print(profile)")
+    assert runner.main(["--record"], notebooks=notebooks, needs={"01_a": ()}, figures=figures) == 0
+    assert (figures / "quick" / "run.json").exists() and not list(notebooks.glob("*.ipynb"))
+    assert "the notebooks go on showing cifar10-small" in capsys.readouterr().out
+
+
 def test_a_failed_run_is_not_recorded(artifacts, notebooks, tmp_path, capsys):
     toy(notebooks, "01_a", "raise SystemError")
     figures = tmp_path / "figures"

@@ -226,6 +226,9 @@ PROFILES: dict[str, Settings] = {
 }  # fmt: skip
 
 
+BY_SIZE = ("paper", "paper-60", "cifar10-small", "cifar10-study", "quick", "smoke")  # the most telling record first
+
+
 def resolve(profile: str = "quick", **overrides) -> Settings:
     """The settings of a profile with the overrides that are not None, all checked.
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tgd_lib import twins
-from tgd_lib.config import ROOT, Settings, run_dir
+from tgd_lib.config import BY_SIZE, ROOT, Settings, run_dir
 from tgd_lib.execution import Outcome, short_path
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -64,7 +64,10 @@ def _git(*arguments: str) -> str | None:
 
 
 def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: Path = FIGURES) -> None:
-    """Copies a run's figures, tables and records to figures/<profile>/, its notebooks to the twins."""
+    """Copies a run's figures, tables and records to figures/<profile>/, its notebooks to the twins.
+
+    The twins show the most telling run that is recorded: where a better one is, they stay as they are.
+    """
     target = figures / settings.profile
     fresh, old = (figures / f".{settings.profile}.{os.getpid()}.{state}" for state in ("new", "old"))
     left_out = ["*.ipynb", ".*"]
@@ -78,11 +81,15 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+    better = [p for p in BY_SIZE[: BY_SIZE.index(settings.profile)] if (figures / p).is_dir()]
+    names = [] if better else names
     for name in names:
         executed = twins.read(run_dir(settings) / f"{name}.ipynb")
         twins.write(twins.scrub(executed, settings.profile), notebooks / f"{name}.ipynb")
     if (target / "records" / "05_robustness.json").exists() and figures == FIGURES:
         from tgd_lib import readme  # with pandas, and only here
 
-        readme.update(ROOT / "README.md", target, settings.profile)
-    print(f"recorded: {short_path(target)}, {len(names)} notebooks in {short_path(notebooks)}")
+        if not readme.update(ROOT / "README.md", target, settings.profile):
+            print(f"README.md has no place for it: put <!-- results:{settings.profile} --> and <!-- /results --> there")
+    shown = f"{len(names)} notebooks in {short_path(notebooks)}" if names else f"the notebooks go on showing {better[0]}"
+    print(f"recorded: {short_path(target)}; {shown}")

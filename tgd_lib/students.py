@@ -98,8 +98,7 @@ def _use(entry: dict) -> list[str]:
 
 def recorded(figures: Path) -> list[str]:
     """Profiles with recorded students, the largest first."""
-    sizes = ("paper", "paper-60", "cifar10-small", "cifar10-study", "quick", "smoke")
-    return [p for p in sizes if (figures / p / FOLDER / INDEX).is_file()]
+    return [p for p in config.BY_SIZE if (figures / p / FOLDER / INDEX).is_file()]
 
 
 def verify(settings: Settings, figures: Path) -> int:
