@@ -21,7 +21,7 @@ def test_the_chosen_is_shown_on_the_test_set_against_every_control():
     held_out = rows(tgd_alpha1=0.50, tgd=0.49, tgd_wide=0.52, tgd_super=0.51, tgd_image_2=0.60)
     test = rows(tgd_alpha1=0.50, tgd=0.49, tgd_wide=0.47, tgd_super=0.58, tgd_image_2=0.48)
     said = readme._search(test, held_out)[0]
-    assert "(2 candidates beside TGD" in said and methods.METHODS["tgd_wide"].label in said and "superlevel" not in said
+    assert "(2 candidates beside TGD;" in said and methods.METHODS["tgd_wide"].label in said and "superlevel" not in said
     assert re.search(r"\+2\.00 ± 0\.00 \(n=2\) points above TGD at alpha = 1 on the held-out", said)
     assert "*TGD at alpha = 1* -3.00" in said and "*TGD, second image teacher* -1.00" in said
     assert "n too small to conclude" in said

@@ -62,14 +62,14 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
 @styled
 def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
     """A figure an epoch, the mean over seeds: one line a method. column: "loss" or "training_accuracy"."""
-    figure, axis = plt.subplots(figsize=(6, 3))
+    figure, axis = plt.subplots(figsize=(7, 3))
     for k, m in enumerate(dict.fromkeys(r["method"] for r in rows)):
         chosen = [r for r in rows if r["method"] == m]
         mean = np.mean([r[column] for r in chosen], axis=0)
         label = f"{chosen[0]['label']} (n={len(chosen)})"
         axis.plot(np.arange(1, len(mean) + 1), mean, marker=MARKERS[k % 7], markersize=3, label=label)
     axis.set(xlabel="epoch", ylabel=ylabel)
-    axis.legend()
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

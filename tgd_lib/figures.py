@@ -136,7 +136,7 @@ def opinions(image: np.ndarray, probabilities: dict[str, np.ndarray], names: Seq
     axes[0].set(title=f"this is:\n{short_name(names[truth])}", xticks=[], yticks=[])
     for axis, (who, p) in zip(axes[1:], probabilities.items(), strict=True):
         axis.barh(range(len(shown)), p[shown], color=["0.1" if c == truth else "0.7" for c in shown])
-        axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[])
+        axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[], xticks=(0, 0.5), xticklabels=("0", "0.5"))
         axis.invert_yaxis()
     axes[1].set_yticks(range(len(shown)), [short_name(names[c]) for c in shown], fontsize=7)
     return figure

@@ -56,7 +56,7 @@ def _search(rows: list[dict], held_out: list[dict]) -> list[str]:
     if not candidates:
         return []
     name, control = significance.chosen(held_out, methods.CANDIDATES), "tgd_alpha1"
-    text = f"**A topology that does help? ({len(candidates)} candidates beside TGD, chosen among on held-out images):** "
+    text = f"**A topology that does help? ({len(candidates)} candidates beside TGD; the choice is made on held-out images):** "
     if name == control:
         return [text + "none has a higher mean than TGD at alpha = 1.", ""]
     label = methods.METHODS[name].label
