@@ -19,6 +19,7 @@ from tgd_lib.execution import Outcome, short_path
 
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
+GIVEN_AWAY = ("paper", "paper-60", "cifar10-small")  # whose students are worth their bytes
 
 
 def report(outcomes: list[Outcome], settings: Settings) -> None:
@@ -71,7 +72,7 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
     target = figures / settings.profile
     fresh, old = (figures / f".{settings.profile}.{os.getpid()}.{state}" for state in ("new", "old"))
     left_out = ["*.ipynb", ".*"]
-    if settings.dataset == "photographs":  # a demonstration's students are not worth their bytes
+    if settings.profile not in GIVEN_AWAY:
         left_out.append("students")
     shutil.copytree(run_dir(settings), fresh, ignore=shutil.ignore_patterns(*left_out))
     for path in fresh.rglob("*"):
