@@ -62,7 +62,8 @@ def _search(rows: list[dict], held_out: list[dict]) -> list[str]:
     label = methods.METHODS[name].label
     seen = tables.difference(significance.paired(held_out, name, control))
     said = [f"{label} has the highest mean, {seen} points above TGD at alpha = 1 on the held-out images"]
-    for other in (control, *(m for m in (methods.MATCHED[name],) if any(r["method"] == m for r in rows))):
+    matched = [methods.MATCHED[name]] if any(r["method"] == methods.MATCHED[name] for r in rows) else []
+    for other in (control, *matched):
         pair = _difference(significance.paired(rows, name, other), "accuracy", "points")
         said.append(f"on the test images against *{methods.METHODS[other].label}* {pair}")
     return [text + "; ".join(said) + ".", ""]
@@ -117,7 +118,8 @@ def update(readme: Path, records: Path, profile: str) -> bool:
 
 def _place(rows: list[dict], run: dict, profile: str, anchored: bool, corrupted: str) -> str:
     first = rows[0]
-    low, high = significance.accuracy_interval(max(r["accuracy"] for r in rows), first["n"])
+    ends = [significance.accuracy_interval(r["accuracy"], first["n"]) for r in rows]
+    open_by = max(50 * (high - low) for low, high in ends)
     commits = ", ".join(sorted({(r["commit"] or "none")[:10] for r in rows}))
     data = " --data DIR" if anchored else ""
     note = (
@@ -127,7 +129,7 @@ def _place(rows: list[dict], run: dict, profile: str, anchored: bool, corrupted:
     )
     return (
         f"Every row: `./run_all.sh --profile {profile}{data}`. Mean ± standard deviation (n seeds); differences paired by seed, in points of accuracy, "
-        f"with Student's 95 % interval; {first['n']} test images, which leave each accuracy open by ± {50 * (high - low):.1f} points (Wilson, 95 %), {corrupted}; selection `{first['selection']}`; "
+        f"with Student's 95 % interval; {first['n']} test images, which leave an accuracy open by up to ± {open_by:.1f} points (Wilson, 95 %), {corrupted}; selection `{first['selection']}`; "
         f"{first['network']}, {first['precision']}, {first['device']}; torch {run['versions']['torch']}, "
         f"Python {run['python']}, {run['platform']}; trained at commit {commits}, drawn at {(run['commit'] or 'none')[:10]}.{note}"
     )
