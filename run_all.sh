@@ -78,4 +78,4 @@ if [ "${1:-}" = --test ]; then
     cd "$root"
     exec "$python" -m pytest "${@:2}"
 fi
-exec "$python" -P -m tgd_lib.runner "$@"
+exec "$python" -P -m tgd_lib.companion "$@"

@@ -27,11 +27,12 @@ import torch
 
 from benchmarks import _measure
 from benchmarks.training import contiguous
-from tgd_lib import answers, bank, config, datasets, losses, topology, training
+from tgd_lib import bank, config, datasets, losses, topology, training
+from tgd_lib.lab import objectives
 from tgd_lib.bank import Bank, Online, Teacher
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
-from tgd_lib.cost import interleaved, summary
+from tgd_lib.study.cost import interleaved, summary
 from tgd_lib.networks import wide_resnet
 from tgd_lib.training import WARM_UP, Run, label_objective
 
@@ -89,7 +90,7 @@ class Case:
         started, gamma = self.now(), WEIGHTS["gamma"]
         logits = tuple(bank.teacher_logits(t) for t in self.teachers)
         sources = {"bank, logits only (KD)": (Bank(logits, None), 0.0)}
-        if bank.STAGES * 4 * len(self.labels) ** 2 > answers.MAPS_KEPT:
+        if bank.STAGES * 4 * len(self.labels) ** 2 > objectives.MAPS_KEPT:
             built = bank.gram(self.teachers, (WEIGHTS["alpha"], 1 - WEIGHTS["alpha"]), dtype=torch.float16)
             build = self.now() - started
             sources["bank, maps merged while built, fp16"] = (Bank(logits, *built), gamma)

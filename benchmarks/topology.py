@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks import _measure
 from tgd_lib import config, datasets, topology
-from tgd_lib.cost import interleaved, summary
+from tgd_lib.study.cost import interleaved, summary
 
 PACKAGES = ("numpy", "scipy", "gudhi", "ripser", "persim")
 BARS = {"reference": 300, "gudhi": 20}  # times ours, at least; whole: at most 20 s and 1,536 MiB

@@ -44,12 +44,15 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures, tables
-from tgd_lib.experiment import Lab
+from tgd_lib import config
+from tgd_lib.report import figures, tables
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 lab = Lab(settings)
+study = specs_of(lab)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
@@ -96,11 +99,11 @@ figure
 import torch
 
 networks = {
-    "image teacher": lab.specs.teacher("image"),
-    "PI teacher": lab.specs.teacher("pi"),
-    "scratch student": lab.specs.student("scratch", 0),
-    "TGD at α = 1": lab.specs.student("tgd_alpha1", 0),
-    "TGD student": lab.specs.student("tgd", 0),
+    "image teacher": study.teacher("image"),
+    "PI teacher": study.teacher("pi"),
+    "scratch student": study.student("scratch", 0),
+    "TGD at α = 1": study.student("tgd_alpha1", 0),
+    "TGD student": study.student("tgd", 0),
 }
 said = {}
 for name, spec in networks.items():

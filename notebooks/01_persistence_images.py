@@ -44,12 +44,15 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import config, figures, tables
-from tgd_lib.experiment import Lab
+from tgd_lib import config
+from tgd_lib.report import figures, tables
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 lab = Lab(settings)
+study = specs_of(lab)
 print(settings.run_name, "|", settings.purpose)
 
 # %% [markdown]
@@ -62,12 +65,12 @@ print(settings.run_name, "|", settings.purpose)
 import time
 
 started = time.perf_counter()
-pis = {part: lab.persistence_images(part) for part in ("train", "test")}
+pis = {part: lab.views.persistence_images(study.view("pi"), part) for part in ("train", "test")}
 print({part: (a.shape, str(a.dtype)) for part, a in pis.items()}, f"{time.perf_counter() - started:.1f} s")
 
 # %%
 test = lab.data.test
-source = {"images": test.fingerprint, "view": lab.specs.view("pi").orientation}
+source = {"images": test.fingerprint, "view": study.view("pi").orientation}
 figure = figures.by_class(test.images, pis["test"], test.labels, test.class_names)
 caption = f"An image of a class above its persistence images (orientation {settings.orientation}); red, green, blue are the channels."
 figures.save(figure, settings, "01_by_class", caption=caption, source=source)

@@ -43,12 +43,15 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import charts, config, figures, tables
-from tgd_lib.experiment import Lab
+from tgd_lib import config
+from tgd_lib.report import charts, figures, tables
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 lab = Lab(settings)
+study = specs_of(lab)
 print(settings.run_name, "|", settings.purpose)
 
 # %% [markdown]
@@ -57,7 +60,7 @@ print(settings.run_name, "|", settings.purpose)
 # One line an epoch goes to the log. If this is interrupted, the next run goes on after the last whole epoch, and ends in the same bits.
 
 # %%
-specs = {kind: lab.specs.teacher(kind) for kind in ("image", "pi")}
+specs = {kind: study.teacher(kind) for kind in ("image", "pi")}
 rows = [lab.row(spec) for spec in specs.values()]
 
 # %%

@@ -57,12 +57,16 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import charts, config, figures, methods, tables
-from tgd_lib.experiment import Lab
+from tgd_lib import config
+from tgd_lib.report import charts, figures, tables
+from tgd_lib.study import methods
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 lab = Lab(settings)
+study = specs_of(lab)
 print(settings.run_name, "|", settings.purpose)
 
 # %% [markdown]
@@ -72,7 +76,7 @@ print(settings.run_name, "|", settings.purpose)
 # (the **teacher bank**): a distillation step then costs hardly more than a plain one.
 
 # %%
-specs = lab.specs.students(methods.TABLE)
+specs = study.students(methods.TABLE)
 lab.train(specs)
 rows = [lab.row(spec) for spec in specs]
 
@@ -104,9 +108,9 @@ from tgd_lib.losses import merge_maps, similarity_map
 by_class = np.argsort(lab.data.train.labels, kind="stable")
 evenly = np.linspace(0, len(by_class) - 1, min(64, len(by_class))).astype(int)
 index = torch.from_numpy(by_class[evenly])
-tgd = lab.specs.student("tgd", 0)
-shown = {"image teacher": lab.specs.teacher("image"), "PI teacher": lab.specs.teacher("pi")}
-shown |= {"scratch student": tgd.start, "TGD at α = 1": lab.specs.student("tgd_alpha1", 0), "TGD student": tgd}
+tgd = study.student("tgd", 0)
+shown = {"image teacher": study.teacher("image"), "PI teacher": study.teacher("pi")}
+shown |= {"scratch student": tgd.start, "TGD at α = 1": study.student("tgd_alpha1", 0), "TGD student": tgd}
 
 # %%
 maps = {}
@@ -140,9 +144,9 @@ print(f"the PI teacher's share of the merged map's norm in this batch: {100 * sh
 # hangs together does.
 
 # %%
-from tgd_lib import studies
+from tgd_lib.study import questions
 
-places = studies.embedding(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
+places = questions.embedding(lab, [study.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
 figure = charts.embeddings(places, lab.data.test.class_names)
 caption = "t-SNE of the students' last features, test images, seed 0. A class has a marker of its own, full or hollow."
 figures.save(figure, settings, "03_tsne", caption=caption, source=places)
@@ -152,7 +156,7 @@ figure
 # The students of seed 0 (fixed beforehand, not the best) are put into the run's folder, with a model card, for use elsewhere.
 
 # %%
-from tgd_lib import students
+from tgd_lib.study import students
 
-students.save(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
+students.save(lab, [study.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
 tables.save_records(rows, settings, "03_distillation")

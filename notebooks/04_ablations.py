@@ -12,10 +12,10 @@
 # ---
 
 # %% [markdown]
-# # 04 · Rivals and ablations
+# # 04 · Baselines and ablations
 #
 # Which part of TGD does what, and how do other ways to distil compare? Every ablation is **TGD**, annealing included, but for what it is named after: so it is compared with TGD. Where only
-# the second teacher or its share is changed, **TGD at α = 1** is the control: the same without any second teacher. Rivals train once, from random weights, with their customary weights; *KD, batchmean*
+# the second teacher or its share is changed, **TGD at α = 1** is the control: the same without any second teacher. Baselines train once, from random weights, with their customary weights; *KD, batchmean*
 # and *TGD without annealing* are what to compare them with at equal epochs. *KD from the PI teacher* and *Two teachers averaged* are KD with this run's reduction, as *KD* is.
 #
 # Which methods a profile runs stands in `tgd_lib/methods.py`, one table; `./run_all.sh --plan` prints it with what is in the store already.
@@ -44,18 +44,22 @@ selection: str = None  # which epoch counts: last | authors
 # %%
 import pandas as pd
 
-from tgd_lib import charts, config, figures, methods, significance, studies, tables
-from tgd_lib.experiment import Lab
+from tgd_lib import config
+from tgd_lib.report import charts, figures, significance, tables
+from tgd_lib.study import methods, questions
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 
 pd.options.display.max_rows = 100  # whole tables
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 lab = Lab(settings)
+study = specs_of(lab)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-asked = lab.specs.students(methods.of(settings.profile))
+asked = study.students(methods.of(settings.profile))
 lost = lab.train(asked, tolerant=True)
 specs = [s for s in asked if s not in lost]
 rows = [lab.row(spec) for spec in specs]
@@ -91,10 +95,10 @@ tables.against(rows, "tgd_alpha1")
 tables.against(rows, "kd_annealed")
 
 # %% [markdown]
-# Rivals had half the epochs of all that. At equal epochs, what trained once, from random weights:
+# Baselines had half the epochs of all that. At equal epochs, what trained once, from random weights:
 
 # %%
-once = [r for r in rows if r["method"] in (*methods.RIVALS, "scratch", "kd", "tgd_no_annealing") and r["epochs_in_all"] == settings.epochs]
+once = [r for r in rows if r["method"] in (*methods.BASELINES, "scratch", "kd", "tgd_no_annealing") and r["epochs_in_all"] == settings.epochs]
 tables.against(once, "kd_batchmean")
 
 # %% [markdown]
@@ -116,7 +120,7 @@ pd.DataFrame(lines) if lines else print("this profile has no such pairs")
 # %%
 at = {s.key: (s.guidance.gamma, s.guidance.alpha, s) for s in specs if s.method.startswith("tgd") and s.guidance and s.seed < settings.extra_seeds}
 plain = {"tgd", "tgd_alpha1", *(f"tgd{a}_gamma{g:g}" for g in methods.GAMMAS for a in ("", "_alpha1"))}
-weights = studies.held_out(lab, [s for _, _, s in at.values() if s.method in plain]) if settings.holdout else []
+weights = questions.held_out(lab, [s for _, _, s in at.values() if s.method in plain]) if settings.holdout else []
 weights = [r | dict(zip(("gamma", "alpha"), at[r["key"]], strict=False)) for r in weights]
 tables.by_weight(weights) if weights else print("nothing is held out")
 
@@ -128,7 +132,7 @@ tables.by_weight(weights) if weights else print("nothing is held out")
 # %%
 curve = [s for s in specs if s.method in methods.ALPHA_CURVE and s.seed < settings.extra_seeds]
 part = "holdout" if settings.holdout else "test"
-held_out = studies.held_out(lab, curve) if settings.holdout else rows
+held_out = questions.held_out(lab, curve) if settings.holdout else rows
 alphas = {s.key: s.guidance.alpha for s in curve}
 by_key = {r["key"]: r for r in held_out if r["key"] in alphas}  # at alpha = 1, TGD is its control
 points = [{k: r[k] for k in ("seed", "accuracy", "key")} | {"alpha": alphas[key]} for key, r in by_key.items()]
@@ -153,7 +157,7 @@ if best not in (None, "tgd_alpha1"):
 # second teacher (`03_distillation` prints a ratio of norms for one batch, another quantity). Per cent, mean ± standard deviation over 20 batches, a column a stage.
 
 # %%
-shares = studies.shares(lab, specs)
+shares = questions.shares(lab, specs)
 lines = [[r["label"], r["alpha"], *(tables.spread(x) for x in zip(*r["shares"], strict=True))] for r in shares]
 table = pd.DataFrame(lines, columns=["method", "alpha", "stage 1", "stage 2", "stage 3"])
 table.drop_duplicates(list(table)[1:]).set_index("method")  # one line for all that have these teachers and this weight
@@ -186,7 +190,7 @@ tables.against(group, "tgd_wide") if group else print("not in this profile")
 # %%
 group = (*methods.CANDIDATES, *methods.MATCHED.values())
 candidates = [s for s in specs if s.method in group and s.seed < settings.extra_seeds]
-searched = studies.held_out(lab, candidates) if settings.holdout else []
+searched = questions.held_out(lab, candidates) if settings.holdout else []
 tables.against(searched, "tgd_alpha1") if len({r["method"] for r in searched}) > 1 else print("nothing is held out, so nothing is chosen")
 
 # %%

@@ -46,17 +46,21 @@ selection: str = None  # which epoch counts: last | authors
 # %%
 from IPython.display import display
 
-from tgd_lib import charts, config, figures, methods, studies, tables
-from tgd_lib.experiment import Lab
+from tgd_lib import config
+from tgd_lib.report import charts, figures, tables
+from tgd_lib.study import methods, questions
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
 lab = Lab(settings)
+study = specs_of(lab)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-specs = lab.specs.students([m for m in methods.EXAMINED if m in methods.of(settings.profile)])
-robust = studies.robustness(lab, specs)
+specs = study.students([m for m in methods.EXAMINED if m in methods.of(settings.profile)])
+robust = questions.robustness(lab, specs)
 main = [r for r in robust if r["method"] in methods.MAIN]
 print(f"{robust[0]['n']} test images, corruptions: {robust[0]['source']}")
 
@@ -92,7 +96,7 @@ tables.against(under, "kd_annealed")
 # ## Calibration
 
 # %%
-calibrated = studies.calibration(lab, specs) if settings.holdout else []
+calibrated = questions.calibration(lab, specs) if settings.holdout else []
 tables.calibration(calibrated) if calibrated else print("this profile holds no images out, so no temperature is fitted")
 
 # %%
@@ -109,8 +113,8 @@ if calibrated:
 # ## Transfer
 
 # %%
-moved = studies.transfer_sample(lab, specs)
-tables.against(moved, "tgd_alpha1", ("transfer",)) if moved else print(f"no {studies.SAMPLE} in the data folder, or not a CIFAR-10 run: no transfer figure")
+moved = questions.transfer_sample(lab, specs)
+tables.against(moved, "tgd_alpha1", ("transfer",)) if moved else print(f"no {questions.SAMPLE} in the data folder, or not a CIFAR-10 run: no transfer figure")
 
 # %%
 for label in dict.fromkeys(r["label"] for r in moved):

@@ -41,8 +41,9 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import charts, config, figures, tables
-from tgd_lib.experiment import Lab
+from tgd_lib import config
+from tgd_lib.report import charts, figures, tables
+from tgd_lib.lab.lab import Lab
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
@@ -50,7 +51,7 @@ lab = Lab(settings)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-from tgd_lib import cost
+from tgd_lib.study import cost
 
 record = cost.measure(lab)
 print(f"{record['device']}, {record['threads']} threads, {record['topology']['batch_1']['n']} repetitions each")

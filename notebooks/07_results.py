@@ -40,7 +40,9 @@ orientation: str = None  # how pixels are strung to a signal: row | column | bot
 selection: str = None  # which epoch counts: last | authors
 
 # %%
-from tgd_lib import charts, config, figures, methods, significance, tables
+from tgd_lib import config
+from tgd_lib.report import charts, figures, significance, tables
+from tgd_lib.study import methods
 
 # All parameters above, checked; None means: as the profile says.
 settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})

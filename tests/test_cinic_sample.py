@@ -7,7 +7,7 @@ import pytest
 
 from tgd_lib import config
 from tgd_lib.config import InputError
-from tgd_lib.transfer import load_transfer_sample
+from tgd_lib.images.transfer import load_transfer_sample
 
 SAMPLE = config.ROOT.parent / "shared/data/cinic10_sample/cinic10_2000.npz"
 

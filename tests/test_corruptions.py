@@ -9,9 +9,9 @@ import pytest
 from numpy.random import RandomState
 from PIL import Image
 
-from tgd_lib import corruptions
+from tgd_lib.images import corruptions
 from tgd_lib.config import InputError
-from tgd_lib.corruptions import CHUNK, NAMES, OFFICIAL_NAMES, corrupt, official_labels, read_official
+from tgd_lib.images.corruptions import CHUNK, NAMES, OFFICIAL_NAMES, corrupt, official_labels, read_official
 
 SEVERITIES = (1, 2, 3, 4, 5)
 BLURS = ("gaussian_blur", "defocus_blur", "zoom_blur")
@@ -91,7 +91,7 @@ def test_global_random_state_is_left_alone():
 
 
 def test_no_torch():
-    code = "import sys, tgd_lib.corruptions as c; print({'torch', 'skimage', 'PIL.Image'} & set(sys.modules))"
+    code = "import sys, tgd_lib.images.corruptions as c; print({'torch', 'skimage', 'PIL.Image'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
 

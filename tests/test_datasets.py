@@ -1,4 +1,4 @@
-"""datasets, and the rooms it is fed from: photographs, image_folders, sources."""
+"""datasets, and the rooms it is fed from: photographs, folders, sources."""
 
 import hashlib
 import io
@@ -22,10 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tgd_lib import config, datasets, image_folders, photographs, sources
+from tgd_lib import config, datasets
+from tgd_lib.images import cifar, folders, photographs
 from tgd_lib.config import InputError
 
-TEN = sources.CLASS_NAMES
+TEN = cifar.CLASS_NAMES
 
 
 # ---------------------------------------------------------------- helpers
@@ -114,22 +115,22 @@ def write_py(folder, monkeypatch, *, broken=None):
     folder.mkdir(parents=True)
     images, labels = arrays(60)
     sums = {}
-    for i, name in enumerate(sources.BATCH_MD5):
+    for i, name in enumerate(cifar.BATCH_MD5):
         part = slice(10 * i, 10 * i + 10)
         batch = {"batch_label": name, "labels": labels[part].tolist(), "data": planar(images[part])}
         data = broken if broken else python2_pickle(batch)
         (folder / name).write_bytes(data)
         sums[name] = hashlib.md5(data).hexdigest()
-    monkeypatch.setattr(sources, "BATCH_MD5", sums)
+    monkeypatch.setattr(cifar, "BATCH_MD5", sums)
     return images[:50], labels[:50]
 
 
 def write_bin(folder, monkeypatch):
-    monkeypatch.setattr(sources, "BATCH_IMAGES", 10)
+    monkeypatch.setattr(cifar, "BATCH_IMAGES", 10)
     folder.mkdir(parents=True)
     images, labels = arrays(60)
     records = np.concatenate([labels[:, None].astype(np.uint8), planar(images)], axis=1)
-    for i, name in enumerate(sources.BATCH_MD5):
+    for i, name in enumerate(cifar.BATCH_MD5):
         records[10 * i : 10 * i + 10].tofile(folder / f"{name}.bin")
     return images[:50], labels[:50]
 
@@ -389,7 +390,7 @@ def test_valid_split_of_a_folder(tmp_path):
 
 def saved(tmp_path, image, name="x.png", **kwargs):
     image.save(tmp_path / name, **kwargs)
-    return image_folders.decode(tmp_path / name)
+    return folders.decode(tmp_path / name)
 
 
 def test_modes_become_rgb(tmp_path):
@@ -424,28 +425,28 @@ def test_exif_orientation(tmp_path):
 def test_16_bits_refused(tmp_path, colour, channels):
     path = tmp_path / "deep.png"
     path.write_bytes(png(4, 4, 16, colour, channels))
-    fails(lambda: image_folders.decode(path), path, "more than 8 bits", "convert")
+    fails(lambda: folders.decode(path), path, "more than 8 bits", "convert")
 
 
 def test_float_and_16_bit_tiff_refused_and_16_bit_bmp_accepted(tmp_path):
     for dtype in (np.uint16, np.int32, np.float32):
         Image.fromarray(np.zeros((4, 4), dtype)).save(tmp_path / "x.tif")
-        fails(lambda: image_folders.decode(tmp_path / "x.tif"), "x.tif", "more than 8 bits")
+        fails(lambda: folders.decode(tmp_path / "x.tif"), "x.tif", "more than 8 bits")
     header = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 62, 0, 54, 40, 2, 2, 1, 16, 0, 8, 0, 0, 0, 0)
     (tmp_path / "x.bmp").write_bytes(header + b"\xff\x7f" * 4)  # 16 bits a *pixel*, 5 a channel
-    assert (image_folders.decode(tmp_path / "x.bmp") == 255).all()
+    assert (folders.decode(tmp_path / "x.bmp") == 255).all()
 
 
 def test_bombs_refused(tmp_path):
     path = tmp_path / "bomb.png"
     for side in (8_000, 30_000):  # under Pillow's own limit, and over it
         path.write_bytes(png(side, side, 8, 2, 3, data=b""))
-        fails(lambda: image_folders.decode(path), path, "pixels")
+        fails(lambda: folders.decode(path), path, "pixels")
 
 
 def test_too_much_in_memory(tmp_path, monkeypatch):
     two_classes(tmp_path)
-    monkeypatch.setattr(image_folders, "MAX_BYTES", 700)
+    monkeypatch.setattr(folders, "MAX_BYTES", 700)
     fails(lambda: datasets.load("folder", "train", tmp_path), "4 images of 8x8", "set resize")
     assert datasets.load("folder", "train", tmp_path, resize=4).images.shape == (4, 4, 4, 3)
 
@@ -556,11 +557,11 @@ def test_pickles_are_checked_before_they_are_opened(tmp_path, monkeypatch):
 
     folder = tmp_path / "cifar-10-batches-py"
     evil = pickle.dumps(Evil(), protocol=2)
-    sums = dict(sources.BATCH_MD5)
+    sums = dict(cifar.BATCH_MD5)
     write_py(folder, monkeypatch, broken=evil)
     line = fails(lambda: datasets.load("cifar10", "train", tmp_path), "data_batch_1", "asks for", "mkdir")
     assert str(folder) in line
-    monkeypatch.setattr(sources, "BATCH_MD5", sums)  # the published ones
+    monkeypatch.setattr(cifar, "BATCH_MD5", sums)  # the published ones
     fails(lambda: datasets.load("cifar10", "train", tmp_path), "data_batch_1", "md5", "get it again")
     assert not (tmp_path / "owned").exists()
 
@@ -656,7 +657,7 @@ def archive(tmp_path, monkeypatch):
     images, _ = write_py(tmp_path / "made" / "cifar-10-batches-py", monkeypatch)
     path = tmp_path / "cifar-10-python.tar.gz"
     md5 = pack(tmp_path / "made", path)
-    monkeypatch.setitem(sources.CIFAR10_ARCHIVES, path.name, (md5, "cifar-10-batches-py"))
+    monkeypatch.setitem(cifar.CIFAR10_ARCHIVES, path.name, (md5, "cifar-10-batches-py"))
     return path, images
 
 
@@ -687,7 +688,7 @@ def test_archive_that_climbs_out(tmp_path, monkeypatch):
     path = root / "CINIC-10.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("../../owned"))
-    monkeypatch.setattr(sources, "CINIC10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(cifar, "CINIC10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
     fails(lambda: datasets.load("cinic10", "train", root), path, "cannot be read", "owned")
     assert tree(tmp_path) == ["root", "root/CINIC-10.tar.gz"]
 
@@ -698,7 +699,7 @@ def test_archive_in_a_folder_that_cannot_be_written(tmp_path, archive, monkeypat
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sources.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(cifar.tempfile, "TemporaryDirectory", refuse)
     fails(lambda: datasets.load("cifar10", "train", path.parent), path.parent, "cannot be written")
 
 
@@ -800,7 +801,7 @@ def test_download_with_torchvision(tmp_path, archive, monkeypatch):
     path, images = archive
     root = tmp_path / "root"
     root.mkdir()
-    monkeypatch.setattr(sources, "CIFAR10_URL", "http://127.0.0.1:9/nobody-listens-here.tar.gz")
+    monkeypatch.setattr(cifar, "CIFAR10_URL", "http://127.0.0.1:9/nobody-listens-here.tar.gz")
     fails(lambda: datasets.load("cifar10", "train", root), "could not be downloaded", "refused")
     assert tree(root) == []
 
@@ -812,9 +813,9 @@ def test_download_with_torchvision(tmp_path, archive, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setattr(sources, "CIFAR10_URL", f"{url}/nothing.tar.gz")
+        monkeypatch.setattr(cifar, "CIFAR10_URL", f"{url}/nothing.tar.gz")
         fails(lambda: datasets.load("cifar10", "train", root), "404")
-        monkeypatch.setattr(sources, "CIFAR10_URL", f"{url}/{path.name}")
+        monkeypatch.setattr(cifar, "CIFAR10_URL", f"{url}/{path.name}")
         assert (datasets.load("cifar10", "train", root).images == images).all()
         server.shutdown()
     assert len(tree(root)) == 7
@@ -824,9 +825,9 @@ def test_download_with_torchvision(tmp_path, archive, monkeypatch):
 def test_published_sums_are_torchvisions():
     from torchvision.datasets import CIFAR10
 
-    assert dict(CIFAR10.train_list + CIFAR10.test_list) == sources.BATCH_MD5
-    assert CIFAR10.tgz_md5 == sources.CIFAR10_ARCHIVES["cifar-10-python.tar.gz"][0]
-    assert CIFAR10.url == sources.CIFAR10_URL
+    assert dict(CIFAR10.train_list + CIFAR10.test_list) == cifar.BATCH_MD5
+    assert CIFAR10.tgz_md5 == cifar.CIFAR10_ARCHIVES["cifar-10-python.tar.gz"][0]
+    assert CIFAR10.url == cifar.CIFAR10_URL
 
 
 # ---------------------------------------------------------------- cinic10
@@ -856,7 +857,7 @@ def test_cinic10_archive(tmp_path, monkeypatch, inner):
     md5 = pack(tmp_path / "made", root / "CINIC-10.tar.gz")
     fails(lambda: datasets.load("cinic10", "train", root), "CINIC-10.tar.gz", "md5")
     assert tree(root) == ["CINIC-10.tar.gz"]
-    monkeypatch.setattr(sources, "CINIC10_MD5", md5)
+    monkeypatch.setattr(cifar, "CINIC10_MD5", md5)
     assert (datasets.load("cinic10", "valid", root).images == images).all()
     assert sorted(p.name for p in root.iterdir()) == ["CINIC-10", "CINIC-10.tar.gz"]
 

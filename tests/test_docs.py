@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tgd_lib import config, readme
+from tgd_lib import config
+from tgd_lib.report import summary
 
 README = (config.ROOT / "README.md").read_text(encoding="utf-8")
 RECORDED = sorted(p.parent for p in (config.ROOT / "figures").glob("*/run.json"))
@@ -12,7 +13,7 @@ RECORDED = sorted(p.parent for p in (config.ROOT / "figures").glob("*/run.json")
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda p: p.name)
 def test_the_readme_s_results_are_the_records(folder):
-    block = readme.block(folder, folder.name)
+    block = summary.block(folder, folder.name)
     assert f"<!-- results:{folder.name} -->\n{block}<!-- /results -->" in README
 
 

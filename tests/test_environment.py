@@ -82,7 +82,7 @@ RUNNER = "import os, sys; print('ran', sys.argv[1:], sys.prefix, os.getcwd())"
 def clone(tmp_path) -> Path:
     """A clone with run_all.sh, one required package (lying in wheels/), and a runner that only prints."""
     folder = tmp_path / "a clone"
-    (folder / "tgd_lib").mkdir(parents=True)
+    (folder / "tgd_lib" / "companion").mkdir(parents=True)
     shutil.copy(ROOT / "run_all.sh", folder)
     (folder / "requirements.txt").write_text("# pins\n\ntoypin==1.0\n")
     (folder / "pyproject.toml").write_text(
@@ -90,7 +90,8 @@ def clone(tmp_path) -> Path:
     )
     (folder / "backend.py").write_text(BACKEND)
     (folder / "tgd_lib" / "__init__.py").write_text("")
-    (folder / "tgd_lib" / "runner.py").write_text(RUNNER)
+    (folder / "tgd_lib" / "companion" / "__init__.py").write_text("")
+    (folder / "tgd_lib" / "companion" / "__main__.py").write_text(RUNNER)
     return folder
 
 

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from tgd_lib import config, methods
-from tgd_lib.experiment import Lab
-from tgd_lib.store import Store, sha256
+from tgd_lib import config
+from tgd_lib.study import methods
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
+from tgd_lib.lab.store import Store, sha256
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
 
@@ -33,42 +35,42 @@ def count(root, kind):
 
 
 def test_what_changes_the_answer_changes_the_key(root):
-    base = lab(root).specs
+    base = specs_of(lab(root))
     tgd = base.student("tgd", 0)
     others = [
         base.student("tgd", 1),
         base.student("kd", 0),
-        lab(root, alpha=0.5).specs.student("tgd", 0),
-        lab(root, gamma=1.0).specs.student("tgd", 0),
-        lab(root, epochs=2).specs.student("tgd", 0),
-        lab(root, teacher_epochs=2).specs.student("tgd", 0),  # through its teachers
-        lab(root, orientation="row").specs.student("tgd", 0),  # through the PI teacher
-        lab(root, selection="authors").specs.student("tgd", 0),
-        lab(root, precision="bf16").specs.student("tgd", 0),
-        lab(root, n_train=88).specs.student("tgd", 0),
+        specs_of(lab(root, alpha=0.5)).student("tgd", 0),
+        specs_of(lab(root, gamma=1.0)).student("tgd", 0),
+        specs_of(lab(root, epochs=2)).student("tgd", 0),
+        specs_of(lab(root, teacher_epochs=2)).student("tgd", 0),  # through its teachers
+        specs_of(lab(root, orientation="row")).student("tgd", 0),  # through the PI teacher
+        specs_of(lab(root, selection="authors")).student("tgd", 0),
+        specs_of(lab(root, precision="bf16")).student("tgd", 0),
+        specs_of(lab(root, n_train=88)).student("tgd", 0),
     ]
     keys = {s.key for s in [tgd, *others]}
     assert len(keys) == len(others) + 1
 
 
 def test_what_does_not_change_the_answer_does_not_change_the_key(root):
-    tgd = lab(root).specs.student("tgd", 0)
+    tgd = specs_of(lab(root)).student("tgd", 0)
     assert replace(tgd, label="another name", method="other").key == tgd.key
-    assert lab(root, device="cpu").specs.student("tgd", 0).key == tgd.key
-    assert lab(root, n_test=40).specs.student("tgd", 0).key == tgd.key  # nothing is chosen on it
-    scratch = lab(root).specs.student("scratch", 0).key
-    assert lab(root, alpha=0.5, gamma=1.0, temperature=2.0).specs.student("scratch", 0).key == scratch
-    assert lab(root, orientation="row").specs.student("tgd_alpha1", 0).key == lab(root).specs.student("tgd_alpha1", 0).key
+    assert specs_of(lab(root, device="cpu")).student("tgd", 0).key == tgd.key
+    assert specs_of(lab(root, n_test=40)).student("tgd", 0).key == tgd.key  # nothing is chosen on it
+    scratch = specs_of(lab(root)).student("scratch", 0).key
+    assert specs_of(lab(root, alpha=0.5, gamma=1.0, temperature=2.0)).student("scratch", 0).key == scratch
+    assert specs_of(lab(root, orientation="row")).student("tgd_alpha1", 0).key == specs_of(lab(root)).student("tgd_alpha1", 0).key
 
 
 def test_tgd_at_alpha_1_is_the_control_itself(root):
-    specs = lab(root, alpha=1.0).specs
+    specs = specs_of(lab(root, alpha=1.0))
     assert specs.student("tgd", 0).key == specs.student("tgd_alpha1", 0).key
     assert specs.student("tgd", 0).teachers[1] is None
 
 
 def test_annealed_students_start_from_the_scratch_student_of_their_seed(root):
-    specs = lab(root).specs
+    specs = specs_of(lab(root))
     for method in ("kd_annealed", "tgd_alpha1", "tgd"):
         spec = specs.student(method, 3)
         assert spec.start == specs.student("scratch", 3) and spec.epochs_in_all == 2
@@ -77,10 +79,10 @@ def test_annealed_students_start_from_the_scratch_student_of_their_seed(root):
 
 
 def test_the_paper_s_pi_constants_are_for_cifar10(root):
-    fake = replace(lab(root).specs, settings=config.resolve("paper"))
+    fake = replace(specs_of(lab(root)), settings=config.resolve("paper"))
     assert fake.view("image").constants[0] == (0.507, 0.487, 0.441)
     assert fake.view("pi").constants[0][3:] == (0.05165074, 0.05487815, 0.06697452)
-    assert lab(root).specs.view("pi").constants is None
+    assert specs_of(lab(root)).view("pi").constants is None
 
 
 # ---------------------------------------------------------------- training
@@ -89,7 +91,7 @@ def test_the_paper_s_pi_constants_are_for_cifar10(root):
 def test_a_student_trains_its_teachers_first_and_only_once(root):
     said = []
     here = lab(root, say=said.append)
-    spec = here.specs.student("tgd", 0)
+    spec = specs_of(here).student("tgd", 0)
     record = here.trained(spec).record
     assert count(root, "network") == 4  # image teacher, PI teacher, scratch, TGD
     assert set(record["weights_used"]) == {"image teacher, seed 0", "PI teacher, seed 0", "Scratch, seed 0"}
@@ -103,11 +105,11 @@ def test_a_student_trains_its_teachers_first_and_only_once(root):
 
 def test_a_row_says_what_it_is_worth(root):
     here = lab(root)
-    row = here.row(here.specs.student("tgd", 0))
+    row = here.row(specs_of(here).student("tgd", 0))
     assert row["method"] == "tgd" and row["label"] == "TGD" and row["n"] == 80
     assert 0 <= row["accuracy"] <= 1 and 0 <= row["ece"] <= 1 and row["nll"] > 0
     assert row["epochs_in_all"] == 2 and row["network"] == "WRN-10-1" and row["selected_epoch"] == 1
-    logits = here.evaluation(here.specs.student("tgd", 0)).array("logits")
+    logits = here.evaluation(specs_of(here).student("tgd", 0)).array("logits")
     assert (logits.argmax(1) == here.data.test.labels).mean() == pytest.approx(row["accuracy"])
 
 
@@ -117,17 +119,17 @@ def test_bank_and_online_train_the_same_student(root, tmp_path):
     networks = []
     for mode in ("bank", "online"):
         here = lab(tmp_path / mode, teachers=mode)
-        networks.append(here.network(here.specs.student("tgd", 0)).state_dict())
+        networks.append(here.network(specs_of(here).student("tgd", 0)).state_dict())
     for name in networks[0]:
         torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
 
 
 def test_maps_too_large_to_keep_are_merged_while_built(root, tmp_path, monkeypatch):
-    from tgd_lib import answers
+    from tgd_lib.lab import objectives
 
-    monkeypatch.setattr(answers, "MAPS_KEPT", 0)
+    monkeypatch.setattr(objectives, "MAPS_KEPT", 0)
     large = lab(tmp_path)
-    spec = large.specs.student("tgd", 0)
+    spec = specs_of(large).student("tgd", 0)
     large.trained(spec)
     assert count(tmp_path, "teacher_maps") == 0 and count(tmp_path, "network") == 4
     import torch
@@ -145,7 +147,7 @@ def test_where_only_half_precision_fits_it_is_taken_and_said(root, tmp_path, mon
     n, said = SIZE["n_train"], []
     monkeypatch.setattr(bank, "available", lambda compute: int(1.5 * bank.STAGES * n * n * 4))
     half = lab(tmp_path, say=said.append)
-    spec = half.specs.student("tgd", 0)
+    spec = specs_of(half).student("tgd", 0)
     assert half.trained(spec).record["teachers_by"] == "bank, maps in float16"
     assert any("teachers by bank (0.0 GB of maps in fp16" in line for line in said)
     weights = lab(root).network(spec).state_dict()
@@ -159,15 +161,15 @@ def test_one_bank_serves_all_seeds_however_little_room_it_leaves(root, monkeypat
     here, n = lab(root), SIZE["n_train"]
     room = [int(2.5 * bank.STAGES * n * n * 4)]
     monkeypatch.setattr(bank, "available", lambda compute: room[0])
-    first = here.answers.of(here.specs.student("tgd", 0))
+    first = here.answers.of(specs_of(here).student("tgd", 0))
     room[0] //= 4
-    assert here.answers.of(here.specs.student("tgd", 1)) is first
+    assert here.answers.of(specs_of(here).student("tgd", 1)) is first
 
 
 def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
     here = lab(root, selection="authors", epochs=2)
-    row = here.row(here.specs.student("scratch", 0))
-    history = here.trained(here.specs.student("scratch", 0)).record["history"]
+    row = here.row(specs_of(here).student("scratch", 0))
+    history = here.trained(specs_of(here).student("scratch", 0)).record["history"]
     assert row["selection"] == "authors"
     assert row["accuracy"] == pytest.approx(max(h["test_accuracy"] for h in history))
     assert history[row["selected_epoch"] - 1]["test_accuracy"] == pytest.approx(row["accuracy"])
@@ -175,12 +177,13 @@ def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
 
 KILLED = """
 import sys
-from tgd_lib import config, methods
-from tgd_lib.experiment import Lab
-from tgd_lib.store import Store
+from tgd_lib import config
+from tgd_lib.study import methods
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.store import Store
 s = config.resolve("smoke", n_train=480, n_test=80, holdout=0, epochs=6, precision=sys.argv[2])
 lab = Lab(s, store=Store(sys.argv[1], newer_than=0), say=lambda line: print(line, flush=True))
-lab.trained(lab.specs.student("kd_annealed", 0))
+lab.trained(specs_of(lab).student("kd_annealed", 0))
 """
 
 
@@ -210,13 +213,13 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(tmp_path, precision):
 
 def test_several_at_once_are_as_one_by_one(root, tmp_path, monkeypatch):
     """As on a GPU: networks that have the same teachers train side by side."""
-    from tgd_lib import experiment
+    from tgd_lib.lab import lab
 
-    monkeypatch.setitem(experiment.TOGETHER, "cpu", 3)
+    monkeypatch.setitem(lab.TOGETHER, "cpu", 3)
     here, alone = lab(tmp_path), lab(root)
     groups = []
     monkeypatch.setattr(here, "_train", lambda specs, train=here._train: (groups.append(len(specs)), train(specs)))
-    specs = [here.specs.student(m, s) for s in (0, 1) for m in ("scratch", "kd", "tgd")]
+    specs = [specs_of(here).student(m, s) for s in (0, 1) for m in ("scratch", "kd", "tgd")]
     here.train(specs)
     assert sorted(groups) == [1, 1, 2, 2, 2]  # two teachers; scratch, KD and TGD of two seeds each
     for spec in specs[:3]:
@@ -240,24 +243,24 @@ def test_two_labs_at_once_train_once(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["vid", "fitnets", "cc"])
-def test_a_rival_s_own_parameters_train_and_are_saved(tmp_path, method):
+def test_a_baseline_s_own_parameters_train_and_are_saved(tmp_path, method):
     from safetensors.torch import load_file
 
     here = lab(tmp_path)
-    spec = here.specs.student(method, 0)
+    spec = specs_of(here).student(method, 0)
     fresh = here._own(spec).state_dict()
     found = load_file(here.trained(spec).path / "own.safetensors")
     assert fresh.keys() == found.keys()
     assert any(not fresh[k].equal(found[k]) for k in fresh)
-    assert not (here.trained(here.specs.student("scratch", 0)).path / "own.safetensors").exists()
+    assert not (here.trained(specs_of(here).student("scratch", 0)).path / "own.safetensors").exists()
 
 
-def test_a_rival_killed_goes_on_with_its_own_parameters(tmp_path, monkeypatch):
+def test_a_baseline_killed_goes_on_with_its_own_parameters(tmp_path, monkeypatch):
     """After a stop between two epochs: momentum and buffers of FitNets' regressor come back."""
     from tgd_lib import training
 
     whole, broken = lab(tmp_path / "whole", epochs=2), lab(tmp_path / "broken", epochs=2)
-    spec = whole.specs.student("fitnets", 0)
+    spec = specs_of(whole).student("fitnets", 0)
     wanted = whole.trained(spec).path
     save = training.Run.save
 
@@ -265,7 +268,7 @@ def test_a_rival_killed_goes_on_with_its_own_parameters(tmp_path, monkeypatch):
         save(run, path)
         raise KeyboardInterrupt
 
-    broken.trained(broken.specs.teacher("image"))
+    broken.trained(specs_of(broken).teacher("image"))
     monkeypatch.setattr(training.Run, "save", stop)
     with pytest.raises(KeyboardInterrupt):
         broken.trained(spec)
@@ -282,14 +285,14 @@ def test_remembered_and_online_train_the_same_student(tmp_path, method):
     networks = []
     for mode in ("auto", "online"):
         here = lab(tmp_path / mode, teachers=mode)
-        networks.append(here.network(here.specs.student(method, 0)).state_dict())
+        networks.append(here.network(specs_of(here).student(method, 0)).state_dict())
     for name in networks[0]:
         torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
 
 
 def test_held_out_images_are_evaluated_where_there_are_some(root):
     here = lab(root, holdout=40)
-    spec = here.specs.student("scratch", 0)
+    spec = specs_of(here).student("scratch", 0)
     assert here.evaluation(spec, "holdout").record["n"] == 40 != here.evaluation(spec).record["n"]
     with pytest.raises(config.InputError, match="holds no images out"):
         lab(root).evaluation(spec, "holdout")
@@ -298,7 +301,7 @@ def test_held_out_images_are_evaluated_where_there_are_some(root):
 def test_one_that_diverges_does_not_hold_up_the_profile(tmp_path):
     here = lab(tmp_path)
     wild = dataclasses.replace(methods.method("tgd"), name="wild", gamma=1e30)
-    specs = [here.specs.student(m, 0) for m in (wild, "kd")]
+    specs = [specs_of(here).student(m, 0) for m in (wild, "kd")]
     assert here.train(specs, tolerant=True) == [specs[0]]
     assert here.store.find("network", specs[1].question)
     with pytest.raises(config.InputError, match="diverged"):
@@ -308,10 +311,10 @@ def test_one_that_diverges_does_not_hold_up_the_profile(tmp_path):
 def test_exact_evaluations_are_those_of_fp32(root):
     """They have a key of their own, for what is in the store may be another device's; on a CPU in fp32 they are the same."""
     here = lab(root, precision="bf16")
-    spec = here.specs.student("scratch", 0)
+    spec = specs_of(here).student("scratch", 0)
     exact, rough = here.evaluation(spec, exact=True), here.evaluation(spec)
     assert exact.key != rough.key and abs(exact.array("logits") - rough.array("logits")).max() > 0
     plain = lab(root)
-    spec = plain.specs.student("scratch", 0)
+    spec = specs_of(plain).student("scratch", 0)
     exact, usual = plain.evaluation(spec, exact=True), plain.evaluation(spec)
     assert exact.key != usual.key and (exact.array("logits") == usual.array("logits")).all()

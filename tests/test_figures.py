@@ -8,7 +8,8 @@ import pytest
 
 matplotlib.use("agg")
 
-from tgd_lib import charts, config, figures, significance, tables  # noqa: E402
+from tgd_lib import config
+from tgd_lib.report import charts, figures, significance, tables  # noqa: E402
 
 
 def row(method, seed, accuracy, selection="last"):

@@ -1,4 +1,4 @@
-"""Data flows one way: a module imports only those below it, and topology never imports torch."""
+"""Data flows one way: a room imports only those below it, and topology never imports torch."""
 
 import ast
 import subprocess
@@ -6,38 +6,67 @@ import sys
 
 import pytest
 
-from tgd_lib import config
+from tgd_lib.config import ROOT
 
-LAYERS = (  # from the ground up
-    "config", "store", "image_folders", "photographs", "sources", "datasets", "corruptions", "transfer", "diagrams", "topology",
-    "methods", "specs", "views", "compute", "networks", "losses", "rivals", "bank", "training", "evaluation", "answers",
-    "experiment", "studies", "plan", "students", "cost",
-    "significance", "tables", "figures", "charts", "readme", "twins", "execution", "recording", "runner",
-)  # fmt: skip
-MODULES = sorted(p for p in (config.ROOT / "tgd_lib").glob("*.py") if p.stem != "__init__")
+# From the ground up. Within a wing the order is its own; between wings it is the design's:
+# companion, notebooks -> report -> study -> lab -> the method -> images, config.
+WINGS = {
+    "": ("config", "files"),
+    "images": ("folders", "photographs", "cifar", "transfer", "corruptions"),
+    "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding", "baselines")
+    + ("tiles", "bank", "training", "evaluation"),
+    "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
+    "study": ("methods", "specs", "questions", "published", "students", "cost"),
+    "report": ("significance", "tables", "figures", "charts", "summary"),
+    "companion": ("plan", "twins", "execution", "recording", "runner"),
+}
+PACKAGES = ("images", "lab", "study", "report", "companion")
+ORDER = [
+    f"{wing}.{room}" if wing in PACKAGES else room for wing, rooms in WINGS.items() for room in rooms
+]
+LIBRARY = ROOT / "tgd_lib"
+MODULES = sorted(p for p in LIBRARY.rglob("*.py") if not p.stem.startswith("__"))
+LIGHT = ["diagrams", "topology", "datasets", "lab.lab", "report.tables", "companion.runner"]
+
+
+def room(path) -> str:
+    """"lab.store" of .../tgd_lib/lab/store.py."""
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
 
 
 def imported(path) -> set[str]:
+    """The rooms that a file imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "tgd_lib":
-            found |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tgd_lib."):
-            found.add(node.module.split(".")[1])
-    return found
+        if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "tgd_lib":
+            continue
+        package = node.module.removeprefix("tgd_lib").strip(".")
+        for name in node.names:
+            inside = f"{package}.{name.name}".strip(".")
+            found.add(inside if inside in ORDER else package)
+    return found - {""}
 
 
-def test_every_module_has_its_place():
-    assert {p.stem for p in MODULES} == set(LAYERS)
+def test_every_room_has_its_place():
+    assert {room(p) for p in MODULES} <= set(ORDER)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", MODULES, ids=room)
 def test_imports_go_down(path):
-    height = LAYERS.index(path.stem)
-    assert not [m for m in imported(path) if LAYERS.index(m) >= height]
+    height = ORDER.index(room(path))
+    assert not [m for m in imported(path) if ORDER.index(m) >= height]
 
 
-@pytest.mark.parametrize("module", ["diagrams", "topology", "datasets", "experiment", "tables", "runner"])
+def test_the_method_needs_no_wing_but_images():
+    """The entrance hall can be taken without the rest of the house."""
+    hall = {*WINGS[""], *WINGS["method"]}
+    for path in MODULES:
+        if room(path) in hall:
+            assert all("." not in m or m.startswith("images.") for m in imported(path)), path
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_what_is_light_stays_light(module):
-    code = f"import sys; from tgd_lib import {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode == 0
+    package, _, name = f"tgd_lib.{module}".rpartition(".")
+    code = f"import sys; from {package} import {name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

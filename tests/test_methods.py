@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
-from tgd_lib import config, methods
+from tgd_lib import config
+from tgd_lib.study import methods
 from tgd_lib.config import InputError
-from tgd_lib.specs import Specs
+from tgd_lib.study.specs import Specs
 
 
 def specs(profile="cifar10-small", **overrides):
@@ -52,10 +53,10 @@ def test_keys_of_the_first_methods_are_as_they_ever_were():
     ]  # fmt: skip
 
 
-def test_a_rival_s_weight_is_part_of_its_key_and_its_source_is_not():
+def test_a_baseline_s_weight_is_part_of_its_key_and_its_source_is_not():
     at = methods.method("at")
     keys = [
-        specs().student(dataclasses.replace(at, rival=dataclasses.replace(at.rival, **change)), 0).key
+        specs().student(dataclasses.replace(at, baseline=dataclasses.replace(at.baseline, **change)), 0).key
         for change in ({}, {"weight": 1.0}, {"source": "elsewhere"})
     ]
     assert keys[0] == keys[2] != keys[1]

@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
-from tgd_lib import config, methods, runner, twins
+from tgd_lib import config
+from tgd_lib.companion import runner, twins
+from tgd_lib.study import methods
 from tgd_lib.config import PARAMETERS, ROOT
-from tgd_lib.execution import prepare
-from tgd_lib.specs import Specs
+from tgd_lib.companion.execution import prepare
+from tgd_lib.study.specs import Specs
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 COLUMNS = (
@@ -70,7 +72,7 @@ def test_smoke(tmp_path):
     tables = []
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-m", "tgd_lib.runner", "--profile", "smoke"],
+            [sys.executable, "-m", "tgd_lib.companion", "--profile", "smoke"],
             cwd=ROOT, env=os.environ | {"TGD_ARTIFACTS": str(tmp_path / "artifacts")},
             capture_output=True, text=True, timeout=600,
         )  # fmt: skip

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tgd_lib import runner
+from tgd_lib.companion import runner
 from tgd_lib.config import PARAMETERS, ROOT, InputError, resolve, run_dir
-from tgd_lib.execution import parameter_names, prepare
+from tgd_lib.companion.execution import parameter_names, prepare
 
 PARAMETERS_CELL = "\n".join(
     ['# %% tags=["parameters"]', 'profile: str = "quick"']
@@ -140,7 +140,7 @@ def test_data_folder_counts_from_where_the_caller_is(tmp_path, monkeypatch):
 
 
 def test_starts_without_heavy_imports():
-    code = "import sys, tgd_lib.runner as r; r.main(['--list']); print(*sorted(sys.modules))"
+    code = "import sys, tgd_lib.companion.runner as r; r.main(['--list']); print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     *listed, modules = done.stdout.splitlines()
     assert not {"torch", "numpy", "papermill", "matplotlib"} & set(modules.split())
@@ -221,7 +221,7 @@ def test_what_is_not_selected_does_not_block(artifacts, notebooks):
 def start(notebooks: Path, *arguments: str) -> subprocess.Popen:
     """The runner on one notebook, 01_a, in a process of its own (that does not ignore Ctrl-C)."""
     code = (
-        "import sys; from pathlib import Path; from tgd_lib.runner import main;"
+        "import sys; from pathlib import Path; from tgd_lib.companion.runner import main;"
         f"sys.exit(main({list(arguments)}, notebooks=Path({str(notebooks)!r}), needs={{'01_a': ()}}))"
     )
     return subprocess.Popen(
@@ -339,7 +339,7 @@ def test_a_failed_run_is_not_recorded(artifacts, notebooks, tmp_path, capsys):
 
 
 def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeypatch, capsys):
-    from tgd_lib import methods
+    from tgd_lib.study import methods
 
     monkeypatch.setitem(methods.GRID, "smoke", ("tgd_logits",))
     size = ["--profile", "smoke", "-p", "n_train", "64", "-p", "n_test", "40", "-p", "holdout", "0"]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tgd_lib import significance
+from tgd_lib.report import significance
 from tgd_lib.config import InputError
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tgd_lib import config
 from tgd_lib.config import InputError
-from tgd_lib.store import Store, canonical, key_of
+from tgd_lib.lab.store import Store, canonical, key_of
 
 KIND = "evaluation"
 
@@ -99,7 +99,7 @@ def test_cut_off_while_finishing_nothing_is_lost(store, monkeypatch, at):
     """The state is there to go on with, or the artefact is whole; never a poisoned one."""
     from pathlib import Path
 
-    from tgd_lib import store as module
+    from tgd_lib.lab import store as module
 
     with monkeypatch.context() as patch:
         where = (Path, at) if at == "rename" else (module, at)
@@ -163,7 +163,7 @@ def test_two_makers_at_once_build_once(store, capsys):
 
 def test_a_killed_maker_does_not_block_the_next(store):
     code = (
-        "import os, signal; from tgd_lib.store import Store;"
+        "import os, signal; from tgd_lib.lab.store import Store;"
         f"Store({str(store.root)!r}, newer_than=0).make({KIND!r}, {{'q': 1}}, lambda f: os.kill(os.getpid(), signal.SIGKILL))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode == -9

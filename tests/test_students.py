@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
-from tgd_lib import config, students
+from tgd_lib import config
+from tgd_lib.study import students
 from tgd_lib.config import InputError
-from tgd_lib.experiment import Lab
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
 
@@ -20,7 +22,7 @@ def given(tmp_path_factory):
         patch.setenv("TGD_ARTIFACTS", str(root / "artifacts"))
         settings = config.resolve("smoke", **SIZE)
         lab = Lab(settings, say=lambda line: None)
-        made = students.save(lab, [lab.specs.student(m, 0) for m in ("scratch", "kd")])
+        made = students.save(lab, [specs_of(lab).student(m, 0) for m in ("scratch", "kd")])
         shutil.copytree(made, root / "figures/smoke/students")
     return settings, root / "figures"
 

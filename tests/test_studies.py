@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from tgd_lib import charts, config, corruptions, evaluation, studies, tables
+from tgd_lib import config, evaluation
+from tgd_lib.images import corruptions
+from tgd_lib.report import charts, tables
+from tgd_lib.study import questions
 from tgd_lib.config import InputError
-from tgd_lib.experiment import Lab
-from tgd_lib.store import Store
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
+from tgd_lib.lab.store import Store
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 40}
 
@@ -25,23 +29,23 @@ def lab(root):
 
 
 def specs(lab):
-    return [lab.specs.student(m, 0) for m in ("scratch", "kd")]
+    return [specs_of(lab).student(m, 0) for m in ("scratch", "kd")]
 
 
 def test_robustness_is_the_evaluation_of_corrupted_images(lab):
     from tgd_lib.compute import logits_of
 
-    rows = studies.robustness(lab, specs(lab))
+    rows = questions.robustness(lab, specs(lab))
     assert [r["method"] for r in rows] == ["scratch", "kd"] and rows[0]["n"] == 40 and rows[0]["source"] == "own"
     assert list(rows[0]["corrupted"]) == list(corruptions.NAMES)
     assert all(len(five) == 5 for five in rows[0]["corrupted"].values())
-    images, _ = studies._subset(lab)
+    images, _ = questions._subset(lab)
     worst = corruptions.corrupt(images.images, "contrast", 5, seed=0)
     spec = specs(lab)[1]
     logits = logits_of(lab.network(spec), lab.shown(spec.view, worst))
     wanted = evaluation.metrics(logits, torch.from_numpy(images.labels))
     assert rows[1]["corrupted"]["contrast"][4]["nll"] == pytest.approx(wanted["nll"], abs=1e-5)
-    assert studies.robustness(lab, specs(lab)) == rows  # from the store
+    assert questions.robustness(lab, specs(lab)) == rows  # from the store
     charts.corruption_curves(rows).canvas.draw()
     table = tables.corruptions(rows)
     assert table.loc["none", "Scratch"].endswith("(n=1)") and "mean of all" in table.index
@@ -55,7 +59,7 @@ def test_means_under_corruption_by_hand():
 
 
 def test_calibration_fits_on_held_out_images_and_changes_no_prediction(lab):
-    rows = studies.calibration(lab, specs(lab))
+    rows = questions.calibration(lab, specs(lab))
     for r in rows:
         assert r["before"]["accuracy"] == r["after"]["accuracy"] and r["temperature"] > 0 and r["n"] == 80
         assert sum(r["before"]["reliability"]["count"]) == 80
@@ -63,11 +67,11 @@ def test_calibration_fits_on_held_out_images_and_changes_no_prediction(lab):
     assert list(tables.calibration(rows).index) == ["Scratch", "KD"]
     without = Lab(config.resolve("smoke", **SIZE | {"holdout": 0}), store=lab.store, say=lambda line: None)
     with pytest.raises(InputError, match="holds no images out"):
-        studies.calibration(without, specs(without))
+        questions.calibration(without, specs(without))
 
 
 def test_no_transfer_without_cifar10(lab):
-    assert studies.transfer_sample(lab, specs(lab)) == []
+    assert questions.transfer_sample(lab, specs(lab)) == []
 
 
 def test_transfer_counts_images_of_the_training_set_apart(lab, tmp_path):
@@ -76,14 +80,14 @@ def test_transfer_counts_images_of_the_training_set_apart(lab, tmp_path):
     answers = lab.evaluation(spec).array("logits").argmax(1)
     seen = np.arange(len(images)) % 4 == 0
     labels = np.where(seen, (answers + 1) % 8, answers)
-    np.savez(tmp_path / studies.SAMPLE, images=images, labels=labels, source=seen.astype(np.uint8))
+    np.savez(tmp_path / questions.SAMPLE, images=images, labels=labels, source=seen.astype(np.uint8))
     lab.settings = replace(lab.settings, dataset="cifar10", data_dir=str(tmp_path))
-    (row,) = studies.transfer_sample(lab, [spec])
+    (row,) = questions.transfer_sample(lab, [spec])
     assert (row["transfer"], row["seen"], row["n"], row["n_seen"]) == (1.0, 0.0, 60, 20)
 
 
 def test_embedding_has_a_place_an_image(lab):
-    (row,) = studies.embedding(lab, specs(lab)[:1], n=40)
+    (row,) = questions.embedding(lab, specs(lab)[:1], n=40)
     assert np.array(row["places"]).shape == (40, 2) and len(row["labels"]) == 40
     charts.embeddings([row], lab.data.test.class_names).canvas.draw()
 
@@ -91,7 +95,7 @@ def test_embedding_has_a_place_an_image(lab):
 def test_what_the_last_layer_sees_gives_the_logits(lab):
     spec = specs(lab)[0]
     where = np.arange(10)
-    features, network = studies._penultimate(lab, spec, where), lab.network(spec)
+    features, network = questions._penultimate(lab, spec, where), lab.network(spec)
     logits = network.fc(torch.from_numpy(features)).detach().numpy()
     np.testing.assert_allclose(logits, lab.evaluation(spec).array("logits")[where], rtol=1e-3, atol=1e-4)
 
@@ -99,16 +103,16 @@ def test_what_the_last_layer_sees_gives_the_logits(lab):
 def test_a_share_by_hand():
     """Rows r1 = (1, 0), r2 = (3, 4) at alpha 1/2: r = (2, 2), r2's half along r is (1.5, 2) . r / |r|^2 = 7/8."""
     first, second = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[3.0, 4.0], [2.0, 0.0]])
-    assert studies._share(first, second, alpha=0.5, order=None) == pytest.approx((7 / 8 + 1 / 2) / 2)
-    assert studies._share(first, second, alpha=0.0, order=None) == pytest.approx(1)
-    assert studies._share(first, second, alpha=1.0, order=None) == 0
+    assert questions._share(first, second, alpha=0.5, order=None) == pytest.approx((7 / 8 + 1 / 2) / 2)
+    assert questions._share(first, second, alpha=0.0, order=None) == pytest.approx(1)
+    assert questions._share(first, second, alpha=1.0, order=None) == 0
     # normalised first, (1, 0) and (0.6, 0.8): r = (0.8, 0.4), 0.5 * (0.6 * 0.8 + 0.8 * 0.4) / 0.8 = 1/2
-    assert studies._share(first, second, alpha=0.5, order="normalise") == pytest.approx(1 / 2)
+    assert questions._share(first, second, alpha=0.5, order="normalise") == pytest.approx(1 / 2)
 
 
 def test_shares_of_trained_teachers(lab):
     """A heavier weight means a larger share, in every batch and stage."""
-    rows = {r["method"]: r for r in studies.shares(lab, [lab.specs.student(m, 0) for m in ("scratch", "tgd", "tgd_alpha0.5", "tgd_normalise")], batches=2)}
+    rows = {r["method"]: r for r in questions.shares(lab, [specs_of(lab).student(m, 0) for m in ("scratch", "tgd", "tgd_alpha0.5", "tgd_normalise")], batches=2)}
     found = {m: np.array(r["shares"]) for m, r in rows.items()}
     assert found.keys() == {"tgd", "tgd_alpha0.5", "tgd_normalise"} and found["tgd"].shape == (2, 3)
     assert (found["tgd"] > 0).all() and (found["tgd"] < found["tgd_alpha0.5"]).all() and (found["tgd_alpha0.5"] < 1).all()
@@ -117,7 +121,7 @@ def test_shares_of_trained_teachers(lab):
 
 def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
     """A fake CIFAR-10-C of 80 images beside a fake CIFAR-10."""
-    folder = tmp_path / studies.OFFICIAL
+    folder = tmp_path / questions.OFFICIAL
     folder.mkdir()
     monkeypatch.setattr(corruptions, "OFFICIAL_IMAGES", 80)
     test = lab.data.test
@@ -125,10 +129,10 @@ def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
     official = np.zeros((400, 32, 32, 3), np.uint8)
     np.save(folder / "frost.npy", official)
     lab.settings = replace(lab.settings, dataset="cifar10", n_test=None, data_dir=str(tmp_path))
-    source, names = studies._source(lab)
+    source, names = questions._source(lab)
     assert (source, names) == ("official", ("frost",))
-    images, where = studies._subset(lab)
-    assert not studies._corrupted(lab, images, where, "frost", 3, source).any() and len(where) == 40
+    images, where = questions._subset(lab)
+    assert not questions._corrupted(lab, images, where, "frost", 3, source).any() and len(where) == 40
     np.save(folder / "labels.npy", np.tile((test.labels + 1) % 8, 5))
     with pytest.raises(InputError, match="not those of these test images"):
-        studies._source(lab)
+        questions._source(lab)

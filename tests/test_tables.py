@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tgd_lib import config, tables
+from tgd_lib import config
+from tgd_lib.report import tables
 from tgd_lib.config import InputError
 
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tgd_lib import twins
+from tgd_lib.companion import twins
 from tgd_lib.config import ROOT
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))

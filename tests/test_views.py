@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgd_lib import config, datasets, diagrams, topology, views
-from tgd_lib.specs import Specs
+from tgd_lib import config, datasets, diagrams, topology
+from tgd_lib.lab import views
+from tgd_lib.study.specs import Specs
 
 
 @pytest.fixture(scope="module")

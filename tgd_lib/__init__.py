@@ -10,7 +10,7 @@ each imports only those below it:
     cost, students, plan, studies         what trained networks cost, are worth, and are asked
     experiment, answers                   how to get a trained network, and what its teachers answer
     evaluation, training                  how good it is, how it came about
-    bank, rivals, losses                  what teachers say, and how a student listens
+    bank, baselines, losses                  what teachers say, and how a student listens
     networks, compute                     WRNs; the device and the precision
     views, specs, methods                 what a network looks at, what it is, which of them the study has
     topology, diagrams                    persistence images; persistence; never torch

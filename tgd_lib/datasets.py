@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tgd_lib import config, image_folders, photographs, sources
+from tgd_lib import config
+from tgd_lib.images import cifar, folders, photographs
 from tgd_lib.config import InputError
 
 
@@ -61,15 +62,15 @@ def load(
         hint = config.nearest(split, known)
         raise InputError(f"split {split!r} of {name} does not exist: {hint}choose from {', '.join(known)}")
     if name == "folder":  # the only one whose images may differ in size, so resized one by one
-        return _dataset(*image_folders.read(_folder(root), split, size=size))
+        return _dataset(*folders.read(_folder(root), split, size=size))
     if name == "photographs":
         images, labels, class_names = photographs.read(split)
     elif name == "cifar10":
-        images, labels, class_names = sources.cifar10(_folder(root), split, download=download)
+        images, labels, class_names = cifar.cifar10(_folder(root), split, download=download)
     else:
-        images, labels, class_names = sources.cinic10(_folder(root), split)
+        images, labels, class_names = cifar.cinic10(_folder(root), split)
     if size and images.shape[1:3] != size:
-        images = image_folders.resized(images, size)
+        images = folders.resized(images, size)
     return _dataset(images, labels, class_names)
 
 
@@ -77,8 +78,8 @@ def splits(name: str, root: str | Path | None = None) -> tuple[str, ...]:
     """The splits of a data set; for `folder`, those that lie in root. InputError for an unknown name."""
     config.check("dataset", name)
     if name == "folder":
-        return image_folders.splits(_folder(root))
-    return ("train", "test") if name == "cifar10" else image_folders.SPLITS
+        return folders.splits(_folder(root))
+    return ("train", "test") if name == "cifar10" else folders.SPLITS
 
 
 def check(settings: config.Settings) -> None:

@@ -13,9 +13,9 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from tgd_lib import twins
+from tgd_lib.companion import twins
 from tgd_lib.config import BY_SIZE, ROOT, Settings, run_dir
-from tgd_lib.execution import Outcome, short_path
+from tgd_lib.companion.execution import Outcome, short_path
 
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
@@ -88,9 +88,9 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
         executed = twins.read(run_dir(settings) / f"{name}.ipynb")
         twins.write(twins.scrub(executed, settings.profile), notebooks / f"{name}.ipynb")
     if (target / "records" / "05_robustness.json").exists() and figures == FIGURES:
-        from tgd_lib import readme  # with pandas, and only here
+        from tgd_lib.report import summary  # with pandas, and only here
 
-        if not readme.update(ROOT / "README.md", target, settings.profile):
+        if not summary.update(ROOT / "README.md", target, settings.profile):
             print(f"README.md has no place for it: put <!-- results:{settings.profile} --> and <!-- /results --> there")
     shown = f"{len(names)} notebooks in {short_path(notebooks)}" if names else f"the notebooks go on showing {better[0]}"
     print(f"recorded: {short_path(target)}; {shown}")

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
-from tgd_lib import bank, methods
+from tgd_lib import bank
+from tgd_lib.study import methods
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule, Settings
-from tgd_lib.experiment import Lab
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
 from tgd_lib.networks import wide_resnet
-from tgd_lib.specs import Spec
+from tgd_lib.lab.spec import Spec
 from tgd_lib.training import Run
 
 STEPS = 3  # that are timed, after one that is not
@@ -38,7 +40,7 @@ class Line:
 def lines(lab: Lab) -> list[Line]:
     """A line a teacher and a method of this run's profile, in the order of training."""
     all_specs: dict[str, Spec] = {}
-    for spec in lab.specs.students(methods.of(lab.settings.profile)):
+    for spec in specs_of(lab).students(methods.of(lab.settings.profile)):
         for needed in (*spec.needs, spec):
             all_specs.setdefault(needed.key, needed)
     groups: dict[str, list[Spec]] = {}
@@ -61,7 +63,7 @@ def _seconds(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
     n = len(lab.data.train.labels)
     steps = math.ceil(n / lab.settings.batch_size) * spec.schedule.epochs
     maps = BANK_STEP if bank.choose("auto", n=n, compute=lab.compute)[0] == "bank" else ONLINE_STEP
-    factor = FEATURES_STEP if spec.rival else maps if spec.guidance and spec.guidance.gamma else 1.0
+    factor = FEATURES_STEP if spec.baseline else maps if spec.guidance and spec.guidance.gamma else 1.0
     return steps * timed[kind] * factor
 
 
@@ -93,13 +95,13 @@ def _step(compute: Compute, network: tuple[int, int, int], shape: tuple[int, int
 
 def memory(lab: Lab) -> dict[str, float]:
     """Bytes, at most, of the similarity maps, of the features they are made of, and of what the networks look at."""
-    n, specs = len(lab.data.train.labels), lab.specs.students(methods.of(lab.settings.profile))
+    n, specs = len(lab.data.train.labels), specs_of(lab).students(methods.of(lab.settings.profile))
     apart = any(s.guidance and s.guidance.order and all(s.teachers) for s in specs)
     features = 4.0 * n * 86016  # of one WRN-16-3 on 32 x 32, less for others
-    rivals = min(bank.available(lab.compute) / 2, features) if any(s.rival for s in specs) else 0.0  # who remember them
+    baselines = min(bank.available(lab.compute) / 2, features) if any(s.baseline for s in specs) else 0.0  # who remember them
     return {
         "similarity maps": (2 * bank.STAGES if apart else bank.STAGES + 1) * 4.0 * n * n,  # normalised first, both are held
-        "features": max(rivals, min(bank.FEATURES[lab.compute.device], 2 * features)),
+        "features": max(baselines, min(bank.FEATURES[lab.compute.device], 2 * features)),
         "images and persistence images": sum(
             len(p.labels) * (p.images[0].nbytes + 6 * 50 * 50) for p in (lab.data.train, lab.data.test)
         ),

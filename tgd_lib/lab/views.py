@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tgd_lib.corruptions import corrupt
+from tgd_lib.images.corruptions import corrupt
 from tgd_lib.datasets import Dataset, Parts
 from tgd_lib.diagrams import persistence_maps
-from tgd_lib.specs import View
-from tgd_lib.store import Store
+from tgd_lib.lab.spec import View
+from tgd_lib.lab.store import Store
 from tgd_lib.topology import save_persistence_images
 
 SEED = 0  # of the permutations; one each for all students, as there is one PI teacher

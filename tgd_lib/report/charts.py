@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from tgd_lib.figures import COLOURS, MARKERS, short_name, styled
-from tgd_lib.significance import accuracy_interval
+from tgd_lib.report.figures import COLOURS, MARKERS, short_name, styled
+from tgd_lib.report.significance import accuracy_interval
 
 
 

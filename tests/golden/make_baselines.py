@@ -1,6 +1,6 @@
-"""Golden numbers for tests/test_rivals.py: the rival losses in float64 NumPy, from their formulas alone.
+"""Golden numbers for tests/test_baselines.py: the baseline losses in float64 NumPy, from their formulas alone.
 
-    python tests/golden/make_rivals.py        writes rivals.json beside this file
+    python tests/golden/make_baselines.py        writes baselines.json beside this file
 
 Nothing of tgd_lib is used here; loops are spelled out where that is plainer.
 """
@@ -154,5 +154,5 @@ def golden() -> dict:
 
 
 if __name__ == "__main__":
-    path = Path(__file__).with_name("rivals.json")
+    path = Path(__file__).with_name("baselines.json")
     path.write_text(json.dumps(golden(), indent=1) + "\n")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.random import RandomState  # its stream is frozen for good; default_rng's may change with NumPy
 
 from tgd_lib.config import InputError, nearest
-from tgd_lib.image_folders import reading
+from tgd_lib.images.folders import reading
 
 CHUNK = 200  # images worked on at a time; does not change the result
 OFFICIAL_IMAGES = 10_000

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from tgd_lib import config, store
+from tgd_lib import config
+from tgd_lib.lab import store
 from tgd_lib.config import Settings
 
 # Okabe & Ito's colours: told apart by colour-blind readers; markers tell them apart in grey.

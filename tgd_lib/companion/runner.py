@@ -1,6 +1,6 @@
 """Run the notebooks: parameters checked first, progress shown, every failure collected.
 
-    python -m tgd_lib.runner --profile quick        (or ./run_all.sh, which also installs what it needs)
+    python -m tgd_lib.companion        --profile quick        (or ./run_all.sh, which also installs what it needs)
 
 Each notebook's source is executed by papermill in a kernel of this very Python, into the folder of
 the run; no tracked file is touched unless --record or --twins asks for it. torch is imported by --train, --plan and
@@ -18,10 +18,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from tgd_lib import twins
+from tgd_lib.companion import twins
 from tgd_lib.config import PARAMETERS, PROFILES, InputError, Settings, parse, resolve, run_dir
-from tgd_lib.execution import Kernels, Outcome, execute_one, kernel_environment, prepare, short_path
-from tgd_lib.recording import FIGURES, NOTEBOOKS, record, report, write_timings
+from tgd_lib.companion.execution import Kernels, Outcome, execute_one, kernel_environment, prepare, short_path
+from tgd_lib.companion.recording import FIGURES, NOTEBOOKS, record, report, write_timings
 
 NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a notebook
     "00_start_here": ("03_distillation",),
@@ -103,12 +103,13 @@ def execute(names, settings: Settings, *, needs=NEEDS, notebooks: Path = NOTEBOO
 
 def train(settings: Settings, *, force: bool = False) -> None:
     """Trains and evaluates every network of a profile; cut off at any moment, the same command goes on."""
-    from tgd_lib import methods, studies  # torch, and only here
-    from tgd_lib.experiment import Lab
-    from tgd_lib.store import Store
+    from tgd_lib.study import methods, questions  # torch, and only here
+    from tgd_lib.lab.lab import Lab
+    from tgd_lib.study.specs import specs_of
+    from tgd_lib.lab.store import Store
 
     lab = Lab(settings, store=Store(newer_than=time.time()) if force else None)
-    specs = lab.specs.students(methods.of(settings.profile))
+    specs = specs_of(lab).students(methods.of(settings.profile))
     lost = lab.train(specs, tolerant=True)
     for spec in lost:
         print(f"{spec.label}: diverged, or its teacher or start did")
@@ -118,12 +119,12 @@ def train(settings: Settings, *, force: bool = False) -> None:
         print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
         if settings.holdout:
             lab.evaluation(spec, "holdout")
-    studies.robustness(lab, [s for s in specs if s.method in methods.EXAMINED])
+    questions.robustness(lab, [s for s in specs if s.method in methods.EXAMINED])
 
 
 def verify(arguments: argparse.Namespace, figures: Path) -> int:
     """Evaluates the recorded students of a profile, the largest recorded one if none is named; the exit status."""
-    from tgd_lib import students  # torch, and only here
+    from tgd_lib.study import students  # torch, and only here
 
     known = students.recorded(figures)
     arguments.profile = arguments.profile or (known[0] if known else None)
@@ -257,7 +258,7 @@ def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path =
             update_twins(notebooks)
             return 0
         if arguments.plan:
-            from tgd_lib import plan  # torch, and only here
+            from tgd_lib.companion import plan  # torch, and only here
 
             print(plan.text(_settings(arguments)))
             return 0
@@ -280,6 +281,3 @@ def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path =
     finally:
         signal.signal(signal.SIGTERM, before)
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
-"""Rival distillation losses, as pure functions of what student and teacher answer.
+"""Distillation losses from the literature, as pure functions of the outputs of student and teacher.
 
 Each takes `(student, teacher, labels, own)` and returns a float32 scalar without its weight: answers are
-`Answer`s, labels int64 (B,), `own` the module from `own_parameters` (None where a method has none). The
+`Outputs`s, labels int64 (B,), `own` the module from `own_parameters` (None where a method has none). The
 teacher never gets a gradient. Where a paper leaves a choice open it is made as in the KD literature's common
 code, RepDistiller (Tian et al., "Contrastive Representation Distillation", ICLR 2020), whose weights those
 in `methods` are. Nothing here waits for the device (no .item(), no boolean indexing), as CUDA graphs ask.
@@ -19,34 +19,33 @@ from torch.nn import functional as F
 
 from tgd_lib.config import InputError, nearest
 from tgd_lib.losses import kd_loss, maps_loss, similarity_map
-from tgd_lib.methods import Rival
 
-TEMPERATURE = 4.0  # of DKD, DIST and plain KD beside a rival
+TEMPERATURE = 4.0  # of DKD, DIST and plain KD beside a baseline
 CC_WIDTH = 128  # of CC's embeddings
 VID_VARIANCE = 5.0  # the variances VID starts from
 VID_FLOOR = 1e-5  # and the least it can have
 
 
-class Answer(NamedTuple):
+class Outputs(NamedTuple):
     """What a network says of a batch, of any floating dtype."""
 
     logits: Tensor  # (B, C)
     features: Sequence[Tensor]  # the three stages' outputs (B, c, h, w), before the last BN and ReLU
 
 
-def _floats(student: Answer, teacher: Answer) -> tuple[Answer, Answer]:
+def _floats(student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
     """Both answers in float32, the teacher's cut off from its graph."""
     return (
-        Answer(student.logits.float(), [f.float() for f in student.features]),
-        Answer(teacher.logits.detach().float(), [f.detach().float() for f in teacher.features]),
+        Outputs(student.logits.float(), [f.float() for f in student.features]),
+        Outputs(teacher.logits.detach().float(), [f.detach().float() for f in teacher.features]),
     )
 
 
-def pooled(answer: Answer) -> Tensor:
+def pooled(answer: Outputs) -> Tensor:
     """About what the last layer sees (B, c): third stage, standardised, ReLU, pixels averaged.
 
     Standardised is each channel over the batch, as by the last BN without its trained scale and shift, which
-    an Answer does not hold. Raw stage outputs would not do, their scale is free: with them CC diverged.
+    an Outputs does not hold. Raw stage outputs would not do, their scale is free: with them CC diverged.
     """
     return F.relu(F.batch_norm(answer.features[2], None, None, training=True)).mean((2, 3))
 
@@ -60,7 +59,7 @@ def _same_size(student: Tensor, teacher: Tensor) -> None:
 # ---------------------------------------------------------------- features, stage by stage
 
 
-def fitnets(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Tensor:
+def fitnets(student: Outputs, teacher: Outputs, labels: Tensor, own: nn.Module) -> Tensor:
     """MSE(r(F_S), F_T) over all entries (B, c, h, w) of the middle stage; r = `own`, 1x1 convolution, BN.
 
     Source: Romero et al., "FitNets: Hints for Thin Deep Nets" (2015); trained jointly and with BN as in
@@ -72,7 +71,7 @@ def fitnets(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) ->
     return F.mse_loss(own(hint), target)
 
 
-def at(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Tensor:
+def at(student: Outputs, teacher: Outputs, labels: Tensor, own: None = None) -> Tensor:
     """Sum over the three stages of MSE(a(F_S), a(F_T)), a (B, hw): F^2 averaged over channels, row / norm.
 
     Source: Zagoruyko & Komodakis, "Paying More Attention to Attention" (2017); means as in RepDistiller.
@@ -89,7 +88,7 @@ def at(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Te
     return torch.stack(terms).sum()
 
 
-def sp(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Tensor:
+def sp(student: Outputs, teacher: Outputs, labels: Tensor, own: None = None) -> Tensor:
     """||N(G_S) - N(G_T)||^2 / B^2 of the third stage; G = F F^T, (B, B), N: each row / its L2 norm.
 
     Source: Tung & Mori, "Similarity-Preserving Knowledge Distillation" (2019); last stage only as in
@@ -99,7 +98,7 @@ def sp(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Te
     return maps_loss([similarity_map(student.features[2])], [similarity_map(teacher.features[2])])
 
 
-def vid(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Tensor:
+def vid(student: Outputs, teacher: Outputs, labels: Tensor, own: nn.Module) -> Tensor:
     """Sum over the stages of mean((m(F_S) - F_T)^2 / v + ln v) / 2: -ln N(F_T; m(F_S), v) but for a constant.
 
     m, v: of `own[stage]`, a regressor and a variance a channel, softplus(raw) + 1e-5; mean over (B, c, h, w).
@@ -117,7 +116,7 @@ def vid(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Ten
 # ---------------------------------------------------------------- pooled features
 
 
-def cc(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Tensor:
+def cc(student: Outputs, teacher: Outputs, labels: Tensor, own: nn.Module) -> Tensor:
     """Mean over neighbours i, i + 1 in the batch of sum_k d_ik d_(i+1)k, d (B, 128) = |E_S x_S - E_T x_T|.
 
     x: pooled features; E_S, E_T: `own`, two linear maps, both trained. 0 for a batch of one.
@@ -130,7 +129,7 @@ def cc(student: Answer, teacher: Answer, labels: Tensor, own: nn.Module) -> Tens
 
 
 def rkd(
-    student: Answer, teacher: Answer, labels: Tensor, own: None = None, *, distance=25.0, angle=50.0
+    student: Outputs, teacher: Outputs, labels: Tensor, own: None = None, *, distance=25.0, angle=50.0
 ) -> Tensor:
     """25 H(D_S, D_T) + 50 H(A_S, A_T), H: mean Huber loss (delta 1), D and A of the pooled features x (B, c).
 
@@ -153,7 +152,7 @@ def _relations(x: Tensor) -> tuple[Tensor, Tensor]:
     return pairs / (pairs.sum() / max(n * (n - 1), 1)).clamp(min=1e-12), unit @ unit.mT
 
 
-def pkt(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> Tensor:
+def pkt(student: Outputs, teacher: Outputs, labels: Tensor, own: None = None) -> Tensor:
     """Mean over (B, B) of P ln(P / Q); P, Q: (1 + cosine) / 2 of pooled features of T, S, rows / sums.
 
     Source: Passalis & Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (2018).
@@ -174,7 +173,7 @@ def pkt(student: Answer, teacher: Answer, labels: Tensor, own: None = None) -> T
 
 
 def dkd(
-    student: Answer, teacher: Answer, labels: Tensor, own: None = None,
+    student: Outputs, teacher: Outputs, labels: Tensor, own: None = None,
     *, alpha=1.0, beta=8.0, temperature=TEMPERATURE,
 ) -> Tensor:  # fmt: skip
     """T^2 [alpha KL(b_T || b_S) + beta KL(p_T || p_S)], averaged over the batch; T: temperature.
@@ -198,7 +197,7 @@ def dkd(
 
 
 def dist(
-    student: Answer, teacher: Answer, labels: Tensor, own: None = None,
+    student: Outputs, teacher: Outputs, labels: Tensor, own: None = None,
     *, beta=1.0, gamma=1.0, temperature=TEMPERATURE,
 ) -> Tensor:  # fmt: skip
     """T^2 [beta (1 - mean r(rows)) + gamma (1 - mean r(columns))] of softmax(logits / T), (B, C).
@@ -219,7 +218,7 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------- the whole objective
 
-LOSSES: dict[str, Callable[[Answer, Answer, Tensor, nn.Module | None], Tensor]] = {
+LOSSES: dict[str, Callable[[Outputs, Outputs, Tensor, nn.Module | None], Tensor]] = {
     f.__name__: f for f in (fitnets, at, sp, cc, rkd, vid, pkt, dkd, dist)
 }
 LOGITS_ONLY = ("dkd", "dist")  # what the teacher's features are not needed for
@@ -228,29 +227,39 @@ LOGITS_ONLY = ("dkd", "dist")  # what the teacher's features are not needed for
 def _known(name: str) -> str:
     if name not in LOSSES:
         hint = nearest(name, LOSSES)
-        raise InputError(f"rival {name!r} does not exist: {hint}choose from {', '.join(LOSSES)}")
+        raise InputError(f"baseline {name!r} does not exist: {hint}choose from {', '.join(LOSSES)}")
     return name
 
 
-def rival_loss(
-    rival: Rival, student: Answer, teacher: Answer, labels: Tensor, own: nn.Module | None = None
+def baseline_loss(
+    name: str,
+    student: Outputs,
+    teacher: Outputs,
+    labels: Tensor,
+    own: nn.Module | None = None,
+    *,
+    weight: float,
+    ce: float = 1.0,
+    kd: float = 0.0,
+    temperature: float = TEMPERATURE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The whole objective of a rival: the total and {ce, kd, rival}, the weighted terms whose sum it is.
+    """The objective ce * CE + kd * KD + weight * loss `name`: its total, and {ce, kd, baseline}, the weighted terms.
 
-    Raises InputError for an unknown loss, or where it needs its `own_parameters` and has none.
+    KD is the textbook's (`batchmean`, `temperature`). Raises InputError for an unknown loss, or where it needs
+    its `own_parameters` and has none.
     """
-    if own is None and _known(rival.loss) in _OWN:
-        raise InputError(f"rival {rival.loss!r} needs the module that own_parameters({rival.loss!r}, ...) makes")
+    if own is None and _known(name) in _OWN:
+        raise InputError(f"baseline {name!r} needs the module that own_parameters({name!r}, ...) makes")
     logits = student.logits.float()
     terms = {
-        "ce": rival.ce * F.cross_entropy(logits, labels),
+        "ce": ce * F.cross_entropy(logits, labels),
         "kd": logits.new_zeros(()),
-        "rival": rival.weight * LOSSES[rival.loss](student, teacher, labels, own),
+        "baseline": weight * LOSSES[name](student, teacher, labels, own),
     }
-    if rival.kd:
+    if kd:
         hints = teacher.logits.detach()
-        terms["kd"] = rival.kd * kd_loss(logits, hints, temperature=rival.temperature, reduction="batchmean")
-    return terms["ce"] + terms["kd"] + terms["rival"], terms
+        terms["kd"] = kd * kd_loss(logits, hints, temperature=temperature, reduction="batchmean")
+    return terms["ce"] + terms["kd"] + terms["baseline"], terms
 
 
 # ---------------------------------------------------------------- parameters of their own
@@ -259,7 +268,7 @@ def rival_loss(
 def own_parameters(
     name: str, student_widths: Sequence[int], teacher_widths: Sequence[int], *, seed: int
 ) -> nn.Module | None:
-    """What rival `name` trains beside the student, freshly initialised on the CPU; None for most.
+    """What baseline `name` trains beside the student, freshly initialised on the CPU; None for most.
 
     widths: channels of the three stages. The weights depend on the seed alone and the global random state
     stays as it is. In RepDistiller the student's optimiser trains them too, weight decay included.

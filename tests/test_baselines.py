@@ -1,4 +1,4 @@
-"""Rival losses against golden numbers (float64 NumPy, tests/golden/make_rivals.py) and literals by hand."""
+"""Baseline losses against golden numbers (float64 NumPy, tests/golden/make_baselines.py) and literals by hand."""
 
 import importlib.util
 import json
@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tgd_lib import rivals
+from tgd_lib import baselines
 from tgd_lib.config import InputError
-from tgd_lib.methods import METHODS, Rival
-from tgd_lib.rivals import LOSSES, Answer
+from tgd_lib.study.methods import METHODS
+from tgd_lib.baselines import LOSSES, Outputs
 
 GOLDEN = Path(__file__).parent / "golden"
 WITH_OWN = ("fitnets", "cc", "vid")
-RIVALS = {m.rival.loss: m.rival for m in METHODS.values() if m.rival}
+BASELINES = {m.baseline.loss: m.baseline for m in METHODS.values() if m.baseline}
 LABELS = torch.tensor([0])  # for the losses that do not look at them
 
 
@@ -32,12 +32,12 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def golden():
-    return json.loads((GOLDEN / "rivals.json").read_text())
+    return json.loads((GOLDEN / "baselines.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("make_rivals", GOLDEN / "make_rivals.py")
+    spec = importlib.util.spec_from_file_location("make_baselines", GOLDEN / "make_baselines.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -48,10 +48,10 @@ def given(maker):
     """(student, teacher, labels, {name: own module with the golden weights})."""
     x = maker.inputs()
     student, teacher = (
-        Answer(torch.as_tensor(x[who]).float(), [torch.as_tensor(f).float() for f in x[f"features_{who[0]}"]])
+        Outputs(torch.as_tensor(x[who]).float(), [torch.as_tensor(f).float() for f in x[f"features_{who[0]}"]])
         for who in ("student", "teacher")
     )
-    own = {name: rivals.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0) for name in LOSSES}
+    own = {name: baselines.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0) for name in LOSSES}
     for module in filter(None, own.values()):
         module.requires_grad_(False)
     for name, part in (("fitnets", "hint"), ("cc", "embed"), ("vid", "channels")):
@@ -63,15 +63,15 @@ def given(maker):
 
 def answer(pixels, logits=None):
     """An answer whose three stages are all `pixels` (B, c, h, w)."""
-    return Answer(torch.zeros(len(pixels), 2) if logits is None else logits, [pixels] * 3)
+    return Outputs(torch.zeros(len(pixels), 2) if logits is None else logits, [pixels] * 3)
 
 
 def chosen(a, images):
-    return Answer(a.logits[images], [f[images] for f in a.features])
+    return Outputs(a.logits[images], [f[images] for f in a.features])
 
 
 def tracked(a):
-    return Answer(a.logits.clone().requires_grad_(), [f.clone().requires_grad_() for f in a.features])
+    return Outputs(a.logits.clone().requires_grad_(), [f.clone().requires_grad_() for f in a.features])
 
 
 def gradients(a):
@@ -96,30 +96,30 @@ def test_loss_is_golden(golden, given, name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_objective_is_the_weighted_sum(golden, given, name):
     student, teacher, labels, own = given
-    total, terms = rivals.rival_loss(RIVALS[name], student, teacher, labels, own[name])
-    assert list(terms) == ["ce", "kd", "rival"]
+    total, terms = baselines.baseline_loss(name, student, teacher, labels, own[name], **BASELINES[name].weights)
+    assert list(terms) == ["ce", "kd", "baseline"]
     assert float(terms["ce"]) == pytest.approx(golden["ce"], rel=1e-5)
-    assert float(terms["kd"]) == 0  # plain KD is not added to a rival
-    assert float(terms["rival"]) == pytest.approx(RIVALS[name].weight * golden[name], rel=2e-4)
+    assert float(terms["kd"]) == 0  # plain KD is not added to a baseline
+    assert float(terms["baseline"]) == pytest.approx(BASELINES[name].weight * golden[name], rel=2e-4)
     assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
 
 
-def test_plain_kd_can_stand_beside_a_rival(given):
+def test_plain_kd_can_stand_beside_a_baseline(given):
     student, teacher, labels, _ = given
-    total, terms = rivals.rival_loss(Rival("at", 2.0, "a test", ce=0.1, kd=0.9), student, teacher, labels)
-    kd = rivals.kd_loss(student.logits, teacher.logits, temperature=4.0, reduction="batchmean")
+    total, terms = baselines.baseline_loss("at", student, teacher, labels, weight=2.0, ce=0.1, kd=0.9)
+    kd = baselines.kd_loss(student.logits, teacher.logits, temperature=4.0, reduction="batchmean")
     assert float(terms["kd"]) == pytest.approx(0.9 * float(kd), rel=1e-6)
     assert float(terms["ce"]) == pytest.approx(0.1 * float(F.cross_entropy(student.logits, labels)), rel=1e-6)
     assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
 
 
 def test_weights_are_the_customary_ones():
-    assert set(RIVALS) == set(LOSSES)
-    assert {name: r.weight for name, r in RIVALS.items()} == {
+    assert set(BASELINES) == set(LOSSES)
+    assert {name: r.weight for name, r in BASELINES.items()} == {
         "fitnets": 100, "at": 1000, "sp": 3000, "cc": 0.02, "rkd": 1, "vid": 1, "pkt": 30000,
         "dkd": 1, "dist": 2,
     }  # fmt: skip
-    assert all((r.ce, r.kd, r.temperature) == (1, 0, 4) and r.source for r in RIVALS.values())
+    assert all((r.ce, r.kd, r.temperature) == (1, 0, 4) and r.source for r in BASELINES.values())
 
 
 # ---------------------------------------------------------------- by hand
@@ -129,7 +129,7 @@ def test_fitnets_by_hand():
     # the middle stages differ by 2 in one of four entries: 4 / 4
     s = torch.zeros(1, 1, 2, 2)
     t = torch.tensor([[[[2.0, 0.0], [0.0, 0.0]]]])
-    assert float(rivals.fitnets(answer(s), answer(t), LABELS, nn.Identity())) == 1
+    assert float(baselines.fitnets(answer(s), answer(t), LABELS, nn.Identity())) == 1
 
 
 def test_at_by_hand():
@@ -137,26 +137,26 @@ def test_at_by_hand():
     s = torch.tensor([[[[5.0, 0.0]]]])
     t = torch.tensor([[[[3.0, 0.0]], [[4.0, 5.0]]]])
     mse = ((1 - math.sqrt(0.5)) ** 2 + 0.5) / 2
-    assert float(rivals.at(answer(s), answer(t), LABELS)) == pytest.approx(3 * mse, rel=1e-6)
+    assert float(baselines.at(answer(s), answer(t), LABELS)) == pytest.approx(3 * mse, rel=1e-6)
 
 
 def test_sp_by_hand():
     # rows e1, e2 have the map I; rows e1, e1 have ones, normalised 1 / sqrt 2
     s, t = torch.eye(2)[:, :, None, None], torch.tensor([[1.0, 0.0], [1.0, 0.0]])[:, :, None, None]
     wanted = 2 * ((1 - math.sqrt(0.5)) ** 2 + 0.5) / 4
-    assert float(rivals.sp(answer(s), answer(t), LABELS)) == pytest.approx(wanted, rel=1e-6)
+    assert float(baselines.sp(answer(s), answer(t), LABELS)) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_vid_by_hand():
     # a teacher met exactly, variance 5: ln 5 / 2 in each of three stages; a miss of 2 adds 4 / (2 * 5)
-    own = rivals.own_parameters("vid", (1, 1, 1), (1, 1, 1), seed=0).requires_grad_(False)
+    own = baselines.own_parameters("vid", (1, 1, 1), (1, 1, 1), seed=0).requires_grad_(False)
     for channel in own:
         for conv in channel.mean[::2]:
             nn.init.ones_(conv.weight)
     s = torch.full((1, 1, 2, 2), 3.0)
-    assert float(rivals.vid(answer(s), answer(s), LABELS, own)) == pytest.approx(1.5 * math.log(5), rel=1e-5)
+    assert float(baselines.vid(answer(s), answer(s), LABELS, own)) == pytest.approx(1.5 * math.log(5), rel=1e-5)
     missed = 3 * (math.log(5) / 2 + 0.4)
-    assert float(rivals.vid(answer(s), answer(s + 2), LABELS, own)) == pytest.approx(missed, rel=1e-5)
+    assert float(baselines.vid(answer(s), answer(s + 2), LABELS, own)) == pytest.approx(missed, rel=1e-5)
 
 
 def test_cc_by_hand():
@@ -167,14 +167,14 @@ def test_cc_by_hand():
     for linear, weight in zip(own, (1.0, -1.0), strict=True):
         nn.init.constant_(linear.weight, weight)
         nn.init.zeros_(linear.bias)
-    assert float(rivals.cc(answer(x), answer(x), LABELS, own)) == pytest.approx(0, abs=1e-5)
+    assert float(baselines.cc(answer(x), answer(x), LABELS, own)) == pytest.approx(0, abs=1e-5)
     nn.init.ones_(own[0].bias)
-    assert float(rivals.cc(answer(x), answer(x), LABELS, own)) == pytest.approx(3, rel=1e-4)
+    assert float(baselines.cc(answer(x), answer(x), LABELS, own)) == pytest.approx(3, rel=1e-4)
 
 
 def test_rkd_relations_by_hand():
     # a right angle with legs 3 and 4: distances over their mean (3 + 4 + 5) / 3, cosines 0, 3/5 and 4/5
-    distances, cosines = rivals._relations(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]))
+    distances, cosines = baselines._relations(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]))
     wanted = torch.tensor([[0.0, 3.0, 4.0], [3.0, 0.0, 5.0], [4.0, 5.0, 0.0]]) / 4
     torch.testing.assert_close(distances, wanted)
     corners = torch.stack([cosines[0, 1, 2], cosines[1, 0, 2], cosines[2, 0, 1]])
@@ -187,7 +187,7 @@ def test_pkt_by_hand():
     apart = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])[:, :, None, None]
     alike = torch.tensor([[[1.0, -1.0]], [[1.0, -1.0]]])[:, :, None]  # two pixels a sample, mean of (1, 0)
     wanted = (2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)) / 2
-    assert float(rivals.pkt(answer(alike), answer(apart), LABELS)) == pytest.approx(wanted, rel=1e-4)
+    assert float(baselines.pkt(answer(alike), answer(apart), LABELS)) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_dkd_by_hand():
@@ -196,23 +196,23 @@ def test_dkd_by_hand():
     target = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
     others = 0.5 * math.log(3 / 2) + 0.5 * math.log(3 / 4)  # (1/2, 1/2) against (1/3, 2/3)
     pixels = torch.zeros(1, 1, 1, 1)
-    found = rivals.dkd(answer(pixels, student), answer(pixels, teacher), LABELS, temperature=1)
+    found = baselines.dkd(answer(pixels, student), answer(pixels, teacher), LABELS, temperature=1)
     assert float(found) == pytest.approx(target + 8 * others, rel=1e-5)
-    twice = rivals.dkd(answer(pixels, 2 * student), answer(pixels, 2 * teacher), LABELS, temperature=2)
+    twice = baselines.dkd(answer(pixels, 2 * student), answer(pixels, 2 * teacher), LABELS, temperature=2)
     assert float(twice) == pytest.approx(4 * float(found), rel=1e-5)
 
 
 def test_dist_by_hand():
     # probabilities reversed: rows and columns are perfectly anticorrelated, so each part is 1 - (-1)
     pixels, logits = torch.zeros(2, 1, 1, 1), torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
-    found = rivals.dist(answer(pixels, logits), answer(pixels, -logits), LABELS, temperature=2)
+    found = baselines.dist(answer(pixels, logits), answer(pixels, -logits), LABELS, temperature=2)
     assert float(found) == pytest.approx(4 * (2 + 2), rel=1e-5)
 
 
 def test_pooled_is_the_last_batch_norm_without_scale_and_shift(given):
     features = given[0].features[2]
     wanted = F.relu(nn.BatchNorm2d(features.shape[1])(features)).mean((2, 3)).detach()
-    torch.testing.assert_close(rivals.pooled(given[0]), wanted)
+    torch.testing.assert_close(baselines.pooled(given[0]), wanted)
 
 
 # ---------------------------------------------------------------- what must hold
@@ -226,15 +226,15 @@ def test_a_perfect_student_has_no_loss(given, name):
 
 def test_a_perfect_student_has_no_loss_after_its_own_map(given):
     _, teacher, labels, _ = given
-    assert float(rivals.fitnets(teacher, teacher, labels, nn.Identity())) == 0
+    assert float(baselines.fitnets(teacher, teacher, labels, nn.Identity())) == 0
     same = nn.Linear(12, 128).requires_grad_(False)
-    assert float(rivals.cc(teacher, teacher, labels, nn.ModuleList([same, same]))) == 0
+    assert float(baselines.cc(teacher, teacher, labels, nn.ModuleList([same, same]))) == 0
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_reach_student_and_own_parameters_only(given, maker, name):
     student, teacher, labels, _ = given
-    own = rivals.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=1)
+    own = baselines.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=1)
     student, teacher = tracked(student), tracked(teacher)
     LOSSES[name](student, teacher, labels, own).backward()
     found = gradients(student)
@@ -259,18 +259,18 @@ def test_rkd_ignores_rotation_shift_and_scale():
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(7, 5, generator=generator)
     rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=generator))
-    for a, b in zip(rivals._relations(x), rivals._relations(3 * x @ rotation + 1), strict=True):
+    for a, b in zip(baselines._relations(x), baselines._relations(3 * x @ rotation + 1), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_dist_ignores_shift_and_scale_of_what_it_correlates(given):
     student, teacher, labels, _ = given
-    wanted = rivals.dist(student, teacher, labels)
+    wanted = baselines.dist(student, teacher, labels)
     shifted = student._replace(logits=student.logits + torch.arange(6.0)[:, None])
-    assert float(rivals.dist(shifted, teacher, labels)) == pytest.approx(float(wanted), rel=1e-4)
+    assert float(baselines.dist(shifted, teacher, labels)) == pytest.approx(float(wanted), rel=1e-4)
     a, b = student.logits, teacher.logits
-    torch.testing.assert_close(rivals._pearson(a, b), rivals._pearson(5 * a + 1, b))
-    torch.testing.assert_close(rivals._pearson(a, b), -rivals._pearson(-2 * a, b))
+    torch.testing.assert_close(baselines._pearson(a, b), baselines._pearson(5 * a + 1, b))
+    torch.testing.assert_close(baselines._pearson(a, b), -baselines._pearson(-2 * a, b))
 
 
 def test_dkd_with_the_weights_that_kd_implies_is_kd():
@@ -279,8 +279,8 @@ def test_dkd_with_the_weights_that_kd_implies_is_kd():
     label = torch.tensor([1])
     pair = [answer(torch.zeros(1, 1, 1, 1), x) for x in (student, teacher)]
     beta = 1 - float((teacher / 4).softmax(1)[0, 1])
-    kd = rivals.kd_loss(student, teacher, temperature=4.0, reduction="batchmean")
-    assert float(rivals.dkd(*pair, label, beta=beta)) == pytest.approx(float(kd), rel=1e-5)
+    kd = baselines.kd_loss(student, teacher, temperature=4.0, reduction="batchmean")
+    assert float(baselines.dkd(*pair, label, beta=beta)) == pytest.approx(float(kd), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -290,7 +290,7 @@ def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
     if case == "all alike":
         student = chosen(student, [0] * 6)
     if case == "zeros":
-        student, teacher = (Answer(0 * a.logits, [0 * f for f in a.features]) for a in (student, teacher))
+        student, teacher = (Outputs(0 * a.logits, [0 * f for f in a.features]) for a in (student, teacher))
     if case == "two alike":
         student, teacher = (chosen(a, [0, 0, 2, 3, 4, 5]) for a in (student, teacher))
     if case == "certain":
@@ -298,9 +298,9 @@ def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
     if case == "one image":
         student, teacher = (chosen(a, [0]) for a in (student, teacher))
         labels = labels[:1]
-    own = rivals.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0)
+    own = baselines.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0)
     student = tracked(student)
-    total, _ = rivals.rival_loss(RIVALS[name], student, teacher, labels, own)
+    total, _ = baselines.baseline_loss(name, student, teacher, labels, own, **BASELINES[name].weights)
     total.backward()
     assert total.isfinite() and all(g.isfinite().all() for g in gradients(student))
 
@@ -308,9 +308,9 @@ def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
 @pytest.mark.parametrize("name", LOSSES)
 def test_bfloat16_answers_are_computed_in_float32(given, name):
     student, teacher, labels, own = given
-    low = [Answer(a.logits.bfloat16(), [f.bfloat16() for f in a.features]) for a in (student, teacher)]
-    high = [Answer(a.logits.float(), [f.float() for f in a.features]) for a in low]
-    found, wanted = (rivals.rival_loss(RIVALS[name], *pair, labels, own[name])[0] for pair in (low, high))
+    low = [Outputs(a.logits.bfloat16(), [f.bfloat16() for f in a.features]) for a in (student, teacher)]
+    high = [Outputs(a.logits.float(), [f.float() for f in a.features]) for a in low]
+    found, wanted = (baselines.baseline_loss(name, *pair, labels, own[name], **BASELINES[name].weights)[0] for pair in (low, high))
     assert found.dtype == torch.float32 and torch.equal(found, wanted)
 
 
@@ -336,7 +336,7 @@ def test_other_sizes_do_not_matter_elsewhere(given, name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_own_parameters_depend_on_the_seed_alone(name):
     before = torch.random.get_rng_state()
-    a, b, other = (rivals.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=s) for s in (5, 5, 6))
+    a, b, other = (baselines.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=s) for s in (5, 5, 6))
     assert torch.equal(torch.random.get_rng_state(), before)
     if name not in WITH_OWN:
         assert a is None
@@ -346,7 +346,7 @@ def test_own_parameters_depend_on_the_seed_alone(name):
 
 
 def test_sizes_of_own_parameters():
-    own = {name: rivals.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=0) for name in WITH_OWN}
+    own = {name: baselines.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=0) for name in WITH_OWN}
     count = {name: sum(p.numel() for p in module.parameters()) for name, module in own.items()}
     assert count == {
         "fitnets": 32 * 96 + 96 + 2 * 96,
@@ -358,7 +358,7 @@ def test_sizes_of_own_parameters():
 def test_what_cannot_be_is_refused_in_one_line(given):
     student, teacher, labels, _ = given
     with pytest.raises(InputError, match="did you mean 'fitnets'") as e:
-        rivals.own_parameters("fitnet", (1, 1, 1), (1, 1, 1), seed=0)
+        baselines.own_parameters("fitnet", (1, 1, 1), (1, 1, 1), seed=0)
     assert "\n" not in str(e.value)
     with pytest.raises(InputError, match="needs the module that own_parameters"):
-        rivals.rival_loss(RIVALS["vid"], student, teacher, labels)
+        baselines.baseline_loss("vid", student, teacher, labels, **BASELINES["vid"].weights)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tgd_lib import image_folders
+from tgd_lib.images import folders
 from tgd_lib.config import InputError, nearest
-from tgd_lib.image_folders import reading
+from tgd_lib.images.folders import reading
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]  # images, labels, class names
 
@@ -85,7 +85,7 @@ def _find_cifar10(root: Path) -> tuple[Callable, Path] | None:
             if any((folder / mark).is_file() for mark in marks):
                 return read, folder
     for base in (root, root / "cifar10"):  # last, because they are the least telling
-        trees = [s for s in image_folders.SPLITS if (base / s).is_dir()]
+        trees = [s for s in folders.SPLITS if (base / s).is_dir()]
         if trees and "valid" not in trees:  # with valid/ it is CINIC-10, whose classes are the same
             return _read_tree, base
     return None
@@ -139,14 +139,14 @@ def _read_bin(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_tree(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    names = image_folders.class_names(folder)
+    names = folders.class_names(folder)
     odd = sorted(set(names) ^ set(CLASS_NAMES))
     if odd:
         state = "missing" if odd[0] in CLASS_NAMES else "not one of the ten"
         near = nearest(odd[0], CLASS_NAMES if odd[0] in names else names)
         ten = ", ".join(CLASS_NAMES)
         raise InputError(f"{folder}: class folder {odd[0]!r} is {state}: {near}the ten are {ten}")
-    images, labels, _ = image_folders.read(folder, split)
+    images, labels, _ = folders.read(folder, split)
     return _checked(images, labels, folder / split)
 
 

@@ -1,7 +1,7 @@
 """The study as tables: teachers, methods of training the student, and which of them a profile runs.
 
     TEACHERS    what may teach: images, persistence images and their variants, controls without topology
-    METHODS     the main five, rivals from the literature, ablations of TGD, guidances beyond the paper
+    METHODS     the main five, baselines from the literature, ablations of TGD, guidances beyond the paper
     GRID        for each profile, the methods it runs beside the main five
 
 Constants only; nothing here trains or imports torch.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tgd_lib.config import InputError, nearest
+from tgd_lib.lab.spec import Baseline
 from tgd_lib.topology import PersistenceImageParams
 
 # ---------------------------------------------------------------- teachers
@@ -73,18 +74,6 @@ def teacher(name: str) -> Teacher:
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A loss from the literature: total = ce * CE + kd * KD(temperature, "batchmean") + weight * loss."""
-
-    loss: str  # its name in rivals.LOSSES
-    weight: float
-    source: str  # of the weights
-    ce: float = 1.0
-    kd: float = 0.0  # plain KD is not added to a rival (RepDistiller: -r 1 -a 0 -b weight)
-    temperature: float = 4.0
-
-
-@dataclass(frozen=True)
 class Method:
     """One way to train the student. None means: as the settings say."""
 
@@ -101,7 +90,7 @@ class Method:
     gamma: float | None = None
     kl_reduction: str | None = None
     order: str | None = None  # "normalise": each teacher's map is normalised before merging; None: after, as the authors
-    rival: Rival | None = None
+    baseline: Baseline | None = None
 
 
 _MAIN = (
@@ -121,27 +110,27 @@ _MAIN = (
 _COMMON = "RepDistiller, scripts/run_cifar_distill.sh"
 
 
-def _rival(name: str, label: str, why: str, weight: float, source: str = _COMMON) -> Method:
-    return Method(name, label, why, alpha=1.0, rival=Rival(name, weight, source))
+def _baseline(name: str, label: str, why: str, weight: float, source: str = _COMMON) -> Method:
+    return Method(name, label, why, alpha=1.0, baseline=Baseline(name, weight, source))
 
 
-_RIVALS = (
+_BASELINES = (
     Method("kd_batchmean", "KD, batchmean", "the textbook's reduction: ten times stronger on ten classes",
            alpha=1.0, gamma=0.0, kl_reduction="batchmean"),
     Method("kd_batchmean_annealed", "KD, batchmean, annealing", "the textbook's KD with as many epochs as TGD",
            start="scratch", alpha=1.0, gamma=0.0, kl_reduction="batchmean"),
     Method("kd_pi", "KD from the PI teacher", "topology's own logits, as KD", alpha=0.0, gamma=0.0),
     Method("two_teachers", "Two teachers averaged", "both teachers' logits in equal parts, as KD, no maps", alpha=0.5, gamma=0.0),
-    _rival("fitnets", "FitNets", "hints: the teacher's middle features, regressed", 100.0),
-    _rival("at", "AT", "attention transfer: where the teacher's features are strong", 1000.0),
-    _rival("sp", "SP", "similarity-preserving: the last stage's similarity map", 3000.0),
-    _rival("cc", "CC", "correlation congruence", 0.02),
-    _rival("rkd", "RKD", "relational: distances and angles between images", 1.0),
-    _rival("vid", "VID", "variational information distillation", 1.0),
-    _rival("pkt", "PKT", "probabilistic knowledge transfer", 30000.0),
-    _rival("dkd", "DKD", "decoupled KD: target and non-target classes apart", 1.0, "Zhao et al. 2022, supplement: 1, 8 and 4 for CIFAR-100"),
+    _baseline("fitnets", "FitNets", "hints: the teacher's middle features, regressed", 100.0),
+    _baseline("at", "AT", "attention transfer: where the teacher's features are strong", 1000.0),
+    _baseline("sp", "SP", "similarity-preserving: the last stage's similarity map", 3000.0),
+    _baseline("cc", "CC", "correlation congruence", 0.02),
+    _baseline("rkd", "RKD", "relational: distances and angles between images", 1.0),
+    _baseline("vid", "VID", "variational information distillation", 1.0),
+    _baseline("pkt", "PKT", "probabilistic knowledge transfer", 30000.0),
+    _baseline("dkd", "DKD", "decoupled KD: target and non-target classes apart", 1.0, "Zhao et al. 2022, supplement: 1, 8 and 4 for CIFAR-100"),
     # weight 2 is also PaddleClas's; that CIFAR takes temperature 4 could not be checked against a source
-    _rival("dist", "DIST", "correlations instead of divergences", 2.0, "Huang et al. 2022: beta = gamma = 2 in all"),
+    _baseline("dist", "DIST", "correlations instead of divergences", 2.0, "Huang et al. 2022: beta = gamma = 2 in all"),
 )  # fmt: skip
 
 
@@ -198,9 +187,9 @@ _SEARCH = (  # a guidance that beats its own alpha = 1? Candidates; the choice i
          second="image_map", order="normalise", alpha=0.5),
 )  # fmt: skip
 
-METHODS: dict[str, Method] = {m.name: m for m in (*_MAIN, *_RIVALS, *_ABLATIONS, *_SECOND_TEACHER, *_SEARCH)}
-MAIN, RIVALS, ABLATIONS, SECOND_TEACHER, SEARCH = (
-    tuple(m.name for m in group) for group in (_MAIN, _RIVALS, _ABLATIONS, _SECOND_TEACHER, _SEARCH)
+METHODS: dict[str, Method] = {m.name: m for m in (*_MAIN, *_BASELINES, *_ABLATIONS, *_SECOND_TEACHER, *_SEARCH)}
+MAIN, BASELINES, ABLATIONS, SECOND_TEACHER, SEARCH = (
+    tuple(m.name for m in group) for group in (_MAIN, _BASELINES, _ABLATIONS, _SECOND_TEACHER, _SEARCH)
 )
 TABLE = (*MAIN, "kd_batchmean")  # of every main table: KD stands in it with both reductions
 CANDIDATES = ("tgd_alpha1", "tgd", *SEARCH)  # of the search; the first is the control, and stays unless it is beaten
@@ -223,7 +212,7 @@ def method(name: str) -> Method:
 
 # ---------------------------------------------------------------- what a profile runs
 
-_ALL = (*RIVALS, *ABLATIONS, *SECOND_TEACHER, *SEARCH)
+_ALL = (*BASELINES, *ABLATIONS, *SECOND_TEACHER, *SEARCH)
 _RECORDED = (  # what the recorded runs on CIFAR-10 compare with the main five
     "kd_batchmean", "kd_batchmean_annealed", "scratch_twice", "tgd_logits", "tgd_maps", "tgd_image_2",
     "tgd_alpha0.5", "tgd_alpha0.9",

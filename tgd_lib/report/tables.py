@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tgd_lib import config, store
+from tgd_lib import config
+from tgd_lib.lab import store
 from tgd_lib.config import InputError, Settings
-from tgd_lib.significance import accuracy_interval, paired
+from tgd_lib.report.significance import accuracy_interval, paired
 
 COLUMNS = ("accuracy", "nll", "ece")
 # Accuracies of the authors' released checkpoints on CIFAR-10 (one run each, epoch chosen by them on the test set).

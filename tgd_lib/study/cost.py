@@ -12,26 +12,27 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from tgd_lib.experiment import Lab
-from tgd_lib.specs import Spec
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study.specs import specs_of
+from tgd_lib.lab.spec import Spec
 
 BATCHES = (1, 128)
 
 
 def interleaved(
-    rivals: dict[str, Callable[[int], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
+    calls: dict[str, Callable[[int], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each rival, `repeats` times in turn.
+    """Seconds of each call, `repeats` times in turn.
 
-    A rival is called with the number of the repetition; a first call of each is not counted.
+    A call is made with the number of the repetition; a first call of each is not counted.
     """
-    for rival in rivals.values():
-        rival(0)
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for call in calls.values():
+        call(0)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repetition in range(repeats):
-        for name, rival in rivals.items():
+        for name, call in calls.items():
             start = clock()
-            rival(repetition)
+            call(repetition)
             seconds[name].append(clock() - start)
     return seconds
 
@@ -62,16 +63,16 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
     import torch
 
     specs = {
-        "student": lab.specs.student("tgd", 0),
-        "image teacher": lab.specs.teacher("image"),
-        "PI teacher": lab.specs.teacher("pi"),
+        "student": specs_of(lab).student("tgd", 0),
+        "image teacher": specs_of(lab).teacher("image"),
+        "PI teacher": specs_of(lab).teacher("pi"),
     }
     place = {"device": lab.compute.name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
     question = {"specs": {k: s.key for k, s in specs.items()}, "repeats": repeats, **place}
 
     def build(folder: Path) -> dict:
         lab.say("measuring what networks, topology and steps cost")
-        seconds = interleaved(_rivals(lab, specs), repeats, clock=lambda: _now(lab))
+        seconds = interleaved(_calls(lab, specs), repeats, clock=lambda: _now(lab))
         return place | {
             "networks": {name: _network(lab, spec, name, seconds) for name, spec in specs.items()},
             "topology": {f"batch_{b}": summary([s / b for s in seconds[f"topology, batch {b}"]]) for b in BATCHES},
@@ -83,25 +84,25 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
     return lab.store.make("cost", question, build).record
 
 
-def _rivals(lab: Lab, specs: dict[str, Spec]) -> dict[str, Callable[[int], object]]:
+def _calls(lab: Lab, specs: dict[str, Spec]) -> dict[str, Callable[[int], object]]:
     from tgd_lib import bank, topology
 
-    view, rivals = lab.specs.view("pi"), {}
+    view, calls = specs_of(lab).view("pi"), {}
     for batch in BATCHES:
         images = lab.data.test.images[_first(batch, lab)]
-        rivals[f"topology, batch {batch}"] = lambda _, images=images: topology.persistence_images(
+        calls[f"topology, batch {batch}"] = lambda _, images=images: topology.persistence_images(
             images, view.orientation, view.params, n_jobs=None
         )
         for name, spec in specs.items():
-            rivals[f"{name}, batch {batch}"] = _forward(lab, spec, batch)
+            calls[f"{name}, batch {batch}"] = _forward(lab, spec, batch)
     student = specs["student"]
-    rivals["plain step"] = _step(lab, student.start)
+    calls["plain step"] = _step(lab, student.start)
     n = len(lab.data.train.labels)
     fits = bank.choose("auto", n=n, compute=lab.compute)[0] == "bank"
     for how in ("bank", "online") if fits else ("online",):
         quiet = Lab(lab.settings, store=lab.store, teachers=how, say=lambda line: None)
-        rivals[f"{how} step"] = _step(quiet, student)
-    return rivals
+        calls[f"{how} step"] = _step(quiet, student)
+    return calls
 
 
 def _first(batch: int, lab: Lab):

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgd_lib import twins
+from tgd_lib.companion import twins
 from tgd_lib.config import PARAMETERS, ROOT, InputError, artifacts_dir
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tgd_lib import datasets
 from tgd_lib.config import InputError, Settings
-from tgd_lib.specs import Spec, Specs, View
-from tgd_lib.store import Artefact, Store, sha256
-from tgd_lib.views import Views
+from tgd_lib.lab.spec import Spec, View
+from tgd_lib.lab.store import Artefact, Store, sha256
+from tgd_lib.lab.views import Views
 
 STATE = "state.safetensors"  # of a training under way
 TOGETHER = {"cpu": 1, "cuda": 6}  # networks that train side by side: a small one leaves a large GPU idle
@@ -48,12 +48,6 @@ class Lab:
         return datasets.load_parts(self.settings)
 
     @cached_property
-    def specs(self) -> Specs:
-        """The specs of this run's teachers and students."""
-        train, test = self.data.train, self.data.test
-        return Specs(self.settings, train.fingerprint, test.fingerprint, len(train.class_names))
-
-    @cached_property
     def compute(self):
         """Where to compute (InputError if that is not there)."""
         from tgd_lib.compute import Compute
@@ -65,20 +59,22 @@ class Lab:
         """The pixels that views show of the data, on the host."""
         return Views(self.data, self.store, say=self.say)
 
-    def persistence_images(self, part: str):
-        """The run's persistence images uint8 (N, 3 or 6, 50, 50) of "train", "test" or "holdout", mapped from the store."""
-        return self.views.persistence_images(self.specs.view("pi"), part)
-
     def pixels(self, view: View, part: str):
         """What `view` shows of a part, resident on the device; kept are the images and the other view last used."""
         if (view, part) not in self._pixels:
             from tgd_lib.compute import Pixels
 
             array, constants = self.views.array(view, part), self.views.constants(view)
-            for old in [v for v in self._pixels if view.kind != "image" and v[0] not in (view, self.specs.view("image"))]:
-                del self._pixels[old]
+            if view.kind != "image":
+                self._drop_others(view)
             self._pixels[view, part] = Pixels(array, *constants, self.compute)
         return self._pixels[view, part]
+
+    def _drop_others(self, view: View) -> None:
+        """Let go of what other views than `view` and the images show: one of them fills the memory at n = 50,000."""
+        for held, part in list(self._pixels):
+            if held.kind != "image" and held != view:
+                del self._pixels[held, part]
 
     def shown(self, view: View, images):
         """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
@@ -171,7 +167,7 @@ class Lab:
 
         from tgd_lib import training
 
-        own = self._own(spec) if spec.rival else None
+        own = self._own(spec) if spec.baseline else None
         return training.Run(
             self.network(spec.start).train() if spec.start else self._fresh(spec),
             self.pixels(spec.view, "train"),
@@ -184,11 +180,11 @@ class Lab:
         )
 
     def _own(self, spec: Spec):
-        """What the rival method of `spec` trains beside the student, on the device; None for most."""
-        from tgd_lib import rivals
+        """What the baseline method of `spec` trains beside the student, on the device; None for most."""
+        from tgd_lib import baselines
 
         widths = [[16 * s.network[1] * k for k in (1, 2, 4)] for s in (spec, spec.teachers[0])]
-        own = rivals.own_parameters(spec.rival.loss, *widths, seed=spec.seed)
+        own = baselines.own_parameters(spec.baseline.loss, *widths, seed=spec.seed)
         return own and self.compute.place(own)
 
     def _record(self, spec: Spec, run, folder: Path, together: int) -> dict:
@@ -233,8 +229,8 @@ class Lab:
 
     @cached_property
     def answers(self):
-        """The teachers' answers, for the objectives of students (`answers.Answers`)."""
-        from tgd_lib.answers import Answers
+        """The teachers' answers, for the objectives of students (`objectives.Answers`)."""
+        from tgd_lib.lab.objectives import Answers
 
         return Answers(
             self.store, self.compute, len(self.data.train.labels), self.teacher, mode=self.teachers, say=self.say
@@ -300,11 +296,11 @@ def _alike(spec: Spec) -> tuple:
     """What networks that train side by side have in common: what they look at, how long, and their teachers."""
     teachers = tuple(t and t.key for t in spec.teachers)
     asked = spec.guidance and (spec.guidance.alpha, spec.guidance.gamma > 0, spec.guidance.order)
-    return spec.view, spec.network, spec.schedule, teachers, asked, spec.rival
+    return spec.view, spec.network, spec.schedule, teachers, asked, spec.baseline
 
 
 def _line(spec: Spec, entry: dict) -> str:
-    terms = " ".join(f"{k} {entry[k]:.3f}" for k in ("ce", "kd", "kd_t1", "kd_t2", "maps", "rival") if entry.get(k))
+    terms = " ".join(f"{k} {entry[k]:.3f}" for k in ("ce", "kd", "kd_t1", "kd_t2", "maps", "baseline") if entry.get(k))
     accuracy = f"training accuracy {100 * entry['accuracy']:.1f} %"
     head = f"{spec.label}: epoch {entry['epoch']}/{spec.schedule.epochs}"
     return f"{head}  loss {entry['loss']:.3f} ({terms})  {accuracy}  {entry['seconds']:.1f} s"

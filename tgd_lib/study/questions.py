@@ -12,13 +12,14 @@ import torch
 
 from torch.nn import functional as F
 
-from tgd_lib import config, corruptions, datasets, evaluation, transfer
+from tgd_lib import config, datasets, evaluation
+from tgd_lib.images import corruptions, transfer
 from tgd_lib.compute import logits_of
 from tgd_lib.config import InputError
-from tgd_lib.experiment import Lab
+from tgd_lib.lab.lab import Lab
 from tgd_lib.losses import similarity_map
-from tgd_lib.specs import Spec
-from tgd_lib.store import sha256
+from tgd_lib.lab.spec import Spec
+from tgd_lib.lab.store import sha256
 from tgd_lib.training import batch_order
 
 SEVERITIES = (1, 2, 3, 4, 5)

@@ -1,16 +1,17 @@
-"""What one trained network is: a frozen spec of everything that determines it."""
+"""The specs of a run: what its settings ask of each teacher and student, on given data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
-from tgd_lib import methods
 from tgd_lib.config import Schedule, Settings
 from tgd_lib.diagrams import CUBICAL
-from tgd_lib.methods import Method, Rival
-from tgd_lib.store import key_of
-from tgd_lib.topology import PAPER, PersistenceImageParams
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.spec import Guidance, Spec, View
+from tgd_lib.study import methods
+from tgd_lib.study.methods import Method
+from tgd_lib.topology import PAPER
 
 # Means and standard deviations on [0, 1] that the authors normalise by (recipe).
 IMAGE_CONSTANTS = {
@@ -20,80 +21,10 @@ IMAGE_CONSTANTS = {
 PI_CONSTANTS = ((0.05165074, 0.05487815, 0.06697452), (0.12468914, 0.12733056, 0.13768335))
 
 
-@dataclass(frozen=True)
-class View:
-    """What a network looks at.
-
-    kind: "image"; "pi", persistence images; "pi_within" or "pi_across", those of another image of the same
-    class or of any; "pi_noisy", those of noisy copies of the images; "noise", a fixed random picture of that
-    size per image; "image_map", the image and its persistence map.
-    """
-
-    kind: str
-    channels: int
-    constants: tuple[tuple[float, ...], tuple[float, ...]] | None  # mean, std; None: measured on the training images
-    orientation: str | None = None
-    params: PersistenceImageParams | None = None
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """The weights of a distillation loss, as `losses.tgd_loss` takes them."""
-
-    alpha: float
-    lam: float
-    temperature: float
-    gamma: float
-    kl_reduction: str
-    order: str | None = None  # None: merge, then normalise
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One trained network. `label` and `method` name it for people and are not part of its key."""
-
-    label: str
-    method: str
-    data: str  # fingerprint of the training images
-    view: View
-    network: tuple[int, int, int]  # depth, width, classes
-    schedule: Schedule
-    precision: str
-    seed: int
-    selection: str
-    test: str | None = None  # fingerprint of the test images, where they are selected on
-    guidance: Guidance | None = None
-    rival: Rival | None = None
-    teachers: tuple[Spec | None, Spec | None] = (None, None)
-    start: Spec | None = None
-
-    @property
-    def key(self) -> str:
-        """Key in the store. Teachers and start enter by their keys."""
-        return key_of("network", self.question)
-
-    @property
-    def question(self) -> dict:
-        """All that determines the weights, as a plain dictionary.
-
-        What came to be a choice later (`order`, `rival`) is left out where nothing is chosen: the answer is as before.
-        """
-        own = {k: getattr(self, k) for k in ("data", "view", "network", "schedule", "precision", "seed")}
-        guidance = self.guidance and {k: v for k, v in asdict(self.guidance).items() if v is not None}
-        chosen = {"selection": self.selection, "test": self.test, "guidance": guidance}
-        chosen |= {"rival": {k: v for k, v in asdict(self.rival).items() if k != "source"}} if self.rival else {}
-        trained = {"teachers": [t and t.key for t in self.teachers], "start": self.start and self.start.key}
-        return own | chosen | trained
-
-    @property
-    def needs(self) -> tuple[Spec, ...]:
-        """What must be trained before: the teachers, then the start."""
-        return tuple(s for s in (*self.teachers, self.start) if s)
-
-    @property
-    def epochs_in_all(self) -> int:
-        """Epochs that the weights have seen, those of the start included: the compute to match."""
-        return self.schedule.epochs + (self.start.epochs_in_all if self.start else 0)
+def specs_of(lab: Lab) -> Specs:
+    """The specs of a lab's run, on its data."""
+    train, test = lab.data.train, lab.data.test
+    return Specs(lab.settings, train.fingerprint, test.fingerprint, len(train.class_names))
 
 
 @dataclass(frozen=True)
@@ -133,8 +64,8 @@ class Specs:
             spec = replace(spec, start=self.student(m.start, seed))
         if not m.distils:
             return spec
-        if m.rival:
-            return replace(spec, rival=m.rival, teachers=(self.teacher(m.first), None))
+        if m.baseline:
+            return replace(spec, baseline=m.baseline, teachers=(self.teacher(m.first), None))
         chosen = {k: getattr(m, k) for k in ("alpha", "lam", "temperature", "gamma", "kl_reduction")}
         values = {k: getattr(s, k) if v is None else v for k, v in chosen.items()}
         guidance = Guidance(**values, order=m.order)

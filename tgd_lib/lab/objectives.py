@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from tgd_lib import bank, rivals
+from tgd_lib import bank, baselines
 from tgd_lib.bank import Teacher
 from tgd_lib.compute import Compute
 from tgd_lib.losses import tgd_loss
-from tgd_lib.rivals import Answer
-from tgd_lib.specs import Spec
-from tgd_lib.store import Store
+from tgd_lib.baselines import Outputs
+from tgd_lib.lab.spec import Spec
+from tgd_lib.lab.store import Store
 from tgd_lib.training import Objective
 
 MAPS_KEPT = 4e9  # bytes of a teacher's raw maps; larger ones are merged while built, and not stored
@@ -54,13 +54,15 @@ class Answers:
         return self._last.how
 
     def objective(self, spec: Spec, own: nn.Module | None = None) -> Objective:
-        """The loss that the student `spec` trains with; `own`: what its rival method trains beside it."""
+        """The loss that the student `spec` trains with; `own`: what its baseline method trains beside it."""
         source = self.of(spec)
-        if spec.rival:
+        if spec.baseline:
+            loss, weights = spec.baseline.loss, spec.baseline.weights
 
             def objective(logits, features, labels, index):
-                teacher = Answer(*source.look(index))
-                return rivals.rival_loss(spec.rival, Answer(logits, features), teacher, labels, own)
+                teacher = Outputs(*source.look(index))
+                student = Outputs(logits, features)
+                return baselines.baseline_loss(loss, student, teacher, labels, own, **weights)
 
             return objective
         weights = asdict(spec.guidance)
@@ -71,11 +73,11 @@ class Answers:
         return objective
 
     def of(self, spec: Spec):
-        """`bank.Bank`, `bank.Pair` or `bank.Online` for TGD; `bank.Remembered` or the teacher itself for a rival."""
+        """`bank.Bank`, `bank.Pair` or `bank.Online` for TGD; `bank.Remembered` or the teacher itself for a baseline."""
         question = (self.mode, _asked(spec), *(t and t.key for t in spec.teachers))
         if self._last is None or self._last.question != question:
             self._last = None  # the old ones go before room is measured for the new ones
-            source, how = self._rival(spec) if spec.rival else self._tgd(spec)
+            source, how = self._baseline(spec) if spec.baseline else self._tgd(spec)
             self._last = _Last(question, source, how)
         return self._last.source
 
@@ -126,11 +128,11 @@ class Answers:
         found = self.store.make("teacher_maps", {"teacher": spec.key}, build)
         return [torch.from_numpy(found.array(name)) for name in names]
 
-    # ---- rivals: logits and features
+    # ---- baselines: logits and features
 
-    def _rival(self, spec: Spec):
+    def _baseline(self, spec: Spec):
         (teacher, _) = spec.teachers
-        if spec.rival.loss in rivals.LOGITS_ONLY:
+        if spec.baseline.loss in baselines.LOGITS_ONLY:
             return bank.Remembered(self._logits(teacher), []), "bank"
         room = bank.available(self.compute) / 2
         asked = "online" if self.mode == "online" else bank.remember(self.teacher(teacher), room=room)
@@ -141,6 +143,6 @@ class Answers:
 
 def _asked(spec: Spec) -> tuple:
     """What of its teachers a student asks for."""
-    if spec.rival:
-        return ("logits" if spec.rival.loss in rivals.LOGITS_ONLY else "features",)
+    if spec.baseline:
+        return ("logits" if spec.baseline.loss in baselines.LOGITS_ONLY else "features",)
     return spec.guidance.alpha, spec.guidance.gamma > 0, spec.guidance.order

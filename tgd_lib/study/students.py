@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from tgd_lib import config, datasets, evaluation
 from tgd_lib.compute import Compute, Pixels, logits_of
 from tgd_lib.config import InputError, Settings
-from tgd_lib.experiment import Lab
+from tgd_lib.lab.lab import Lab
 from tgd_lib.networks import wide_resnet
-from tgd_lib.specs import Spec
-from tgd_lib.store import read_json, sha256, write_json
+from tgd_lib.lab.spec import Spec
+from tgd_lib.lab.store import read_json, sha256, write_json
 
 TOLERANCE = 0.0002  # of an accuracy: two images in ten thousand, for another processor's rounding
 FOLDER, INDEX = "students", "students.json"
@@ -85,7 +85,7 @@ def _use(entry: dict) -> list[str]:
     return [
         f"One network each (n=1), {entry['n']} test images, float32 arithmetic. The spread over seeds is in the table of the main README.",
         "",
-        "**To check**: `./run_all.sh --verify` evaluates them on the data at hand. **To use**: `tgd_lib.students.load(folder, entry)` gives the network of an",
+        "**To check**: `./run_all.sh --verify` evaluates them on the data at hand. **To use**: `tgd_lib.study.students.load(folder, entry)` gives the network of an",
         f"entry of `{INDEX}` in eval mode; it takes RGB images / 255, minus the entry's `mean`, divided by its `std`, as float (N, 3, H, W), and gives logits (N, {len(entry['classes'])}).",
         "",
         f"**Limits**: classes {', '.join(entry['classes'])}; nothing was augmented; accuracy is that of so many images and epochs, not what the architecture can do.",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tgd_lib.config import InputError
-from tgd_lib.image_folders import reading
+from tgd_lib.images.folders import reading
 
 ARRAYS = ("images", "labels", "source")
 

@@ -1,0 +1,1 @@
+"""How the notebooks run: plan, execution, twins, recording, and the command line."""

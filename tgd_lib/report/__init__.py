@@ -1,0 +1,1 @@
+"""What is said: statistics, tables, figures, summaries, all from records alone."""
