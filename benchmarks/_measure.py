@@ -8,7 +8,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from tgd_lib.lab.store import provenance
+from tgd_lib.files import provenance
 
 
 def peak_mib() -> float:

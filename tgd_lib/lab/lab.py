@@ -15,7 +15,8 @@ from pathlib import Path
 from tgd_lib import datasets
 from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.spec import Spec, View
-from tgd_lib.lab.store import Artefact, Store, sha256
+from tgd_lib.files import sha256
+from tgd_lib.lab.store import Artefact, Store
 from tgd_lib.lab.views import Views
 
 STATE = "state.safetensors"  # of a training under way

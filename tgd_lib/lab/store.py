@@ -9,26 +9,22 @@ set aside with a warning, never deleted, and made again.
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import json
-import os
-import platform
 import shutil
-import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 import filelock
 
 from tgd_lib import config
 from tgd_lib.config import InputError
+from tgd_lib.files import provenance, read_json, sha256, sync, write_json
 
 # Format version of each kind. Raise one when its files or their meaning change.
 FORMATS = {
@@ -36,7 +32,6 @@ FORMATS = {
     "persistence_maps": 1, "shares": 2,
 }  # fmt: skip
 MANIFEST = "MANIFEST.json"
-PACKAGES = ("torch", "torchvision", "numpy", "gudhi", "scipy", "scikit-image", "torchmetrics")
 
 
 @dataclass(frozen=True)
@@ -79,7 +74,7 @@ class Claim:
             (self.folder / name).unlink(missing_ok=True)
         path = self.folder.with_name(key)
         self.folder.rename(path)
-        _sync(path.parent)
+        sync(path.parent)
         self.checked.add(path)
 
 
@@ -222,65 +217,10 @@ def damage(path: Path) -> str | None:
         return f"unreadable: {type(e).__name__}"
 
 
-def sha256(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def provenance() -> dict:
-    """When, with which versions and from which commit something was made. No names of machines or paths."""
-    now = time.time()
-    return {
-        "made": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
-        "made_unix": now,
-        **_surroundings(),
-    }
-
-
-@functools.cache
-def _surroundings() -> dict:
-    versions = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {"versions": versions, "commit": _git("rev-parse", "HEAD"), "modified": bool(_git("status", "--short"))}
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        command = ["git", "-C", str(config.ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_file())
 
 
 def _flush(folder: Path) -> None:
     for path in [*_files(folder), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

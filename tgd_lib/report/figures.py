@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from tgd_lib import config
-from tgd_lib.lab import store
+from tgd_lib import files
 from tgd_lib.config import Settings
 
 # Okabe & Ito's colours: told apart by colour-blind readers; markers tell them apart in grey.
@@ -42,7 +42,7 @@ def save(figure: Figure, settings: Settings, name: str, *, caption: str, source:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
     record = {"figure": name, "caption": caption, "run": settings.run_name, "source": source}
-    store.write_json(folder / f"{name}.json", record | store.provenance())
+    files.write_json(folder / f"{name}.json", record | files.provenance())
     plt.close(figure)  # else a notebook shows it twice
 
 

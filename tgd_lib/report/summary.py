@@ -10,7 +10,7 @@ import pandas as pd
 from tgd_lib.report import significance, tables
 from tgd_lib.study import methods
 from tgd_lib.config import PROFILES
-from tgd_lib.lab.store import read_json
+from tgd_lib.files import read_json
 
 FOLDED = 30  # lines from which on a table is folded
 _BLOCK = r"(<!-- results:{} -->\n).*?(<!-- /results -->)"

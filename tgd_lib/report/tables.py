@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tgd_lib import config
-from tgd_lib.lab import store
+from tgd_lib import files
 from tgd_lib.config import InputError, Settings
 from tgd_lib.report.significance import accuracy_interval, paired
 
@@ -24,7 +24,7 @@ def save_records(rows: Sequence[dict], settings: Settings, name: str) -> Path:
     """Write what a notebook measured to `<run>/records/<name>.json`, for others to draw from."""
     path = config.run_dir(settings) / "records" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    store.write_json(path, {"run": settings.run_name, "rows": list(rows)})
+    files.write_json(path, {"run": settings.run_name, "rows": list(rows)})
     return path
 
 
@@ -35,7 +35,7 @@ def load_records(settings: Settings, name: str) -> list[dict]:
         overrides = "".join(f" -p {k} {v}" for k, v in settings.overrides)
         run = f"./run_all.sh --profile {settings.profile} --only {name[:2]}{overrides}"
         raise InputError(f"run {settings.run_name!r} has no record {name!r} yet: run {run} first")
-    return store.read_json(path)["rows"]
+    return files.read_json(path)["rows"]
 
 
 # ---------------------------------------------------------------- tables

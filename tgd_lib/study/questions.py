@@ -19,7 +19,7 @@ from tgd_lib.config import InputError
 from tgd_lib.lab.lab import Lab
 from tgd_lib.losses import similarity_map
 from tgd_lib.lab.spec import Spec
-from tgd_lib.lab.store import sha256
+from tgd_lib.files import sha256
 from tgd_lib.training import batch_order
 
 SEVERITIES = (1, 2, 3, 4, 5)

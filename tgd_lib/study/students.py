@@ -14,7 +14,7 @@ from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.lab import Lab
 from tgd_lib.networks import wide_resnet
 from tgd_lib.lab.spec import Spec
-from tgd_lib.lab.store import read_json, sha256, write_json
+from tgd_lib.files import read_json, sha256, write_json
 
 TOLERANCE = 0.0002  # of an accuracy: two images in ten thousand, for another processor's rounding
 FOLDER, INDEX = "students", "students.json"

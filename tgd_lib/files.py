@@ -1,0 +1,93 @@
+"""Files: written whole or not at all, their sums, and where a result came from."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from tgd_lib.config import ROOT
+
+PACKAGES = ("torch", "torchvision", "numpy", "gudhi", "scipy", "scikit-image", "torchmetrics")
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- reading and writing
+
+
+def read_json(path: Path):
+    """The value in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value) -> None:
+    """Write plain values as JSON, whole or not at all; ValueError for NaN and infinities."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, whole or not at all: to a file beside `path`, which then takes its name."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---------------------------------------------------------------- where a result came from
+
+
+def provenance() -> dict:
+    """When, with which versions and from which commit something is made; no name of a machine or a path."""
+    now = time.time()
+    made = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    return {"made": made, "made_unix": now, **_surroundings()}
+
+
+@functools.cache  # asked for every artefact, and git is slow
+def _surroundings() -> dict:
+    versions = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    modified = bool(git("status", "--short"))
+    return {"versions": versions, "commit": git("rev-parse", "HEAD"), "modified": modified}
+
+
+def git(*arguments: str) -> str | None:
+    """What git says of this repository; None where there is no git, or it has nothing to say."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip() or None
