@@ -44,7 +44,7 @@ BARS = "bars: bank step <= 1.20 times plain in fp32, <= 1.35 in bf16; the author
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.distillation", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
-    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the photographs)")
+    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/distillation")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--n", type=int, default=5000, help="training images of the bank")
@@ -53,7 +53,7 @@ def main() -> None:
     folder = options.out or config.artifacts_dir() / "benchmarks" / "distillation"
     n, width, repeats, slow = (256, 1, 2, 1) if options.quick else (options.n, 3, 30, 3)
     counts = [64, 128] if options.quick else options.curve
-    train = datasets.load("cifar10" if options.data else "photographs", "train", options.data, download=False)
+    train = datasets.load("cifar10" if options.data else "sample", "train", options.data, download=False)
     largest = min(max(n, *counts), len(train.labels))
     train = datasets.take(train, datasets.stratified(train.labels, largest, seed=0))
     pis = topology.persistence_images(train.images, n_jobs=None)

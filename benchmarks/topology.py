@@ -6,7 +6,7 @@ Per core: ours, ripser + persim.PersImage (what the authors run) and gudhi's Per
 diagrams (other pictures, the same job), in turn, on one core each. Whole: all images x 6 written to a file
 and summed up, on all cores, with the peak memory of that process. Curve: seconds against the number of
 images. The pixels are held against the reference's in the same run. With --data (a folder with CIFAR-10)
-all 60,000 images; without, as many patches of the embedded photographs as there are. --quick: a few
+all 60,000 images; without, the 4,000 images of the sample. --quick: a few
 images, agreement asserted, no time asserted.
 """
 
@@ -36,7 +36,7 @@ SIGNALS = 6  # of an image: 3 channels, row-wise and column-wise
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.topology", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few images; asserts agreement, not times")
-    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the photographs)")
+    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/topology")
     options = parser.parse_args()
     folder = options.out or config.artifacts_dir() / "benchmarks" / "topology"
@@ -55,8 +55,8 @@ def main() -> None:
 
 
 def load(data: str | None) -> np.ndarray:
-    """uint8 (N, 32, 32, 3): CIFAR-10's train and test images, or the photographs' patches."""
-    name = "cifar10" if data else "photographs"
+    """uint8 (N, 32, 32, 3): CIFAR-10's train and test images, or the sample's."""
+    name = "cifar10" if data else "sample"
     parts = (datasets.load(name, s, data, download=False).images for s in ("train", "test"))
     return np.concatenate(list(parts))
 

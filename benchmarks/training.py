@@ -46,12 +46,12 @@ def contiguous(pixels: Pixels) -> Contiguous:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
-    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the photographs)")
+    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/training")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()
     folder = options.out or config.artifacts_dir() / "benchmarks" / "training"
-    train = datasets.load("cifar10" if options.data else "photographs", "train", options.data, download=False)
+    train = datasets.load("cifar10" if options.data else "sample", "train", options.data, download=False)
     n = 256 if options.quick else 1280
     images, labels = train.images[:n], torch.from_numpy(train.labels[:n])
     arrays = {"image": images.transpose(0, 3, 1, 2), "pi": topology.persistence_images(images, n_jobs=None)}

@@ -23,7 +23,7 @@
 
 # %% tags=["parameters"]
 profile: str = "quick"  # the named set of all the values below
-dataset: str = None  # what to learn: photographs | cifar10 | cinic10 | folder
+dataset: str = None  # what to learn: sample | cifar10 | cinic10 | folder
 data_dir: str = None  # folder the data set lies in, or is downloaded to
 resize: int = None  # side in pixels that images are resized to
 device: str = None  # where to compute: auto | cpu | cuda

@@ -24,7 +24,7 @@
 
 # %% tags=["parameters"]
 profile: str = "quick"  # the named set of all the values below
-dataset: str = None  # what to learn: photographs | cifar10 | cinic10 | folder
+dataset: str = None  # what to learn: sample | cifar10 | cinic10 | folder
 data_dir: str = None  # folder the data set lies in, or is downloaded to
 resize: int = None  # side in pixels that images are resized to
 device: str = None  # where to compute: auto | cpu | cuda
@@ -59,7 +59,7 @@ study = specs_of(lab)
 print(settings.run_name, "|", settings.purpose)
 
 # %%
-specs = study.students([m for m in methods.EXAMINED if m in methods.of(settings.profile)])
+specs = study.students([m for m in methods.EXAMINED if m in methods.of(settings)])
 robust = questions.robustness(lab, specs)
 main = [r for r in robust if r["method"] in methods.MAIN]
 print(f"{robust[0]['n']} test images, corruptions: {robust[0]['source']}")

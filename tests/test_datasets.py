@@ -1,5 +1,7 @@
-"""datasets, and the rooms it is fed from: photographs, folders, sources."""
+"""datasets, and the rooms it is fed from: the sample, folders, CIFAR-10 and CINIC-10."""
 
+import shutil
+import json
 import hashlib
 import io
 import os
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tgd_lib import config, datasets
-from tgd_lib.images import cifar, folders, photographs
+from tgd_lib.images import cifar, folders, sample
 from tgd_lib.config import InputError
 
 TEN = cifar.CLASS_NAMES
@@ -227,83 +229,58 @@ def test_take():
     assert datasets.take(whole, np.arange(4)).fingerprint == whole.fingerprint
 
 
-# ---------------------------------------------------------------- photographs
-
-GOLDEN_PHOTOGRAPHS = {
-    "train": "5250eca5f08ede932697c17433bc350978c274078ddc1215a0aa3db0eacd3427",
-    "valid": "f5ba9d8920ca48a3a50e0eaa50ae9ffa87de5d6b42d673eead626877e0f7c5bf",
-    "test": "bebaf1400328f4b67fa29c9dcb30f1e3916814cd48d2c644c7daede3375df60f",
-}
+# ---------------------------------------------------------------- the sample
 
 
 @pytest.fixture(scope="module")
-def photos():
-    return {split: datasets.load("photographs", split) for split in datasets.splits("photographs")}
+def sample_parts():
+    return {split: datasets.load("sample", split) for split in datasets.splits("sample")}
 
 
-@pytest.mark.parametrize("split, count", [("train", 600), ("valid", 200), ("test", 400)])
-def test_photographs(photos, split, count):
-    photo = photos[split]
-    assert photo.images.shape == (8 * count, 32, 32, 3) and photo.images.dtype == np.uint8
-    assert photo.labels.dtype == np.int64 and np.bincount(photo.labels).tolist() == [count] * 8
-    assert photo.class_names[0] == "astronaut" and photo.class_names[7] == "stereo_motorcycle"
-    assert photo.fingerprint == GOLDEN_PHOTOGRAPHS[split]  # changes only if the decoded photographs do
-    per_class = photo.images.reshape(8, -1).astype(float)  # clipping moves the moments, hubble's most
-    assert (abs(per_class.mean(axis=1) - 128) < 3).all()
-    assert (per_class.std(axis=1) > 34).all() and (per_class.std(axis=1) < 49).all()
-    assert len(np.unique(photo.images.reshape(len(photo.images), -1), axis=0)) > 0.999 * len(photo.images)
+@pytest.mark.parametrize("split, count", [("train", 2000), ("valid", 500), ("test", 1500)])
+def test_the_sample(sample_parts, split, count):
+    part = sample_parts[split]
+    assert part.images.shape == (count, 32, 32, 3) and part.images.dtype == np.uint8
+    assert part.labels.dtype == np.int64 and np.ptp(np.bincount(part.labels, minlength=10)) <= 3
+    assert part.class_names[0] == "airplane" and part.class_names[9] == "truck"
 
 
-def test_photographs_splits_share_no_pixel():
-    marked = np.arange(101 * 203).reshape(101, 203, 1)
-    parts = [set(photographs._part(marked, split).ravel().tolist()) for split in photographs.POOL]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 101 * 203
+def test_no_image_of_the_sample_is_in_two_splits(sample_parts):
+    images = np.concatenate([p.images.reshape(len(p.images), -1) for p in sample_parts.values()])
+    assert len(np.unique(images, axis=0)) == 4000
 
 
-def test_photographs_have_room():
-    """Every photograph has many times the places that its pool needs."""
-    for name in ("chelsea", "coffee"):  # the smallest of the eight, all of which were measured: ≥ 8,233
-        for split, count in photographs.POOL.items():
-            region = photographs._part(photographs._photograph(name), split)
-            assert (photographs._variances(region) >= 16).all(axis=-1).sum() > 10 * count
+def test_the_sample_is_where_its_card_says_in_cifar10(tmp_path, sample_parts):
+    """Its pixels are the official ones at its indices, and it holds out what `study` holds out."""
+    shared = config.ROOT.parent / "shared/data/unpack_cifar10.py"
+    if not shared.is_file():
+        pytest.skip("the whole CIFAR-10 is not beside this clone")
+    subprocess.run([sys.executable, str(shared), str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    index = json.loads(sample.INDEX.read_text())["splits"]
+    whole = {s: datasets.load("cifar10", s, tmp_path) for s in ("train", "test")}
+    for split, part in sample_parts.items():
+        where = index[split]["official_indices"]
+        of = whole[index[split]["official_split"]]
+        assert (of.images[where] == part.images).all() and (of.labels[where] == part.labels).all()
+    teachers = datasets.not_held_out(whole["train"])
+    assert teachers.fingerprint == config.NOT_HELD_OUT and len(teachers.labels) == 48_000
+    seen = {i.tobytes() for i in teachers.images}
+    assert not any(i.tobytes() in seen for i in sample_parts["valid"].images)
 
 
-def test_cut_passes_over_flat_places_and_repeats_none():
-    region = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
-    region[:, 40:, 1] = 7  # one flat channel is enough to be passed over
-    places = {p.tobytes() for p in photographs.cut(region, 10**6, seed=0)}
-    variances = photographs._variances(region)
-    assert variances.shape == (9, 49, 3) and variances[3, 5, 0] == pytest.approx(region[3:35, 5:37, 0].var())
-    assert len(places) == (variances >= 16).all(axis=-1).sum() == 9 * 40  # columns 0..39 reach texture
-    assert len(photographs.cut(region, 5, seed=0)) == 5
-
-
-def test_standardised_by_hand():
-    x = np.zeros((1, 2, 2, 3), np.uint8)
-    x[0, :, :, 0] = [[0, 0], [10, 10]]  # mean 5, std 5: -1, 1
-    x[0, :, :, 1] = [[0, 0], [0, 255]]  # -0.577, 1.732
-    x[0, :, :, 2] = [[1, 1], [1, 2]]
-    out = photographs.standardised(x)[0]
-    assert out[..., 0].tolist() == [[80, 80], [176, 176]]
-    assert out[..., 1].tolist() == out[..., 2].tolist() == [[100, 100], [100, 211]]
-    patch = np.zeros((1, 32, 32, 3), np.uint8)
-    patch[0, 0, 0] = 255
-    assert photographs.standardised(patch).max() == 255  # 32 deviations: clipped, not wrapped
-
-
-def test_photographs_missing_or_changed(monkeypatch, tmp_path):
-    monkeypatch.setitem(photographs.PHOTOGRAPHS, "astronaut", ("astronaut.png", "0" * 64))
-    fails(lambda: photographs.read("train"), "astronaut.png", "not the published", "reinstall")
-    monkeypatch.setitem(photographs.PHOTOGRAPHS, "astronaut", ("nobody.png", "0" * 64))
-    fails(lambda: photographs.read("train"), "nobody.png", "missing")
-    monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
-    fails(lambda: photographs.read("train"), "scikit-image", "pip install")
+def test_a_damaged_sample_is_said(tmp_path, monkeypatch):
+    shutil.copytree(sample.FOLDER, tmp_path / "sample")
+    monkeypatch.setattr(sample, "FOLDER", tmp_path / "sample")
+    shutil.copy(tmp_path / "sample/test_0.webp", tmp_path / "sample/test_1.webp")
+    fails(lambda: sample.read("test"), "test are not as they were made", "git checkout")
+    (tmp_path / "sample/test_1.webp").write_bytes(b"x")
+    fails(lambda: sample.read("test"), "test_1.webp", "cannot be read")
 
 
 def test_nothing_heavy_is_imported():
     code = (
         "import sys; from tgd_lib import datasets; assert 'PIL' not in sys.modules;"
-        "datasets.load('photographs', 'valid');"
+        "datasets.load('sample', 'valid');"
         "print([m for m in ('torch', 'torchvision', 'skimage', 'scipy', 'pooch') if m in sys.modules])"
     )
     env = {**os.environ, "PYTHONPATH": str(config.ROOT)}
@@ -316,20 +293,20 @@ def test_nothing_heavy_is_imported():
 
 def test_unknown_names_suggest_the_nearest(tmp_path):
     fails(lambda: datasets.load("cifar100", "train"), "cifar100", "did you mean 'cifar10'?")
-    fails(lambda: datasets.load("photos", "train"), "photographs, cifar10, cinic10, folder")
-    fails(lambda: datasets.load("photographs", "vaild"), "'vaild'", "did you mean 'valid'?")
+    fails(lambda: datasets.load("photos", "train"), "sample, cifar10, cinic10, folder")
+    fails(lambda: datasets.load("sample", "vaild"), "'vaild'", "did you mean 'valid'?")
     fails(lambda: datasets.load("cifar10", "valid", tmp_path), "'valid' of cifar10", "train, test")
 
 
 @pytest.mark.parametrize("resize", [0, -1, 1.5, True, "32", (8,), (8, 0), (8, 8, 3), 10**6])
 def test_resize_refused(resize):
-    fails(lambda: datasets.load("photographs", "valid", resize=resize), "resize=", "1 to 4096")
+    fails(lambda: datasets.load("sample", "valid", resize=resize), "resize=", "1 to 4096")
 
 
-def test_resize_of_any_data_set(photos):
-    small = datasets.load("photographs", "valid", resize=(16, 8))
-    assert small.images.shape == (1600, 16, 8, 3) and small.fingerprint != photos["valid"].fingerprint
-    assert datasets.load("photographs", "valid", resize=32).fingerprint == photos["valid"].fingerprint
+def test_resize_of_any_data_set(sample_parts):
+    small = datasets.load("sample", "valid", resize=(16, 8))
+    assert small.images.shape == (500, 16, 8, 3) and small.fingerprint != sample_parts["valid"].fingerprint
+    assert datasets.load("sample", "valid", resize=32).fingerprint == sample_parts["valid"].fingerprint
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cinic10", "folder"])
@@ -876,13 +853,13 @@ def test_cinic10_bad_folders(tmp_path):
 # ---------------------------------------------------------------- load_parts
 
 
-def test_parts_of_photographs(photos):
+def test_parts_of_the_sample(sample_parts):
     parts = datasets.load_parts(config.resolve("smoke"))
     assert [len(p.labels) for p in parts] == [160, 160, 80]
     assert all(len(set(np.bincount(p.labels).tolist())) == 1 for p in parts)
     for part, split in zip(parts, ("train", "test", "valid"), strict=True):
-        chosen = datasets.stratified(photos[split].labels, len(part.labels), seed=0)
-        assert part.fingerprint == datasets.take(photos[split], chosen).fingerprint
+        chosen = datasets.stratified(sample_parts[split].labels, len(part.labels), seed=0)
+        assert part.fingerprint == datasets.take(sample_parts[split], chosen).fingerprint
 
 
 def numbered(root, n=100):

@@ -7,6 +7,7 @@ import pytest
 from tgd_lib import config
 from tgd_lib.study import methods
 from tgd_lib.config import InputError
+from tgd_lib.files import read_json
 from tgd_lib.study.specs import Specs
 
 
@@ -24,24 +25,24 @@ def test_unknown_names_are_refused_with_the_nearest():
 def test_the_control_lacks_only_the_pi_teacher():
     control, tgd = (methods.method(m) for m in ("tgd_alpha1", "tgd"))
     different = {f.name for f in dataclasses.fields(tgd) if getattr(tgd, f.name) != getattr(control, f.name)}
-    assert different == {"name", "label", "why", "alpha"} and control.alpha == 1.0
+    assert different == {"name", "label", "why", "alpha", "control"} and control.alpha == 1.0
     control, tgd = (specs().student(m, 0) for m in ("tgd_alpha1", "tgd"))
     assert control.teachers[1] is None and control.teachers[0] == tgd.teachers[0]
 
 
 @pytest.mark.parametrize("profile", config.PROFILES)
 def test_every_method_of_a_profile_is_another_network(profile):
-    students = [s for s in specs(profile).students(methods.of(profile)) if s.seed == 0]
+    students = [s for s in specs(profile).students(methods.of(config.resolve(profile))) if s.seed == 0]
     assert len({s.key for s in students}) == len(students) >= len(methods.TABLE)
     assert len({m.label for m in methods.METHODS.values()}) == len(methods.METHODS)
 
 
 def test_the_grid_names_methods_beside_the_main_five():
-    assert set(methods.GRID) == set(config.PROFILES)
-    for names in methods.GRID.values():
+    assert set(methods.GRIDS) == {s.grid for s in config.PROFILES.values()} | {"main"}
+    for names in methods.GRIDS.values():
         assert len(set(names)) == len(names) and set(names) <= set(methods.METHODS) - set(methods.MAIN)
-    assert set(methods.GRID["smoke"]) == set(methods.METHODS) - set(methods.MAIN)  # CI sees every one
-    left_out = set(methods.METHODS) - {s.method for s in specs("smoke").students(methods.of("smoke"))}
+    assert set(methods.GRIDS[config.PROFILES["smoke"].grid]) == set(methods.METHODS) - set(methods.MAIN)  # CI sees every one
+    left_out = set(methods.METHODS) - {s.method for s in specs("smoke").students(methods.of(config.resolve("smoke")))}
     assert left_out == {"tgd_gamma3000", "tgd_alpha1_gamma3000"}  # those of its own gamma
 
 
@@ -51,6 +52,28 @@ def test_keys_of_the_first_methods_are_as_they_ever_were():
     assert found == [
         "8e66b5c7d80359f018f5", "eb77ab4363cd892d681a", "51c009e1fe114af45640", "73b7a34bdebc13b93013", "d85867046e590d634450",
     ]  # fmt: skip
+
+
+KEYS = read_json(config.ROOT / "tests/golden/keys.json")  # of what was recorded before the wings were built
+
+
+@pytest.mark.parametrize("profile", KEYS)
+def test_the_keys_of_recorded_runs_are_as_they_ever_were(profile):
+    """A key depends on the question alone: what was recorded is found, wherever a module lives."""
+    known = KEYS[profile]
+    asked = Specs(config.resolve(profile), known["train"], known["test"], known["classes"])
+    for name, key in known["keys"].items():
+        method, seed = name.rsplit(" ", 1)
+        assert asked.student(method, int(seed)).key == key, name
+    for method, key in known["teachers"].items():
+        assert asked.teacher(method.removeprefix("teacher_")).key == key, method
+
+
+def test_the_published_teachers_are_asked_for_by_their_keys():
+    """The image teacher of `quick` and `study`: trained once, on the images that nobody holds out."""
+    assert specs("study").teacher("image").key == "99130ef324462b4bda4f"
+    assert specs("study").teacher("image").data == config.NOT_HELD_OUT
+    assert specs("study", teacher_epochs=3).teacher("image").data == "a"  # a run with teachers of its own
 
 
 def test_a_baseline_s_weight_is_part_of_its_key_and_its_source_is_not():
@@ -82,6 +105,6 @@ def test_published_constants_are_for_what_they_were_published_for(name):
 
 
 def test_what_the_run_s_own_settings_make_of_a_method_is_trained_once():
-    found = [s.method for s in specs("paper", alpha=0.9, gamma=300.0).students(methods.of("paper")) if s.seed == 0]
+    found = [s.method for s in specs("paper", alpha=0.9, gamma=300.0).students(methods.of(config.resolve("paper"))) if s.seed == 0]
     assert "tgd_alpha0.9" not in found and "tgd_gamma300" not in found and "tgd_gamma3000" in found
     assert [s.method for s in specs(alpha=1.0).students(methods.MAIN) if s.seed == 0] == list(methods.MAIN)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tgd_lib import networks
-from tgd_lib.compute import Compute, Pixels, logits_of
+from tgd_lib.compute import Compute, Pixels
+from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError
 from tgd_lib.evaluation import metrics
 

@@ -85,5 +85,5 @@ def test_smoke(tmp_path):
     assert tables[0] == tables[1]
     assert tables[0].splitlines()[0].split(",") == COLUMNS
     trained = {line.split(",")[0] for line in tables[0].splitlines()[1:]}
-    asked = {s.method for s in Specs(config.resolve("smoke"), "train", "test", 8).students(methods.of("smoke"))}
+    asked = {s.method for s in Specs(config.resolve("smoke"), "train", "test", 8).students(methods.of(config.resolve("smoke")))}
     assert trained == asked  # none diverged, none was left out

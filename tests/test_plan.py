@@ -14,7 +14,7 @@ def test_a_plan_counts_and_trains_nothing(tmp_path, monkeypatch):
     settings = config.resolve("smoke", **SIZE)
     lab = Lab(settings, say=lambda line: None)
     found = {x.label: x for x in plan.lines(lab)}
-    assert set(found) == {methods.method(s.method).label for s in specs_of(lab).students(methods.of("smoke"))} | {t.label for t in methods.TEACHERS.values()}
+    assert set(found) == {methods.method(s.method).label for s in specs_of(lab).students(methods.of(config.resolve("smoke")))} | {t.label for t in methods.TEACHERS.values()}
     assert all(x.networks == 1 and x.there == 0 and x.seconds > 0 for x in found.values())
     assert not (tmp_path / "network").exists()
     lab.trained(specs_of(lab).student("kd", 0))

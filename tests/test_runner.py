@@ -341,7 +341,7 @@ def test_a_failed_run_is_not_recorded(artifacts, notebooks, tmp_path, capsys):
 def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeypatch, capsys):
     from tgd_lib.study import methods
 
-    monkeypatch.setitem(methods.GRID, "smoke", ("tgd_logits",))
+    monkeypatch.setitem(methods.GRIDS, "all", ("tgd_logits",))
     size = ["--profile", "smoke", "-p", "n_train", "64", "-p", "n_test", "40", "-p", "holdout", "0"]
     assert runner.main(["--train", *size]) == 0
     said = capsys.readouterr().out

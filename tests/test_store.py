@@ -94,7 +94,7 @@ def test_a_resumable_claim_keeps_its_state_until_all_else_is_safe(store):
     assert {f.name for f in made.path.iterdir()} == {"spec.json", "record.json", "MANIFEST.json"}
 
 
-@pytest.mark.parametrize("at", ["_flush", "_sync", "rename", "write_json"])
+@pytest.mark.parametrize("at", ["_flush", "sync", "rename", "write_json"])
 def test_cut_off_while_finishing_nothing_is_lost(store, monkeypatch, at):
     """The state is there to go on with, or the artefact is whole; never a poisoned one."""
     from pathlib import Path

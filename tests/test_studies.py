@@ -33,7 +33,7 @@ def specs(lab):
 
 
 def test_robustness_is_the_evaluation_of_corrupted_images(lab):
-    from tgd_lib.compute import logits_of
+    from tgd_lib.evaluation import logits_of
 
     rows = questions.robustness(lab, specs(lab))
     assert [r["method"] for r in rows] == ["scratch", "kd"] and rows[0]["n"] == 40 and rows[0]["source"] == "own"

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tgd_lib import training
-from tgd_lib.compute import Compute, Pixels, logits_of
+from tgd_lib.compute import Compute, Pixels
+from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError, Schedule
 from tgd_lib.networks import wide_resnet
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -233,7 +234,15 @@ def _left_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
         return math.inf
 
 
-def choose(mode: str, *, n: int, compute: Compute) -> tuple[str, torch.dtype, str]:
+class Choice(NamedTuple):
+    """How teachers' outputs reach a student: "bank" or "online", the dtype of the maps, and why."""
+
+    mode: str
+    dtype: torch.dtype
+    why: str
+
+
+def choose(mode: str, *, n: int, sets: int = 1, compute: Compute) -> Choice:
     """How the teachers answer: ("bank" | "online", dtype of the maps, why in a few words).
 
     mode "auto" takes the bank in float32 where three (n, n) maps fit half of the free memory, in
@@ -242,12 +251,12 @@ def choose(mode: str, *, n: int, compute: Compute) -> tuple[str, torch.dtype, st
     if mode not in ("auto", "bank", "online"):
         raise InputError(f"teachers={mode!r}: must be 'auto', 'bank' or 'online'")
     if mode == "online":
-        return "online", torch.float32, "as asked"
+        return Choice("online", torch.float32, "as asked")
     free, words = available(compute), "{:.1f} GB of maps in {}, {:.1f} GB free on " + compute.device
     for dtype, name, width in ((torch.float32, "fp32", 4), (torch.float16, "fp16", 2)):
-        needed = STAGES * n * n * width
+        needed = sets * STAGES * n * n * width
         if needed <= free / 2:
-            return "bank", dtype, words.format(needed / 1e9, name, free / 1e9)
+            return Choice("bank", dtype, words.format(needed / 1e9, name, free / 1e9))
     if mode == "bank":
         raise InputError(f"teachers='bank': {words.format(needed / 1e9, 'fp16', free / 1e9)}; use 'online'")
-    return "online", torch.float32, words.format(needed / 1e9, "fp16", free / 1e9)
+    return Choice("online", torch.float32, words.format(needed / 1e9, "fp16", free / 1e9))

@@ -66,19 +66,3 @@ class Pixels:
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         x = self.array[index].to(torch.float32, memory_format=torch.channels_last)
         return x.mul_(self._scale).sub_(self._shift)
-
-
-def logits_of(network: nn.Module, pixels: Pixels, *, batch: int = 250, exact: bool = False) -> Tensor:
-    """Logits float32 (N, classes) of all pixels, on the CPU, by the network in eval mode (its mode is restored).
-
-    exact: in float32 whatever the run's precision is, on a GPU without TF32.
-    """
-    training = network.training
-    network.eval()
-    parts = []
-    arithmetic = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if exact else pixels.compute.autocast()
-    with torch.inference_mode(), arithmetic:
-        for i in range(0, len(pixels), batch):
-            parts.append(network(pixels[i : i + batch]).float())
-    network.train(training)
-    return torch.cat(parts).cpu()

@@ -1,6 +1,6 @@
 """Images and labels as arrays in memory, whatever they come from, with a fingerprint of every byte.
 
-    load        a data set's split      photographs · cifar10 · cinic10 · folder
+    load        a data set's split      sample · cifar10 · cinic10 · folder
     stratified  which images            a subset of fixed size, classes as even as in the whole
     load_parts  what a run works on     train, test, and images held out for choices
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tgd_lib import config
-from tgd_lib.images import cifar, folders, photographs
+from tgd_lib.images import cifar, folders, sample
 from tgd_lib.config import InputError
 
 
@@ -51,7 +51,7 @@ def load(
 ) -> Dataset:
     """One split of a data set.
 
-    name: photographs | cifar10 | cinic10 | folder. split: train | test, and valid where there is one.
+    name: sample | cifar10 | cinic10 | folder. split: train | test, and valid where there is one.
     root: the data folder (default data/ in the repository, from where relative paths count).
     resize: a side, or (height, width), for all images. download: whether cifar10 may be downloaded.
     Raises InputError (one line: what, where, what to do) for anything that cannot be used.
@@ -63,8 +63,8 @@ def load(
         raise InputError(f"split {split!r} of {name} does not exist: {hint}choose from {', '.join(known)}")
     if name == "folder":  # the only one whose images may differ in size, so resized one by one
         return _dataset(*folders.read(_folder(root), split, size=size))
-    if name == "photographs":
-        images, labels, class_names = photographs.read(split)
+    if name == "sample":
+        images, labels, class_names = sample.read(split)
     elif name == "cifar10":
         images, labels, class_names = cifar.cifar10(_folder(root), split, download=download)
     else:
@@ -192,6 +192,37 @@ def load_parts(settings: config.Settings) -> Parts:
             label += " outside n_train"
         holdout = take(rest, _choose(rest, settings.holdout, label, settings, exclude=exclude))
     return Parts(take(whole, chosen), test, holdout)
+
+
+def teachers_images(fingerprint: str, settings: config.Settings) -> Dataset:
+    """The images that published teachers were trained on: CIFAR-10's training images but those held out.
+
+    Only to train them again: whoever uses them needs no more than the published weights. Raises
+    InputError (what is missing, what to do) where CIFAR-10 is not at hand, or comes to other images.
+    """
+    if fingerprint != config.NOT_HELD_OUT:
+        raise InputError(f"no data set with the fingerprint {fingerprint[:12]} is known: its teacher cannot be trained")
+    root = config.data_path(settings) if settings.data_dir else None
+    try:
+        whole = load("cifar10", "train", root)
+    except InputError as error:
+        raise InputError(
+            f"a teacher is to be trained on all of CIFAR-10, which is not at hand: leave out --force"
+            f" to take the published one, or name a copy with --data ({error})"
+        ) from None
+    found = not_held_out(whole)
+    if found.fingerprint != fingerprint:
+        raise InputError(f"the CIFAR-10 in {config.data_path(settings)} has other images than the teachers were trained on")
+    return found
+
+
+def not_held_out(whole: Dataset) -> Dataset:
+    """CIFAR-10's training images without the 2,000 that `study` holds out (and `quick`, 500 of them)."""
+    study = config.PROFILES["study"]
+    students = stratified(whole.labels, study.n_train, seed=study.data_seed)
+    held_out = stratified(whole.labels, study.holdout, seed=study.data_seed, exclude=students)
+    rest = np.setdiff1d(np.arange(len(whole.labels)), held_out)
+    return take(whole, rest)
 
 
 def _choose(

@@ -6,12 +6,29 @@ import math
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tgd_lib.compute import Pixels
 from tgd_lib.config import InputError
 
 BINS = 15
+
+
+def logits_of(network: nn.Module, pixels: Pixels, *, batch: int = 250, exact: bool = False) -> Tensor:
+    """Logits float32 (N, classes) of all pixels, on the CPU, by the network in eval mode (its mode is restored).
+
+    exact: in float32 whatever the run's precision is, on a GPU without TF32.
+    """
+    training = network.training
+    network.eval()
+    parts = []
+    arithmetic = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if exact else pixels.compute.autocast()
+    with torch.inference_mode(), arithmetic:
+        for i in range(0, len(pixels), batch):
+            parts.append(network(pixels[i : i + batch]).float())
+    network.train(training)
+    return torch.cat(parts).cpu()
 
 
 def metrics(logits: Tensor, labels: Tensor) -> dict:

@@ -40,12 +40,12 @@ class Line:
 def lines(lab: Lab) -> list[Line]:
     """A line a teacher and a method of this run's profile, in the order of training."""
     all_specs: dict[str, Spec] = {}
-    for spec in specs_of(lab).students(methods.of(lab.settings.profile)):
+    for spec in specs_of(lab).students(methods.of(lab.settings)):
         for needed in (*spec.needs, spec):
             all_specs.setdefault(needed.key, needed)
     groups: dict[str, list[Spec]] = {}
     for spec in sorted(all_specs.values(), key=lambda s: s.method in methods.METHODS):  # teachers first
-        groups.setdefault(spec.label.rsplit(", seed", 1)[0], []).append(spec)
+        groups.setdefault(spec.name, []).append(spec)
     timed: dict[tuple, float] = {}
     found = []
     for label, specs in groups.items():
@@ -95,7 +95,7 @@ def _step(compute: Compute, network: tuple[int, int, int], shape: tuple[int, int
 
 def memory(lab: Lab) -> dict[str, float]:
     """Bytes, at most, of the similarity maps, of the features they are made of, and of what the networks look at."""
-    n, specs = len(lab.data.train.labels), specs_of(lab).students(methods.of(lab.settings.profile))
+    n, specs = len(lab.data.train.labels), specs_of(lab).students(methods.of(lab.settings))
     apart = any(s.guidance and s.guidance.order and all(s.teachers) for s in specs)
     features = 4.0 * n * 86016  # of one WRN-16-3 on 32 x 32, less for others
     baselines = min(bank.available(lab.compute) / 2, features) if any(s.baseline for s in specs) else 0.0  # who remember them

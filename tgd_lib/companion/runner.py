@@ -34,7 +34,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a noteb
     "07_results": ("03_distillation", "04_ablations", "05_robustness_and_calibration", "06_cost"),
 }
 EXAMPLES = """examples:
-  ./run_all.sh                                    all notebooks on the embedded photographs
+  ./run_all.sh                                    all notebooks on the sample in the repository
   ./run_all.sh --profile smoke --only 01-03       a range of them, at toy size
   ./run_all.sh -p alpha 0.9 -p temperature 8      other parameters (a folder of its own)
   ./run_all.sh -p dataset folder --data photos    your own images
@@ -109,7 +109,7 @@ def train(settings: Settings, *, force: bool = False) -> None:
     from tgd_lib.lab.store import Store
 
     lab = Lab(settings, store=Store(newer_than=time.time()) if force else None)
-    specs = specs_of(lab).students(methods.of(settings.profile))
+    specs = specs_of(lab).students(methods.of(settings))
     lost = lab.train(specs, tolerant=True)
     for spec in lost:
         print(f"{spec.label}: diverged, or its teacher or start did")

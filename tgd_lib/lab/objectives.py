@@ -1,6 +1,7 @@
-"""What the teachers of a student answer, ready for its training: from a bank, or online.
+"""From a student's spec to its objective: the loss, fed with what its teachers say of every batch.
 
-Seeds and methods share answers, so those last used are kept; what is worth keeping longer goes to the store.
+Nothing is augmented, so what a teacher says of a training image never changes: it comes from a bank
+where that fits, or from the teachers themselves, online. Seeds share a bank, so the last one is kept.
 """
 
 from __future__ import annotations
@@ -15,134 +16,182 @@ import torch
 from torch import nn
 
 from tgd_lib import bank, baselines
-from tgd_lib.bank import Teacher
-from tgd_lib.compute import Compute
-from tgd_lib.losses import tgd_loss
 from tgd_lib.baselines import Outputs
 from tgd_lib.lab.spec import Spec
 from tgd_lib.lab.store import Store
-from tgd_lib.training import Objective
+from tgd_lib.lab.trained import Trained
+from tgd_lib.losses import tgd_loss
+from tgd_lib.training import Objective, label_objective
 
 MAPS_KEPT = 4e9  # bytes of a teacher's raw maps; larger ones are merged while built, and not stored
 
 
-class _Last(NamedTuple):
-    """The answers last used, the question they answer, and how they are kept."""
+class Guided(NamedTuple):
+    """A student's objective, and how its teachers' outputs reach it, for the record (None: no teacher)."""
 
-    question: tuple
-    source: object
+    objective: Objective
+    teachers_by: str | None
+
+
+class Source(NamedTuple):
+    """Where a batch's teacher outputs come from, and how, in words.
+
+    outputs: `bank.Bank`, `bank.Pair` or `bank.Online` for TGD (they answer `batch`); for a baseline
+    `bank.Remembered` or the `bank.Teacher` itself (they answer `look`).
+    """
+
+    outputs: object
     how: str
 
 
-class Answers:
-    """Answers for the specs of one lab, over its n training images.
+class Objectives:
+    """The objectives of the students of one run.
 
-    teacher: from a spec to the trained `bank.Teacher`; mode: auto | bank | online.
+    images: fingerprint of the n training images. mode: how teachers answer, auto | bank | online.
     """
 
     def __init__(
-        self, store: Store, compute: Compute, n: int, teacher: Callable[[Spec], Teacher],
-        *, mode: str = "auto", say: Callable[[str], None] = print,
-    ):  # fmt: skip
-        self.store, self.compute, self.n = store, compute, n
-        self.teacher, self.mode, self.say = teacher, mode, say
-        self._last: _Last | None = None
+        self,
+        store: Store,
+        trained: Trained,
+        *,
+        images: str,
+        n: int,
+        mode: str = "auto",
+        say: Callable[[str], None] = print,
+    ):
+        self.store, self.trained, self.compute = store, trained, trained.compute
+        self.images, self.n = images, n
+        self.mode, self.say = mode, say
+        self._last: tuple[tuple, Source] | None = None  # what was asked for, and its source
 
-    @property
-    def how(self) -> str:
-        """How the answers last used are kept, for records."""
-        return self._last.how
+    def of(self, spec: Spec, trained_beside: nn.Module | None = None) -> Guided:
+        """The objective that `spec` trains with; its teachers must have been trained.
 
-    def objective(self, spec: Spec, own: nn.Module | None = None) -> Objective:
-        """The loss that the student `spec` trains with; `own`: what its baseline method trains beside it."""
-        source = self.of(spec)
+        trained_beside: what a baseline trains beside the student (`baselines.own_parameters`).
+        """
+        if not any(spec.teachers):
+            return Guided(label_objective, None)
+        source = self.source(spec)
         if spec.baseline:
-            loss, weights = spec.baseline.loss, spec.baseline.weights
+            return Guided(_baseline(spec, source.outputs, trained_beside), source.how)
+        return Guided(_guidance(spec, source.outputs), source.how)
 
-            def objective(logits, features, labels, index):
-                teacher = Outputs(*source.look(index))
-                student = Outputs(logits, features)
-                return baselines.baseline_loss(loss, student, teacher, labels, own, **weights)
-
-            return objective
-        weights = asdict(spec.guidance)
-
-        def objective(logits, features, labels, index):
-            return tgd_loss(logits, labels, features, *source.batch(index), **weights)
-
-        return objective
-
-    def of(self, spec: Spec):
-        """`bank.Bank`, `bank.Pair` or `bank.Online` for TGD; `bank.Remembered` or the teacher itself for a baseline."""
-        question = (self.mode, _asked(spec), *(t and t.key for t in spec.teachers))
-        if self._last is None or self._last.question != question:
-            self._last = None  # the old ones go before room is measured for the new ones
-            source, how = self._baseline(spec) if spec.baseline else self._tgd(spec)
-            self._last = _Last(question, source, how)
-        return self._last.source
+    def source(self, spec: Spec) -> Source:
+        """The outputs of the teachers of `spec`: those used last, if they are the same, or made now."""
+        asked = _asked(spec)
+        if self._last is None or self._last[0] != asked:
+            self._last = None  # the old one goes before room is measured for the new one
+            make = self._for_baseline if spec.baseline else self._for_guidance
+            self._last = asked, make(spec)
+        return self._last[1]
 
     # ---- TGD: logits and similarity maps
 
-    def _tgd(self, spec: Spec):
-        maps = spec.guidance.gamma > 0
-        apart = maps and spec.guidance.order and all(spec.teachers)  # normalised before merging: in every batch anew
-        n = (2**0.5 if apart else 1) * self.n if maps else 0
-        mode, dtype, why = bank.choose(self.mode, n=n, compute=self.compute)
-        self.say(f"{spec.label}: teachers by {mode} ({why})")
-        if mode == "online":
-            return bank.Online(tuple(t and self.teacher(t) for t in spec.teachers), maps=maps), mode
-        how = f"{mode}, maps in {str(dtype).removeprefix('torch.')}" if maps else mode
-        if apart:
-            first, second = ((t, None) for t in spec.teachers)
-            return bank.Pair(self._bank(first, 1.0, True, dtype), self._bank(second, 1.0, True, dtype)), how
-        return self._bank(spec.teachers, spec.guidance.alpha, maps, dtype), how
-
-    def _bank(self, teachers, alpha: float, maps: bool, dtype):
-        logits = tuple(t and self._logits(t) for t in teachers)
+    def _for_guidance(self, spec: Spec) -> Source:
+        guidance = spec.guidance
+        maps = guidance.gamma > 0
+        # Normalised before they are merged, two teachers' maps stay apart: twice the memory.
+        apart = maps and guidance.order is not None and all(spec.teachers)
+        sets = 0 if not maps else 2 if apart else 1
+        choice = bank.choose(self.mode, n=self.n, sets=sets, compute=self.compute)
+        self.say(f"{spec.label}: teachers by {choice.mode} ({choice.why})")
+        if choice.mode == "online":
+            teachers = tuple(t and self.trained.teacher(t) for t in spec.teachers)
+            return Source(bank.Online(teachers, maps=maps), "online")
         if not maps:
-            return bank.Bank(logits, None)
-        if bank.STAGES * self.n**2 * 4 > MAPS_KEPT or dtype == torch.float16:
-            weighted = [(self.teacher(t), w) for t, w in zip(teachers, (alpha, 1 - alpha), strict=True) if t]
-            return bank.Bank(logits, *bank.gram(*zip(*weighted, strict=True), dtype=dtype))
-        pair = [t and self.maps(t) for t in teachers]
-        return bank.Bank(logits, *bank.merged(*pair, alpha=alpha, dtype=dtype, compute=self.compute))
+            return Source(bank.Bank(self._logits_of_pair(spec), None), "bank")
+        how = f"bank, maps in {str(choice.dtype).removeprefix('torch.')}"
+        if not apart:
+            return Source(self._bank(spec.teachers, guidance.alpha, choice.dtype), how)
+        first, second = (self._bank((t, None), 1.0, choice.dtype) for t in spec.teachers)
+        return Source(bank.Pair(first, second), how)
 
-    def _logits(self, spec: Spec):
+    def _bank(self, teachers, alpha: float, dtype: torch.dtype) -> bank.Bank:
+        """Logits, and the teachers' maps merged with `alpha`."""
+        logits = tuple(t and self._logits(t) for t in teachers)
+        if bank.STAGES * self.n**2 * 4 > MAPS_KEPT or dtype == torch.float16:
+            weights = (alpha, 1 - alpha)
+            pairs = [(t, w) for t, w in zip(teachers, weights, strict=True) if t]
+            networks = [self.trained.teacher(t) for t, _ in pairs]
+            return bank.Bank(logits, *bank.gram(networks, [w for _, w in pairs], dtype=dtype))
+        # Raw maps of each teacher are kept in the store: another alpha costs no forward pass.
+        raw = [t and self.maps(t) for t in teachers]
+        merged = bank.merged(*raw, alpha=alpha, dtype=dtype, compute=self.compute)
+        return bank.Bank(logits, *merged)
+
+    def _logits_of_pair(self, spec: Spec):
+        return tuple(t and self._logits(t) for t in spec.teachers)
+
+    def _logits(self, spec: Spec) -> torch.Tensor:
+        """Logits float32 (n, classes) of a teacher, from the store or made now."""
+
         def build(folder: Path) -> dict:
-            np.save(folder / "logits.npy", bank.teacher_logits(self.teacher(spec)).cpu().numpy())
+            logits = bank.teacher_logits(self.trained.teacher(spec))
+            np.save(folder / "logits.npy", logits.cpu().numpy())
             return {"teacher": spec.label}
 
-        found = self.store.make("teacher_logits", {"teacher": spec.key}, build)
+        found = self.store.make("teacher_logits", self._question(spec), build)
         return torch.from_numpy(found.array("logits")).to(self.compute.device)
 
-    def maps(self, spec: Spec):
-        """Raw maps of a teacher from the store, three float32 (n, n): alpha can change without making them again."""
+    def maps(self, spec: Spec) -> list[torch.Tensor]:
+        """Raw maps of a teacher, three float32 (n, n), from the store or made now."""
         names = [f"stage{i + 1}" for i in range(bank.STAGES)]
 
         def build(folder: Path) -> dict:
             self.say(f"{spec.label}: similarity maps of {self.n} images")
-            for name, g in zip(names, bank.raw_maps(self.teacher(spec)), strict=True):
+            maps = bank.raw_maps(self.trained.teacher(spec))
+            for name, g in zip(names, maps, strict=True):
                 np.save(folder / f"{name}.npy", g.cpu().numpy())
             return {"teacher": spec.label, "n": self.n}
 
-        found = self.store.make("teacher_maps", {"teacher": spec.key}, build)
+        found = self.store.make("teacher_maps", self._question(spec), build)
         return [torch.from_numpy(found.array(name)) for name in names]
+
+    def _question(self, teacher: Spec) -> dict:
+        """What is asked of a teacher: of the images it was trained on, unless others are named."""
+        if teacher.data == self.images:
+            return {"teacher": teacher.key}
+        return {"teacher": teacher.key, "images": self.images}
 
     # ---- baselines: logits and features
 
-    def _baseline(self, spec: Spec):
-        (teacher, _) = spec.teachers
+    def _for_baseline(self, spec: Spec) -> Source:
+        teacher = spec.teachers[0]
         if spec.baseline.loss in baselines.LOGITS_ONLY:
-            return bank.Remembered(self._logits(teacher), []), "bank"
+            return Source(bank.Remembered(self._logits(teacher), []), "bank")
+        online = self.trained.teacher(teacher)
         room = bank.available(self.compute) / 2
-        asked = "online" if self.mode == "online" else bank.remember(self.teacher(teacher), room=room)
-        source, how = (self.teacher(teacher), "online") if asked in ("online", None) else (asked, "bank of features")
-        self.say(f"{spec.label}: teacher by {how}")
-        return source, how
+        remembered = None if self.mode == "online" else bank.remember(online, room=room)
+        source = Source(online, "online") if remembered is None else Source(remembered, "bank of features")
+        self.say(f"{spec.label}: teacher by {source.how}")
+        return source
 
 
 def _asked(spec: Spec) -> tuple:
-    """What of its teachers a student asks for."""
+    """What a student asks of its teachers: students that ask the same share a source."""
+    keys = tuple(t and t.key for t in spec.teachers)
     if spec.baseline:
-        return ("logits" if spec.baseline.loss in baselines.LOGITS_ONLY else "features",)
-    return spec.guidance.alpha, spec.guidance.gamma > 0, spec.guidance.order
+        kind = "logits" if spec.baseline.loss in baselines.LOGITS_ONLY else "features"
+        return kind, keys
+    guidance = spec.guidance
+    return guidance.alpha, guidance.gamma > 0, guidance.order, keys
+
+
+def _guidance(spec: Spec, outputs) -> Objective:
+    weights = asdict(spec.guidance)
+
+    def objective(logits, features, labels, index):
+        return tgd_loss(logits, labels, features, *outputs.batch(index), **weights)
+
+    return objective
+
+
+def _baseline(spec: Spec, outputs, trained_beside: nn.Module | None) -> Objective:
+    loss, weights = spec.baseline.loss, spec.baseline.weights
+
+    def objective(logits, features, labels, index):
+        student, teacher = Outputs(logits, features), Outputs(*outputs.look(index))
+        return baselines.baseline_loss(loss, student, teacher, labels, trained_beside, **weights)
+
+    return objective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from tgd_lib.config import Schedule
 from tgd_lib.lab.store import key_of
@@ -54,15 +55,27 @@ class Baseline:
         return {k: getattr(self, k) for k in ("weight", "ce", "kd", "temperature")}
 
 
+class Architecture(NamedTuple):
+    """A wide residual network (WRN-depth-width)."""
+
+    depth: int
+    width: int
+    classes: int
+
+    @property
+    def name(self) -> str:
+        return f"WRN-{self.depth}-{self.width}"
+
+
 @dataclass(frozen=True)
 class Spec:
-    """One trained network. `label` and `method` name it for people and are not part of its key."""
+    """One trained network. `name` and `method` are for people and not part of its key."""
 
-    label: str
+    name: str
     method: str
     data: str  # fingerprint of the training images
     view: View
-    network: tuple[int, int, int]  # depth, width, classes
+    network: Architecture
     schedule: Schedule
     precision: str
     seed: int
@@ -74,6 +87,11 @@ class Spec:
     start: Spec | None = None
 
     @property
+    def label(self) -> str:
+        """Name and seed."""
+        return f"{self.name}, seed {self.seed}"
+
+    @property
     def key(self) -> str:
         """Key in the store. Teachers and start enter by their keys."""
         return key_of("network", self.question)
@@ -82,15 +100,19 @@ class Spec:
     def question(self) -> dict:
         """All that determines the weights, as a plain dictionary.
 
-        What came to be a choice later (`order`, `baseline`) is left out where nothing is chosen: the answer is as before.
+        What came to be a choice later (`order`, `baseline`) is left out where nothing is chosen, so
+        that the keys of what was recorded before are as they were.
         """
-        own = {k: getattr(self, k) for k in ("data", "view", "network", "schedule", "precision", "seed")}
-        guidance = self.guidance and {k: v for k, v in asdict(self.guidance).items() if v is not None}
-        chosen = {"selection": self.selection, "test": self.test, "guidance": guidance}
-        # "rival" is its name in the keys of recorded artefacts
-        chosen |= {"rival": {k: v for k, v in asdict(self.baseline).items() if k != "source"}} if self.baseline else {}
-        trained = {"teachers": [t and t.key for t in self.teachers], "start": self.start and self.start.key}
-        return own | chosen | trained
+        plain = ("data", "view", "network", "schedule", "precision", "seed", "selection", "test")
+        question = {name: getattr(self, name) for name in plain}
+        question["guidance"] = self.guidance and _without_none(self.guidance)
+        if self.baseline:
+            loss = asdict(self.baseline)
+            del loss["source"]
+            question["rival"] = loss  # the name that recorded keys have for it
+        question["teachers"] = [t and t.key for t in self.teachers]
+        question["start"] = self.start and self.start.key
+        return question
 
     @property
     def needs(self) -> tuple[Spec, ...]:
@@ -99,5 +121,9 @@ class Spec:
 
     @property
     def epochs_in_all(self) -> int:
-        """Epochs that the weights have seen, those of the start included: the compute to match."""
+        """Total epochs that the weights have seen, those of the start included: the compute to match."""
         return self.schedule.epochs + (self.start.epochs_in_all if self.start else 0)
+
+
+def _without_none(guidance: Guidance) -> dict:
+    return {name: value for name, value in asdict(guidance).items() if value is not None}

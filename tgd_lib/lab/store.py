@@ -26,11 +26,6 @@ from tgd_lib import config
 from tgd_lib.config import InputError
 from tgd_lib.files import provenance, read_json, sha256, sync, write_json
 
-# Format version of each kind. Raise one when its files or their meaning change.
-FORMATS = {
-    "persistence_images": 1, "network": 1, "teacher_logits": 1, "teacher_maps": 1, "evaluation": 1, "robustness": 1, "cost": 1,
-    "persistence_maps": 1, "shares": 2,
-}  # fmt: skip
 MANIFEST = "MANIFEST.json"
 
 
@@ -89,27 +84,42 @@ def canonical(spec) -> str:
     return json.dumps(spec, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def key_of(kind: str, spec) -> str:
-    """First 20 hex digits of sha256 over kind, its format version and the canonical spec."""
-    text = f"{kind}/{FORMATS[kind]}/{canonical(spec)}"
+def key_of(kind: str, spec, version: int = 1) -> str:
+    """First 20 hex digits of sha256 over kind, the version of its format, and the canonical spec.
+
+    Raise the version where a kind's files or their meaning change.
+    """
+    text = f"{kind}/{version}/{canonical(spec)}"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class Store:
-    """The artefacts below `root`. Those made before `newer_than` (seconds since 1970) do not count."""
+    """The artefacts below `root`, and the published networks of the repository.
 
-    def __init__(self, root: Path | None = None, *, newer_than: float | None = None):
+    Those made before `newer_than` (seconds since 1970) do not count. published: folders whose
+    sub-folders are trained networks, named by their keys; None takes `figures/*/networks`.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        newer_than: float | None = None,
+        published: Sequence[Path] | None = None,
+    ):
         self.root = Path(root or config.artifacts_dir())
+        found = sorted(config.ROOT.glob("figures/*/networks"))
+        self.published = found if published is None else list(published)
         self.newer_than = config.forced_since() if newer_than is None else newer_than
         self._checked: set[Path] = set()
 
-    def find(self, kind: str, spec) -> Artefact | None:
+    def find(self, kind: str, spec, *, version: int = 1) -> Artefact | None:
         """The artefact that answers `spec`, checked against its manifest; None if there is none that is whole."""
-        return self._look(kind, key_of(kind, spec))[0]
+        return self._look(kind, key_of(kind, spec, version))[0]
 
     def _look(self, kind: str, key: str) -> tuple[Artefact | None, str]:
         """The artefact, or None and what is wrong with it."""
-        path = self.root / kind / key
+        path = self._place(kind, key)
         if not path.is_dir():
             return None, "is not there"
         problem = None if path in self._checked else damage(path)
@@ -124,28 +134,39 @@ class Store:
         self._checked.add(path)
         return Artefact(kind, key, path, record), ""
 
-    def make(self, kind: str, spec, build: Callable[[Path], dict]) -> Artefact:
+    def _place(self, kind: str, key: str) -> Path:
+        """Where an artefact lies: in the store, or, a network that is not there, among the published."""
+        path = self.root / kind / key
+        if kind != "network" or path.is_dir():
+            return path
+        return next((f / key for f in self.published if (f / key).is_dir()), path)
+
+    def make(
+        self, kind: str, spec, build: Callable[[Path], dict], *, version: int = 1
+    ) -> Artefact:
         """The artefact that answers `spec`: found, or made by `build` now.
 
         `build` gets an empty folder to write data files to and returns the results for the record.
         Raises InputError when the store cannot be written to (no right, no room).
         """
-        found = self.find(kind, spec)
+        found = self.find(kind, spec, version=version)
         if found:
             return found
-        with self.claim(kind, spec) as claim:
+        with self.claim(kind, spec, version=version) as claim:
             if claim:
                 claim.finish(build(claim.folder))
-        return self.find(kind, spec)
+        return self.find(kind, spec, version=version)
 
     @contextmanager
-    def claim(self, kind: str, spec, *, resumable: bool = False) -> Iterator[Claim | None]:
+    def claim(
+        self, kind: str, spec, *, version: int = 1, resumable: bool = False
+    ) -> Iterator[Claim | None]:
         """The right to make an artefact; None if another run has made it while this one waited.
 
         The block fills `claim.folder` and calls `claim.finish(results)`. If it does not, nothing is left;
         with `resumable`, the folder stays as it is, to go on with.
         """
-        path = self.root / kind / key_of(kind, spec)
+        path = self.root / kind / key_of(kind, spec, version)
         with self._readable_errors(), self._lock(kind, path.name):
             partial = path.with_name(path.name + ".partial")
             if partial.is_dir() and not path.exists() and damage(partial) is None:

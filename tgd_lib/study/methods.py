@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tgd_lib.config import InputError, nearest
+from tgd_lib.config import Settings, unknown
 from tgd_lib.lab.spec import Baseline
 from tgd_lib.topology import PersistenceImageParams
 
@@ -65,8 +65,7 @@ TEACHERS: dict[str, Teacher] = {
 def teacher(name: str) -> Teacher:
     """The teacher called `name`; InputError (with the nearest name) if there is none."""
     if name not in TEACHERS:
-        hint = nearest(name, TEACHERS)
-        raise InputError(f"teacher {name!r} does not exist: {hint}choose from {', '.join(TEACHERS)}")
+        raise unknown("teacher", name, TEACHERS)
     return TEACHERS[name]
 
 
@@ -91,6 +90,7 @@ class Method:
     kl_reduction: str | None = None
     order: str | None = None  # "normalise": each teacher's map is normalised before merging; None: after, as the authors
     baseline: Baseline | None = None
+    control: str | None = None  # a method that differs in nothing but the second teacher's topology
 
 
 _MAIN = (
@@ -104,7 +104,7 @@ _MAIN = (
         "tgd_alpha1", "TGD at alpha = 1", "all of TGD but the PI teacher: what TGD adds to it is what that teacher adds",
         start="scratch", alpha=1.0,
     ),
-    Method("tgd", "TGD", "the paper's method", start="scratch"),
+    Method("tgd", "TGD", "the paper's method", start="scratch", control="tgd_image_2"),
 )  # fmt: skip
 
 _COMMON = "RepDistiller, scripts/run_cifar_distill.sh"
@@ -176,15 +176,15 @@ _SECOND_TEACHER = (  # is it topology, or just a second teacher?
 )  # fmt: skip
 
 _SEARCH = (  # a guidance that beats its own alpha = 1? Candidates; the choice is made on held-out images
-    _tgd("tgd_wide", "TGD, PI window 0 to 1, sigma 0.02", "the most informative PIs of the pilot", second="pi_wide"),
-    _tgd("tgd_cubical", "TGD, cubical H0 and H1", "the image's own topology, not a flattened signal's", second="cubical"),
-    _tgd("tgd_super", "TGD, superlevel cubical", "bright components and dark holes", second="super"),
-    _tgd("tgd_image_map", "TGD, image and persistence map", "a second teacher that sees image and topology", second="image_map"),
-    _tgd("tgd_noisy", "TGD, PIs of noisy images", "topology that noise cannot wipe out", second="pi_noisy"),
+    _tgd("tgd_wide", "TGD, PI window 0 to 1, sigma 0.02", "the most informative PIs of the pilot", second="pi_wide", control="tgd_image_2"),
+    _tgd("tgd_cubical", "TGD, cubical H0 and H1", "the image's own topology, not a flattened signal's", second="cubical", control="tgd_image_2"),
+    _tgd("tgd_super", "TGD, superlevel cubical", "bright components and dark holes", second="super", control="tgd_image_2"),
+    _tgd("tgd_image_map", "TGD, image and persistence map", "a second teacher that sees image and topology", second="image_map", control="tgd_image_2"),
+    _tgd("tgd_noisy", "TGD, PIs of noisy images", "topology that noise cannot wipe out", second="pi_noisy", control="tgd_image_2"),
     _tgd("tgd_wide_normalise", "TGD, wide PIs, normalised, alpha 0.9", "a real share for the most informative PIs",
-         second="pi_wide", order="normalise", alpha=0.9),
+         second="pi_wide", order="normalise", alpha=0.9, control="tgd_image_2_normalise0.9"),
     _tgd("tgd_map_normalise", "TGD, image and map, normalised, alpha 0.5", "equal shares for image and image-with-topology",
-         second="image_map", order="normalise", alpha=0.5),
+         second="image_map", order="normalise", alpha=0.5, control="tgd_image_2_normalise"),
 )  # fmt: skip
 
 METHODS: dict[str, Method] = {m.name: m for m in (*_MAIN, *_BASELINES, *_ABLATIONS, *_SECOND_TEACHER, *_SEARCH)}
@@ -193,10 +193,7 @@ MAIN, BASELINES, ABLATIONS, SECOND_TEACHER, SEARCH = (
 )
 TABLE = (*MAIN, "kd_batchmean")  # of every main table: KD stands in it with both reductions
 CANDIDATES = ("tgd_alpha1", "tgd", *SEARCH)  # of the search; the first is the control, and stays unless it is beaten
-MATCHED = {  # a second image teacher in the same place: what a candidate must beat, too
-    "tgd_wide_normalise": "tgd_image_2_normalise0.9", "tgd_map_normalise": "tgd_image_2_normalise",
-    **dict.fromkeys(("tgd", "tgd_wide", "tgd_cubical", "tgd_super", "tgd_noisy", "tgd_image_map"), "tgd_image_2"),
-}  # fmt: skip
+MATCHED = {m.name: m.control for m in METHODS.values() if m.control}
 EXAMINED = (*TABLE, "tgd_image_2", "tgd_alpha0.5", "tgd_noisy")  # on corrupted images too, for calibration and transfer
 ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
 
@@ -204,29 +201,28 @@ ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
 def method(name: str) -> Method:
     """The method called `name`; InputError (with the nearest name) if there is none."""
     if name not in METHODS:
-        raise InputError(
-            f"method {name!r} does not exist: {nearest(name, METHODS)}choose from {', '.join(METHODS)}"
-        )
+        raise unknown("method", name, METHODS)
     return METHODS[name]
 
 
 # ---------------------------------------------------------------- what a profile runs
 
 _ALL = (*BASELINES, *ABLATIONS, *SECOND_TEACHER, *SEARCH)
-_RECORDED = (  # what the recorded runs on CIFAR-10 compare with the main five
+_RECORDED = (
     "kd_batchmean", "kd_batchmean_annealed", "scratch_twice", "tgd_logits", "tgd_maps", "tgd_image_2",
-    "tgd_alpha0.5", "tgd_alpha0.9",
+    "tgd_alpha0.5", "tgd_alpha0.9", "tgd_gamma3000", "tgd_alpha1_gamma3000",
 )  # fmt: skip
-GRID: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds` seeds
-    "smoke": _ALL,
-    "quick": ("kd_batchmean", "tgd_alpha0.5"),
-    "cifar10-small": (*_RECORDED, "tgd_gamma3000", "tgd_alpha1_gamma3000"),
-    "cifar10-study": _ALL,
-    "paper": _ALL,
-    "paper-60": (*_RECORDED, "tgd_no_annealing", "tgd_alpha0.95"),
-}
+GRIDS: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds` seeds
+    "main": (),
+    "all": _ALL,
+    "quick": ("kd_batchmean", "kd_batchmean_annealed", "tgd_alpha0.5"),
+    "recorded": _RECORDED,
+    "paper-42": (
+        "kd_batchmean_annealed", "scratch_twice", "tgd_batchmean", "tgd_alpha1_batchmean", "tgd_image_2",
+    ),
+}  # fmt: skip
 
 
-def of(profile: str) -> tuple[str, ...]:
-    """The methods that a profile runs, those of the main table first."""
-    return tuple(dict.fromkeys((*TABLE, *GRID[profile])))
+def of(settings: Settings) -> tuple[str, ...]:
+    """The methods that a run trains, those of the main table first."""
+    return tuple(dict.fromkeys((*TABLE, *GRIDS[settings.grid])))

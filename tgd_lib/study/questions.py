@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from tgd_lib import config, datasets, evaluation
 from tgd_lib.images import corruptions, transfer
-from tgd_lib.compute import logits_of
+from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError
 from tgd_lib.lab.lab import Lab
 from tgd_lib.losses import similarity_map
@@ -30,7 +30,7 @@ KEPT = ("accuracy", "nll", "ece", "brier")
 
 
 def _about(spec: Spec) -> dict:
-    return {"method": spec.method, "label": spec.label.rsplit(", seed", 1)[0], "seed": spec.seed, "key": spec.key, "selection": spec.selection}
+    return {"method": spec.method, "label": spec.name, "seed": spec.seed, "key": spec.key, "selection": spec.selection}
 
 
 # ---------------------------------------------------------------- corruptions
@@ -216,7 +216,7 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
         g = spec.guidance
         asked = {"alpha": g.alpha, "order": g.order}
         question = asked | {"teachers": [t.key for t in spec.teachers], "batches": batches, "size": lab.settings.batch_size}
-        found = lab.store.make("shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches)})
+        found = lab.store.make("shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches)}, version=2)
         rows.append(_about(spec) | asked | {"shares": found.record["shares"]})
     return rows[::-1]
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from tgd_lib.config import Schedule, Settings
 from tgd_lib.diagrams import CUBICAL
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.spec import Guidance, Spec, View
+from tgd_lib.lab.spec import Architecture, Guidance, Spec, View
 from tgd_lib.study import methods
 from tgd_lib.study.methods import Method
 from tgd_lib.topology import PAPER
 
 # Means and standard deviations on [0, 1] that the authors normalise by (recipe).
+CIFAR10 = ("cifar10", "sample")  # the sample is a part of CIFAR-10
 IMAGE_CONSTANTS = {
-    "cifar10": ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276)),
+    **dict.fromkeys(CIFAR10, ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))),
     "cinic10": ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835)),
 }
 PI_CONSTANTS = ((0.05165074, 0.05487815, 0.06697452), (0.12468914, 0.12733056, 0.13768335))
@@ -38,7 +39,7 @@ class Specs:
 
     def view(self, name: str) -> View:
         """What the teacher `name` looks at; a student looks at what "image" does."""
-        t, cifar10 = methods.teacher(name), self.settings.dataset == "cifar10"
+        t, cifar10 = methods.teacher(name), self.settings.dataset in CIFAR10
         if t.sees == "image":
             return View("image", 3, IMAGE_CONSTANTS.get(self.settings.dataset))
         if t.sees == "image_map":
@@ -50,28 +51,40 @@ class Specs:
         return View(t.sees, 3 * copies, constants, orientation, t.params)
 
     def teacher(self, name: str) -> Spec:
-        """The teacher `name` of `methods.TEACHERS`."""
+        """The teacher `name` of `methods.TEACHERS`: the published one where the settings name it."""
         s, t = self.settings, methods.teacher(name)
-        size = (s.teacher[0], t.width or s.teacher[1])
-        label = f"{t.label}, seed {t.seed}"
-        return self._spec(label, f"teacher_{t.name}", self.view(t.name), size, s.teacher_epochs, t.seed)
+        depth, width = s.teacher
+        spec = self._spec(
+            t.label, f"teacher_{t.name}", self.view(name), (depth, t.width or width), s.teacher_epochs, t.seed
+        )
+        if s.published is None:
+            return spec
+        p = s.published
+        schedule = Schedule(s.teacher_epochs, s.teacher_epochs, p.batch_size)
+        return replace(spec, data=p.images, schedule=schedule, precision=p.precision)
 
     def student(self, method: str | Method, seed: int) -> Spec:
         """The student that `method` trains with `seed`."""
         s, m = self.settings, methods.method(method) if isinstance(method, str) else method
-        spec = self._spec(f"{m.label}, seed {seed}", m.name, self.view("image"), s.student, s.epochs, seed)
+        spec = self._spec(m.label, m.name, self.view("image"), s.student, s.epochs, seed)
         if m.start:
             spec = replace(spec, start=self.student(m.start, seed))
         if not m.distils:
             return spec
         if m.baseline:
             return replace(spec, baseline=m.baseline, teachers=(self.teacher(m.first), None))
-        chosen = {k: getattr(m, k) for k in ("alpha", "lam", "temperature", "gamma", "kl_reduction")}
-        values = {k: getattr(s, k) if v is None else v for k, v in chosen.items()}
-        guidance = Guidance(**values, order=m.order)
-        weights = (guidance.alpha, 1 - guidance.alpha)  # a teacher without weight is not trained
-        pair = tuple(self.teacher(t) if w else None for t, w in zip((m.first, m.second), weights, strict=True))
-        return replace(spec, guidance=guidance, teachers=pair)
+        guidance = self._guidance(m)
+        first = self.teacher(m.first) if guidance.alpha > 0 else None
+        second = self.teacher(m.second) if guidance.alpha < 1 else None
+        return replace(spec, guidance=guidance, teachers=(first, second))
+
+    def _guidance(self, m: Method) -> Guidance:
+        """The weights of a method: its own where it has them, else the run's."""
+        values = {}
+        for name in ("alpha", "lam", "temperature", "gamma", "kl_reduction"):
+            own = getattr(m, name)
+            values[name] = getattr(self.settings, name) if own is None else own
+        return Guidance(**values, order=m.order)
 
     def students(self, names: Sequence[str]) -> list[Spec]:
         """The students of several methods with all their seeds: `seeds` of the main five, `extra_seeds` of others.
@@ -88,9 +101,11 @@ class Specs:
             seen.add(key)
         return found
 
-    def _spec(self, label, method, view, network, epochs, seed) -> Spec:
+    def _spec(self, name, method, view, size, epochs, seed) -> Spec:
         s = self.settings
         schedule = Schedule(epochs, max(epochs, s.schedule_epochs or epochs), s.batch_size)
         test = self.test if s.selection == "authors" else None
-        size = (*network, self.classes)
-        return Spec(label, method, self.train, view, size, schedule, s.precision, seed, s.selection, test)
+        network = Architecture(*size, self.classes)
+        return Spec(
+            name, method, self.train, view, network, schedule, s.precision, seed, s.selection, test
+        )

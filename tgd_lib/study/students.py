@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from tgd_lib import config, datasets, evaluation
-from tgd_lib.compute import Compute, Pixels, logits_of
+from tgd_lib.compute import Compute, Pixels
+from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.lab import Lab
 from tgd_lib.networks import wide_resnet

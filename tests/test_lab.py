@@ -56,7 +56,7 @@ def test_what_changes_the_answer_changes_the_key(root):
 
 def test_what_does_not_change_the_answer_does_not_change_the_key(root):
     tgd = specs_of(lab(root)).student("tgd", 0)
-    assert replace(tgd, label="another name", method="other").key == tgd.key
+    assert replace(tgd, name="another name", method="other").key == tgd.key
     assert specs_of(lab(root, device="cpu")).student("tgd", 0).key == tgd.key
     assert specs_of(lab(root, n_test=40)).student("tgd", 0).key == tgd.key  # nothing is chosen on it
     scratch = specs_of(lab(root)).student("scratch", 0).key
@@ -162,9 +162,9 @@ def test_one_bank_serves_all_seeds_however_little_room_it_leaves(root, monkeypat
     here, n = lab(root), SIZE["n_train"]
     room = [int(2.5 * bank.STAGES * n * n * 4)]
     monkeypatch.setattr(bank, "available", lambda compute: room[0])
-    first = here.answers.of(specs_of(here).student("tgd", 0))
+    first = here.objectives.source(specs_of(here).student("tgd", 0))
     room[0] //= 4
-    assert here.answers.of(specs_of(here).student("tgd", 1)) is first
+    assert here.objectives.source(specs_of(here).student("tgd", 1)) is first
 
 
 def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
@@ -210,22 +210,6 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(tmp_path, precision):
     assert len(rest) < len(whole) and all(line.startswith("KD, annealing") for line in rest)
     weights = [sorted((tmp_path / f / "network").glob("*/weights.safetensors")) for f in ("unbroken", "broken")]
     assert [sha256(p) for p in weights[0]] == [sha256(p) for p in weights[1]] and len(weights[0]) == 3
-
-
-def test_several_at_once_are_as_one_by_one(root, tmp_path, monkeypatch):
-    """As on a GPU: networks that have the same teachers train side by side."""
-    from tgd_lib.lab import lab
-
-    monkeypatch.setitem(lab.TOGETHER, "cpu", 3)
-    here, alone = lab(tmp_path), lab(root)
-    groups = []
-    monkeypatch.setattr(here, "_train", lambda specs, train=here._train: (groups.append(len(specs)), train(specs)))
-    specs = [specs_of(here).student(m, s) for s in (0, 1) for m in ("scratch", "kd", "tgd")]
-    here.train(specs)
-    assert sorted(groups) == [1, 1, 2, 2, 2]  # two teachers; scratch, KD and TGD of two seeds each
-    for spec in specs[:3]:
-        files = [x.trained(spec).path / "weights.safetensors" for x in (here, alone)]
-        assert sha256(files[0]) == sha256(files[1])
 
 
 def test_two_labs_at_once_train_once(tmp_path):

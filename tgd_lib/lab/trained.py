@@ -1,0 +1,66 @@
+"""What has been trained, ready for use: networks from the store, and the pixels they look at."""
+
+from __future__ import annotations
+
+from safetensors.torch import load_file
+from torch import nn
+
+from tgd_lib.bank import Teacher
+from tgd_lib.compute import Compute, Pixels
+from tgd_lib.lab.spec import Spec, View
+from tgd_lib.lab.store import Artefact, Store
+from tgd_lib.lab.views import Views
+from tgd_lib.networks import wide_resnet
+
+WEIGHTS = "weights.safetensors"
+
+
+def fresh(spec: Spec) -> nn.Module:
+    """The network of `spec` before training, on the CPU; its initial weights depend on the seed alone."""
+    depth, width, classes = spec.network
+    return wide_resnet(depth, width, spec.view.channels, classes, seed=spec.seed)
+
+
+class Trained:
+    """Loads what lies in the store; trains nothing.
+
+    `views` shows the images of one run, so a teacher loaded here looks at the training images of its
+    student, whatever it was trained on itself.
+    """
+
+    def __init__(self, store: Store, views: Views, compute: Compute):
+        self.store, self.views, self.compute = store, views, compute
+        self._pixels: dict[tuple[View, str], Pixels] = {}  # seeds and methods share them
+
+    def artefact(self, spec: Spec) -> Artefact | None:
+        """The trained network's folder and record; None if it has not been trained."""
+        return self.store.find("network", spec.question)
+
+    def network(self, spec: Spec) -> nn.Module:
+        """The trained network in eval mode, on the device."""
+        module = fresh(spec)
+        module.load_state_dict(load_file(self.artefact(spec).path / WEIGHTS))
+        return self.compute.place(module).eval()
+
+    def teacher(self, spec: Spec) -> Teacher:
+        """The trained network together with the training images as it sees them."""
+        return Teacher(self.network(spec), self.pixels(spec.view, "train"))
+
+    def pixels(self, view: View, part: str) -> Pixels:
+        """What `view` shows of "train", "test" or "holdout", resident on the device."""
+        if (view, part) not in self._pixels:
+            array, constants = self.views.array(view, part), self.views.constants(view)
+            if view.kind != "image":
+                self._drop_others(view)
+            self._pixels[view, part] = Pixels(array, *constants, self.compute)
+        return self._pixels[view, part]
+
+    def _drop_others(self, view: View) -> None:
+        """Keep the images and one other view: persistence images of 50,000 images take 0.75 GB."""
+        for held, part in list(self._pixels):
+            if held.kind != "image" and held != view:
+                del self._pixels[held, part]
+
+    def shown(self, view: View, images) -> Pixels:
+        """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
+        return Pixels(images.transpose(0, 3, 1, 2), *self.views.constants(view), self.compute)
