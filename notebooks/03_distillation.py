@@ -156,7 +156,7 @@ figure
 # The students of seed 0 (fixed beforehand, not the best) are put into the run's folder, with a model card, for use elsewhere.
 
 # %%
-from tgd_lib.study import students
+from tgd_lib.study import published
 
-students.save(lab, [study.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
+published.publish(lab, [study.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
 tables.save_records(rows, settings, "03_distillation")

@@ -83,7 +83,9 @@ def test_the_paper_s_pi_constants_are_for_cifar10(root):
     fake = replace(specs_of(lab(root)), settings=config.resolve("paper"))
     assert fake.view("image").constants[0] == (0.507, 0.487, 0.441)
     assert fake.view("pi").constants[0][3:] == (0.05165074, 0.05487815, 0.06697452)
-    assert specs_of(lab(root)).view("pi").constants is None
+    assert specs_of(lab(root)).view("pi") == fake.view("pi")  # the sample is a part of CIFAR-10
+    folder = replace(fake, settings=replace(fake.settings, dataset="folder"))
+    assert folder.view("pi").constants is None
 
 
 # ---------------------------------------------------------------- training
@@ -217,7 +219,7 @@ def test_two_labs_at_once_train_once(tmp_path):
 
     said = []
     labs = [lab(tmp_path, say=said.append) for _ in range(2)]
-    spec = labs[0].specs.student("kd", 0)
+    spec = specs_of(labs[0]).student("kd", 0)
     threads = [threading.Thread(target=x.trained, args=(spec,)) for x in labs]
     [t.start() for t in threads]
     [t.join() for t in threads]
@@ -233,7 +235,7 @@ def test_a_baseline_s_own_parameters_train_and_are_saved(tmp_path, method):
 
     here = lab(tmp_path)
     spec = specs_of(here).student(method, 0)
-    fresh = here._own(spec).state_dict()
+    fresh = here._trained_beside(spec).state_dict()
     found = load_file(here.trained(spec).path / "own.safetensors")
     assert fresh.keys() == found.keys()
     assert any(not fresh[k].equal(found[k]) for k in fresh)

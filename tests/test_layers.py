@@ -16,7 +16,7 @@ WINGS = {
     "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding", "baselines")
     + ("tiles", "bank", "training", "evaluation"),
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
-    "study": ("methods", "specs", "questions", "published", "students", "cost"),
+    "study": ("methods", "specs", "questions", "published", "cost"),
     "report": ("significance", "tables", "figures", "charts", "summary"),
     "companion": ("plan", "twins", "execution", "recording", "runner"),
 }

@@ -1,21 +1,33 @@
 """Topological guidance for knowledge distillation: the library behind the notebooks.
 
-Nothing happens at import, and nothing heavy is imported: ask for the module you need,
-for example ``from tgd_lib import topology``. Data flows one way through the modules, and
-each imports only those below it:
+Nothing happens at import, and nothing heavy is imported: ask for the room you need, for example
+``from tgd_lib import topology``. The rooms of this folder are the method; read them in this order:
 
-    runner, recording, readme, execution, twins
-                                          the notebooks: run, rendered, recorded
-    charts, figures, tables, significance from records to files; what they allow to say
-    cost, students, plan, studies         what trained networks cost, are worth, and are asked
-    experiment, answers                   how to get a trained network, and what its teachers answer
-    evaluation, training                  how good it is, how it came about
-    bank, baselines, losses                  what teachers say, and how a student listens
-    networks, compute                     WRNs; the device and the precision
-    views, specs, methods                 what a network looks at, what it is, which of them the study has
-    topology, diagrams                    persistence images; persistence; never torch
-    datasets (photographs, sources, image_folders), corruptions, transfer
-    store, config                         artefacts; profiles, parameters
+    diagrams, topology     from an image to its persistence diagrams and persistence images (no torch)
+    networks, losses       wide residual networks; the terms of the loss
+    bank                   what the teachers say of every training image, paid for once
+    training, evaluation   one loop for every network; how good a network is
+    baselines              the losses of other methods
+    datasets, compute, files, config
+
+and five wings stand around it, each importing only what is before it:
+
+    images      where pictures come from: CIFAR-10, CINIC-10, folders, the sample, corruptions
+    lab         a spec -> a trained network: spec, store, views, objectives, lab
+    study       what is asked: methods, specs, questions, cost, published networks
+    report      what is said: significance, tables, figures, charts, summary
+    companion   how the notebooks run: runner, execution, recording, twins, plan
 """
 
 __version__ = "0.1.0"
+
+
+def load(name: str, *, seed: int = 0):
+    """A published network with its preprocessing, in eval mode: ``load("cifar10-small/tgd")``.
+
+    Called with images uint8 (N, 32, 32, 3) it returns logits float32 (N, classes). InputError, with the
+    names there are, for an unknown one.
+    """
+    from tgd_lib.study import published  # torch, and only here
+
+    return published.load(name, seed=seed)

@@ -19,7 +19,6 @@ from tgd_lib.companion.execution import Outcome, short_path
 
 NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
-GIVEN_AWAY = ("paper", "paper-60", "cifar10-small")  # whose students are worth their bytes
 
 
 def report(outcomes: list[Outcome], settings: Settings) -> None:
@@ -72,8 +71,8 @@ def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: P
     target = figures / settings.profile
     fresh, old = (figures / f".{settings.profile}.{os.getpid()}.{state}" for state in ("new", "old"))
     left_out = ["*.ipynb", ".*"]
-    if settings.profile not in GIVEN_AWAY:
-        left_out.append("students")
+    if not settings.publishes:
+        left_out.append("networks")
     shutil.copytree(run_dir(settings), fresh, ignore=shutil.ignore_patterns(*left_out))
     for path in fresh.rglob("*"):
         if path.suffix in (".json", ".csv", ".md", ".svg", ".txt"):

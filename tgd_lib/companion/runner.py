@@ -124,11 +124,11 @@ def train(settings: Settings, *, force: bool = False) -> None:
 
 def verify(arguments: argparse.Namespace, figures: Path) -> int:
     """Evaluates the recorded students of a profile, the largest recorded one if none is named; the exit status."""
-    from tgd_lib.study import students  # torch, and only here
+    from tgd_lib.study import published  # torch, and only here
 
-    known = students.recorded(figures)
+    known = published.published_profiles(figures)
     arguments.profile = arguments.profile or (known[0] if known else None)
-    return students.verify(_settings(arguments), figures)
+    return published.verify(_settings(arguments), figures)
 
 
 def update_twins(notebooks: Path = NOTEBOOKS) -> None:

@@ -245,3 +245,19 @@ def _files(folder: Path) -> list[Path]:
 def _flush(folder: Path) -> None:
     for path in [*_files(folder), folder]:
         sync(path)
+
+
+# ---------------------------------------------------------------- published networks
+
+
+def republish(source: Path, target: Path, about: dict) -> None:
+    """Copy a finished artefact to `target`, with `about` added to its record, whole or not at all."""
+    if target.exists():
+        shutil.rmtree(target)
+    fresh = target.with_name(target.name + ".tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(source, fresh)
+    write_json(fresh / "record.json", read_json(fresh / "record.json") | about)
+    kept = [f for f in _files(fresh) if f.name != MANIFEST]
+    write_json(fresh / MANIFEST, {f.name: sha256(f) for f in kept})
+    fresh.rename(target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from safetensors.torch import load_file
 from torch import nn
 
@@ -44,7 +46,10 @@ class Trained:
 
     def teacher(self, spec: Spec) -> Teacher:
         """The trained network together with the training images as it sees them."""
-        return Teacher(self.network(spec), self.pixels(spec.view, "train"))
+        view = spec.view
+        if view.constants is None:  # measured on what it was trained on, which may be other images
+            view = replace(view, constants=_as_tuples(self.artefact(spec).record["constants"]))
+        return Teacher(self.network(spec), self.pixels(view, "train"))
 
     def pixels(self, view: View, part: str) -> Pixels:
         """What `view` shows of "train", "test" or "holdout", resident on the device."""
@@ -64,3 +69,9 @@ class Trained:
     def shown(self, view: View, images) -> Pixels:
         """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
         return Pixels(images.transpose(0, 3, 1, 2), *self.views.constants(view), self.compute)
+
+
+def _as_tuples(constants) -> tuple:
+    """Mean and standard deviation as a view has them, from JSON's lists."""
+    mean, std = constants
+    return tuple(mean), tuple(std)

@@ -1,0 +1,113 @@
+"""Networks to give away: found by key, checked against their records, ready in one line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import tgd_lib
+from tgd_lib import config
+from tgd_lib.config import InputError
+from tgd_lib.files import sha256
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.store import Store
+from tgd_lib.study import published
+from tgd_lib.study.specs import specs_of
+
+SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """(lab, figures folder) with the networks of a tiny run published in it."""
+    root = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TGD_ARTIFACTS", str(root / "artifacts"))
+        lab = Lab(config.resolve("smoke", **SIZE), say=lambda line: None)
+        study = specs_of(lab)
+        asked = [study.student("scratch", 0), study.student("kd", 0), study.teacher("pi")]
+        made = published.publish(lab, asked)
+        shutil.copytree(made, root / "figures/smoke/networks")
+        yield lab, root / "figures"
+
+
+def test_published_networks_are_what_their_card_says(given, capsys):
+    lab, figures = given
+    assert published.published_profiles(figures) == ["smoke"]
+    assert published.verify(lab.settings, figures) == 0
+    said = capsys.readouterr().out
+    assert said.count(" ok") == 3 and "note" not in said
+    card = (figures / "smoke/networks/README.md").read_text()
+    assert "| PI teacher, seed 0 |" in card and "| Scratch, seed 0 |" in card and "**Limits**" in card
+
+
+def test_a_store_finds_them_by_key_and_trains_nothing(given, tmp_path):
+    lab, figures = given
+    study, said = specs_of(lab), []
+    store = Store(tmp_path, published=[figures / "smoke/networks"], newer_than=0)
+    here = Lab(lab.settings, store=store, say=said.append)
+    found = here.trained(study.teacher("pi"))
+    assert found.path.parent == figures / "smoke/networks" and not said
+    assert found.record["made"] == lab.trained(study.teacher("pi")).record["made"]
+    forced = Store(tmp_path, published=store.published, newer_than=found.record["made_unix"] + 1)
+    assert forced.find("network", study.teacher("pi").question) is None  # --force trains it again
+
+
+def test_ready_in_one_line(given):
+    lab, figures = given
+    images = lab.data.test.images
+    for name in ("kd", "teacher_pi"):
+        network = published.load(f"smoke/{name}", figures=figures)
+        with torch.inference_mode():
+            logits = network(images)
+        study = specs_of(lab)
+        spec = study.student("kd", 0) if name == "kd" else study.teacher("pi")
+        wanted = torch.from_numpy(lab.evaluation(spec, exact=True).array("logits"))
+        torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-4)
+        assert not network.training and network.class_names[0] == "airplane"
+        assert network(torch.from_numpy(images[:2])).shape == (2, 10)
+
+
+def test_unknown_names_say_which_there_are(given):
+    _, figures = given
+    with pytest.raises(InputError, match="did you mean 'smoke'"):
+        published.load("smok/kd", figures=figures)
+    with pytest.raises(InputError, match="choose from teacher_pi, kd, scratch"):
+        published.load("smoke/nothing", figures=figures)
+    with pytest.raises(InputError, match="does not exist"):
+        tgd_lib.load("nowhere/tgd")
+
+
+def test_an_accuracy_that_does_not_hold_is_found(given, tmp_path, capsys):
+    lab, figures = given
+    shutil.copytree(figures, tmp_path / "figures")
+    folder = next(p for p in (tmp_path / "figures/smoke/networks").iterdir() if p.is_dir())
+    record = json.loads((folder / "record.json").read_text())
+    record["published"]["exact"]["accuracy"] += 1 / 80  # one image of 80
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="restore it"):  # a record that was changed by hand
+        published.verify(lab.settings, tmp_path / "figures")
+    sums = json.loads((folder / "MANIFEST.json").read_text())
+    sums["record.json"] = sha256(folder / "record.json")
+    (folder / "MANIFEST.json").write_text(json.dumps(sums))
+    assert published.verify(lab.settings, tmp_path / "figures") == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_other_test_images_are_named_as_such(given, capsys):
+    lab, figures = given
+    published.verify(config.resolve("smoke", **SIZE | {"n_test": 40}), figures)
+    assert "not the very test images" in capsys.readouterr().out
+
+
+def test_nothing_published_is_said(given, tmp_path):
+    with pytest.raises(InputError, match="published: none"):
+        published.verify(given[0].settings, tmp_path)
+
+
+def test_images_of_numpy_and_torch_are_alike(given):
+    network = published.load("smoke/scratch", figures=given[1])
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    assert torch.equal(network(images), network(torch.from_numpy(images)))

@@ -1,0 +1,227 @@
+"""Trained networks to give away: teachers and students with their spec, record, sums and a model card.
+
+They lie in `figures/<profile>/networks/<key>/`, each a whole artefact, so that the store finds them by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tgd_lib import config, evaluation
+from tgd_lib.config import InputError, Settings, unknown
+from tgd_lib.files import read_json, write_text
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.spec import Architecture, Spec, View
+from tgd_lib.lab.store import damage, republish
+from tgd_lib.networks import wide_resnet
+from tgd_lib.topology import PersistenceImageParams, persistence_images
+
+FIGURES = config.ROOT / "figures"
+FOLDER = "networks"
+WEIGHTS = "weights.safetensors"
+TOLERANCE = 0.0002  # of an accuracy: two images in ten thousand, for another processor's rounding
+
+
+# ---------------------------------------------------------------- giving away
+
+
+def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
+    """Put trained networks into `<run>/networks/`, with a model card; returns that folder.
+
+    Their metrics there are of float32 arithmetic, whatever they were trained in, so that they can be
+    checked anywhere.
+    """
+    folder = config.run_dir(lab.settings) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    for spec in specs:
+        exact = lab.evaluation(spec, exact=True).record
+        measured = {name: exact[name] for name in ("accuracy", "nll", "ece", "n")}
+        about = {
+            "profile": lab.settings.profile,
+            "class_names": list(lab.data.train.class_names),
+            "constants": lab.views.constants(spec.view),
+            "test": lab.data.test.fingerprint,
+            "exact": measured,
+        }
+        republish(lab.trained(spec).path, folder / spec.key, {"published": about})
+    write_text(folder / "README.md", card(folder))
+    return folder
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published network: where it lies, its spec as JSON has it, its record."""
+
+    folder: Path
+    spec: dict
+    record: dict
+
+    @property
+    def title(self) -> str:
+        """Method (or teacher) and seed."""
+        return self.record["label"]
+
+    @property
+    def about(self) -> dict:
+        return self.record["published"]
+
+    @property
+    def view(self) -> View:
+        view = self.spec["view"]
+        params = view["params"] and PersistenceImageParams(**view["params"])
+        constants = tuple(map(tuple, self.about["constants"]))
+        return View(view["kind"], view["channels"], constants, view["orientation"], params)
+
+    @property
+    def network(self) -> Architecture:
+        return Architecture(*self.spec["network"])
+
+
+def entries(folder: Path) -> list[Entry]:
+    """The networks in a folder, teachers first; InputError where a file is not as it was published."""
+    found = []
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+        problem = damage(path)
+        if problem:
+            raise InputError(f"{path}: {problem}; restore it (git checkout -- {path.name} in its folder)")
+        found.append(Entry(path, read_json(path / "spec.json"), read_json(path / "record.json")))
+    return sorted(found, key=lambda e: (not e.record["method"].startswith("teacher_"), e.title))
+
+
+def card(folder: Path) -> str:
+    """The model card of the networks in a folder, as markdown."""
+    found = entries(folder)
+    first = found[0]
+    rows = []
+    for e in found:
+        exact, sum_ = e.about["exact"], read_json(e.folder / "MANIFEST.json")[WEIGHTS]
+        epochs, n = e.record["epochs_in_all"], e.record.get("n_train", "see spec")
+        metrics = f"{100 * exact['accuracy']:.2f} | {exact['nll']:.3f} | {100 * exact['ece']:.2f}"
+        rows.append(
+            f"| {e.title} | `{e.folder.name}` | {e.network.name} | {e.view.kind} | {n} | {epochs}"
+            f" | {metrics} | `{sum_[:16]}` |"
+        )
+    profile, classes = first.about["profile"], first.about["class_names"]
+    return "\n".join(
+        [
+            f"# Networks of `{profile}`",
+            "",
+            "Seeds were fixed beforehand: not the best of their kind.",
+            "",
+            "| network | folder | architecture | sees | training images | total epochs | accuracy % | NLL | ECE % | sha256 |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"One network each (n = 1), {first.about['exact']['n']} test images, float32 arithmetic. The spread over"
+            " seeds is in the results.",
+            "",
+            "**To use**: `tgd_lib.load(\"" + profile + "/tgd\")` gives the network with its preprocessing, in eval mode;"
+            f" called with uint8 images (N, H, W, 3) it returns logits (N, {len(classes)}).",
+            "**To check**: `./run_all.sh --verify` evaluates all of them again.",
+            "",
+            f"**Limits**: classes {', '.join(classes)}; nothing was augmented; overconfident as trained (see notebook 05)."
+            " For research into distillation, not for decisions.",
+            "",
+        ]
+    )
+
+
+# ---------------------------------------------------------------- use
+
+
+class Ready(nn.Module):
+    """A published network with its preprocessing.
+
+    Called with images uint8 (N, H, W, 3) of the size of training it returns logits float32 (N, classes).
+    A teacher that sees persistence images computes them first.
+    """
+
+    def __init__(self, network: nn.Module, view: View, class_names: Sequence[str]):
+        super().__init__()
+        self.network, self.view = network, view
+        self.class_names = tuple(class_names)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in view.constants)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, images: Tensor | np.ndarray) -> Tensor:
+        if self.view.kind == "image":
+            pixels = torch.as_tensor(images).permute(0, 3, 1, 2)  # (N, 3, H, W)
+        else:
+            made = persistence_images(np.asarray(images), self.view.orientation, self.view.params)
+            pixels = torch.from_numpy(made)  # (N, 3 or 6, R, R)
+        return self.network((pixels.to(self.mean.device) / 255 - self.mean) / self.std)
+
+
+def load(name: str, *, seed: int = 0, figures: Path = FIGURES) -> Ready:
+    """The published network `profile/method` (or `profile/teacher_image`), in eval mode, on the CPU.
+
+    Raises InputError, with the names there are, for an unknown one, and where a file is not as published.
+    """
+    profile, _, method = name.partition("/")
+    profiles = published_profiles(figures)
+    if profile not in profiles:
+        raise unknown("published profile", profile, profiles)
+    found = {e.record["method"]: e for e in entries(figures / profile / FOLDER) if e.record["seed"] == seed}
+    if method not in found:
+        raise unknown(f"network of {profile} with seed {seed}", method, found)
+    return _ready(found[method])
+
+
+def _ready(entry: Entry) -> Ready:
+    depth, width, classes = entry.network
+    network = wide_resnet(depth, width, entry.view.channels, classes, seed=0)
+    network.load_state_dict(load_file(entry.folder / WEIGHTS))
+    return Ready(network, entry.view, entry.about["class_names"]).eval()
+
+
+def published_profiles(figures: Path = FIGURES) -> list[str]:
+    """Profiles with published networks, the most telling first."""
+    return [p for p in config.BY_SIZE if (figures / p / FOLDER).is_dir()]
+
+
+# ---------------------------------------------------------------- checking
+
+
+def verify(settings: Settings, figures: Path = FIGURES) -> int:
+    """Evaluate the published networks of a profile on the data at hand and print how that compares; 0 if all agree.
+
+    Raises InputError where nothing is published, or a file is not what was published.
+    """
+    folder = figures / settings.profile / FOLDER
+    if not folder.is_dir():
+        known = ", ".join(published_profiles(figures)) or "none"
+        raise InputError(
+            f"--verify: no networks of profile {settings.profile!r} are published (published: {known})"
+        )
+    found = entries(folder)  # checked before the data are read
+    lab = Lab(settings, say=lambda line: None)
+    test = lab.data.test
+    if test.fingerprint != found[0].about["test"]:
+        print("note: not the very test images of the record (another copy of the data, or other settings)")
+    print(f"{settings.profile}: {len(test.labels)} test images, float32, {lab.compute.name}")
+    print(f"{'network':<28} published %  found %  difference")
+    labels, wrong = torch.from_numpy(test.labels), 0
+    for entry in found:
+        network = lab.compute.place(_ready(entry).network)
+        logits = evaluation.logits_of(network, lab.pixels(entry.view, "test"), exact=True)
+        accuracy = evaluation.metrics(logits, labels)["accuracy"]
+        wrong += _compare(entry, accuracy)
+    return int(wrong > 0)
+
+
+def _compare(entry: Entry, accuracy: float) -> bool:
+    """Print a line; whether the accuracy is another than the published one."""
+    published = entry.about["exact"]["accuracy"]
+    off = accuracy - published
+    differs = abs(off) > TOLERANCE + 1e-9
+    said = f"DIFFERS by more than {100 * TOLERANCE:.2f} points" if differs else "ok"
+    print(f"{entry.title:<28} {100 * published:11.2f}  {100 * accuracy:7.2f}  {100 * off:+10.2f}  {said}")
+    return differs
