@@ -179,19 +179,6 @@ def test_independent_of_threads_blocks_and_layout():
     assert (persistence_images(images[::-1])[::-1] == one).all()
 
 
-def test_out_and_memmap(tmp_path):
-    images = smooth_images(70)
-    expected = persistence_images(images, "row")
-    shape = (70, 3, 50, 50)
-    mapped = np.lib.format.open_memmap(tmp_path / "pi.npy", mode="w+", dtype=np.uint8, shape=shape)
-    assert persistence_images(images, "row", n_jobs=2, out=mapped) is mapped
-    mapped.flush()
-    assert (np.load(tmp_path / "pi.npy") == expected).all()
-    for out in (np.empty(shape), np.empty((69, 3, 50, 50), np.uint8), expected.tolist()):
-        with pytest.raises(InputError, match="out does not fit"):
-            persistence_images(images, "row", out=out)
-
-
 def test_save(tmp_path, monkeypatch, capsys):
     images, path = smooth_images(70), tmp_path / "pi.npy"
     topology.save_persistence_images(path, images, n_jobs=2)

@@ -26,7 +26,13 @@ from scipy.special import ndtr
 
 from tgd_lib import config
 from tgd_lib.config import InputError
-from tgd_lib.diagrams import CUBICAL, checked_images, cubical_pairs, line_pairs
+from tgd_lib.diagrams import (
+    CUBICAL,
+    checked_images,
+    cubical_pairs,
+    line_pairs,
+    sublevel_diagrams,  # noqa: F401  topology.sublevel_diagrams is a public name
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def _mass(centres: np.ndarray, params: PersistenceImageParams) -> np.ndarray:
 
 def persistence_images(
     images, orientation: str = "both", params: PersistenceImageParams = PAPER,
-    *, n_jobs: int | None = 1, out: np.ndarray | None = None, progress: bool = False,
+    *, n_jobs: int | None = 1, progress: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """The persistence images of colour images.
 
@@ -116,15 +122,11 @@ def persistence_images(
     Beyond the paper, orientation "cubical": the channels are not strung but taken as two-dimensional cubical
     complexes, pixels as top-dimensional cells (components touch at corners, too); 6 channels, H0 of red,
     green, blue, then H1. "cubical_super": the same of superlevel sets, as sublevel sets of 255 - value.
-    n_jobs: threads, None for all usable cores; the result does not depend on it. out: an array or memmap to
-    fill. progress: show a bar. Raises InputError. Source: TGD paper, persistence images; authors' code.
+    n_jobs: threads, None for all usable cores; the result does not depend on it.
+    progress: show a bar. Raises InputError. Source: TGD paper, persistence images; authors' code.
     """
     images, shape = _checked(images, orientation, params)
-    if out is None:
-        out = np.empty(shape, np.uint8)
-    fits = isinstance(out, np.ndarray) and (out.shape, out.dtype) == (shape, np.uint8)
-    if not fits or not out.flags.writeable:
-        raise InputError(f"out does not fit: give a writeable uint8 array of shape {shape}")
+    out = np.empty(shape, np.uint8)
 
     def put(start: int, block: np.ndarray) -> None:
         out[start : start + len(block)] = block
