@@ -123,11 +123,11 @@ def plan_of(teachers: Sequence[Teacher]) -> Plan:
     pixels = teachers[0].pixels
     device = pixels.compute.device
     room = min(available(pixels.compute) / 3, FEATURES[device])
-    return Plan.within(len(pixels), room, image=_image_bytes(teachers), glance=GLANCE[device])
+    return Plan.within(len(pixels), room, image=image_bytes(teachers), glance=GLANCE[device])
 
 
-def _image_bytes(teachers: Sequence[Teacher]) -> int:
-    """Bytes of all features of one image."""
+def image_bytes(teachers: Sequence[Teacher]) -> int:
+    """Bytes of the features of one image, of all stages and teachers."""
     total = 0
     for teacher in teachers:
         _, features = teacher.look(slice(0, 1))
