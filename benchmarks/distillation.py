@@ -1,22 +1,32 @@
 """The price of a distillation step, against a plain step and against the step as the authors do it.
 
-    python -m benchmarks.distillation [--quick] [--data DIR] [--out DIR] [--device cpu|cuda] [--n N] [--curve N ...]
+    python -m benchmarks.distillation [--quick] [--data DIR] [--out DIR] [--device cpu|cuda]
+                                      [--n N] [--curve N ...] [--steps N ...]
 
-One student (WRN-16-1), two teachers (WRN-16-3 on images and on 6x50x50 persistence images), batch 128,
-all ways of asking the teachers in turn in one process: not at all (plain), from the bank (merged once in
-fp32 or fp16, or both raw maps merged in every step), online without gradients, and as the authors do it:
-online, gradients flowing into the teachers, all of it contiguous in memory. The loss by bank and online is
-compared in the same run; building the bank is timed beside it. Online steps are fewer and taken in turn with
-plain ones. Where the raw maps of both teachers do not
-fit the memory, they are merged while they are built, as training does then. Curve: seconds and bytes of
-the bank against n (--curve), and the n up to which it pays. --quick: tiny networks, agreement asserted, no
-time asserted.
+One student (WRN-16-1), two teachers (WRN-16-3 on images and on 6x50x50 persistence images), batch
+128. Four measurements in one run, the last three in bf16 alone where nothing else is said:
+
+1. All ways of asking the teachers, in turn, at n images (--n), in fp32 and bf16: not at all (plain),
+   from the bank (logits only; maps merged once, in memory as float32 or mapped from files as float16;
+   both teachers' maps merged in every step), online without gradients, and as the authors do it:
+   online, gradients flowing into the teachers, all of it contiguous in memory. Online steps take ten
+   to forty times as long, so they are fewer, and taken in turn with plain ones. The loss by bank and
+   online is compared.
+2. Steps from mapped files against plain ones, by n (--steps). The maps are random numbers, since what
+   a look-up costs depends on their size alone, and batches are drawn from all n.
+3. The building of the bank by tiles, by n (--curve).
+4. From these, for all n: the n from which online is cheaper, building included. Building is taken to
+   cost f a look of a teacher at an image and p an entry of the maps, fitted to the curve, so that
+   features which are made again at a large n count; what lies beyond the curve is an extrapolation.
+
+--quick: tiny networks, agreement asserted, no time asserted.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,102 +37,168 @@ import torch
 
 from benchmarks import _measure
 from benchmarks.training import contiguous
-from tgd_lib import bank, config, datasets, losses, topology, training
-from tgd_lib.lab import objectives
-from tgd_lib.bank import Bank, Online, Teacher
+from tgd_lib import bank, config, datasets, losses, tiles, topology, training
+from tgd_lib.bank import Bank, Online, Pair, Teacher
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
-from tgd_lib.study.cost import interleaved, summary
 from tgd_lib.networks import wide_resnet
+from tgd_lib.study.cost import interleaved, summary
 from tgd_lib.training import WARM_UP, Run, label_objective
 
 PACKAGES = ("torch", "numpy")
-WEIGHTS = {"alpha": 0.99, "lam": 0.9, "temperature": 4.0, "gamma": 3000.0, "kl_reduction": "mean"}
-BARS = "bars: bank step <= 1.20 times plain in fp32, <= 1.35 in bf16; the authors' step >= 25 times the bank step in fp32"
+BATCH = 128
+ALPHA = 0.99
+WEIGHTS = {
+    "alpha": ALPHA,
+    "lam": 0.9,
+    "temperature": 4.0,
+    "gamma": 3000.0,
+    "kl_reduction": "mean",
+}
+BARS = (
+    "bars: bank step <= 1.20 times plain in fp32, <= 1.35 in bf16, <= 1.25 by n = 50,000;"
+    " the authors' step >= 25 times the bank step in fp32"
+)
+PLAIN, ONLINE, AUTHORS = "plain", "online, no gradients", "online as the authors"
+MEMORY, FILES = "bank, fp32 maps in memory", "bank, fp16 maps in files"
+LOGITS, EVERY_STEP = "bank, logits only (KD)", "bank, maps merged every step"
+EPOCHS = (30, 42, 200)  # for which it is said where the bank pays
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.distillation", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
-    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/distillation")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--n", type=int, default=5000, help="training images of the bank")
-    parser.add_argument("--curve", type=int, nargs="+", default=[500, 1000, 2000, 5000, 10_000], metavar="N")
-    options = parser.parse_args()
+    options = _options()
     folder = options.out or config.artifacts_dir() / "benchmarks" / "distillation"
-    n, width, repeats, slow = (256, 1, 2, 1) if options.quick else (options.n, 3, 30, 3)
-    counts = [64, 128] if options.quick else options.curve
-    train = datasets.load("cifar10" if options.data else "sample", "train", options.data, download=False)
-    largest = min(max(n, *counts), len(train.labels))
-    train = datasets.take(train, datasets.stratified(train.labels, largest, seed=0))
-    pis = topology.persistence_images(train.images, n_jobs=None)
-    n, counts = min(n, largest), sorted({min(c, largest) for c in counts})
+    folder.mkdir(parents=True, exist_ok=True)
+    width, repeats, slow = (1, 2, 1) if options.quick else (3, 30, 3)
+    train, pis = _data(options)
+    largest = len(train.labels)
+    n = min(options.n, largest)
     chosen = np.random.default_rng(0).permutation(largest)[:n]
     part, part_pis = datasets.take(train, chosen), pis[chosen]
-    device = Compute.choose(options.device).name
-    record = {"machine": _measure.machine(*PACKAGES), "device": device, "quick": options.quick, "n": n}
+    record = {
+        "machine": _measure.machine(*PACKAGES),
+        "device": Compute.choose(options.device).name,
+        "quick": options.quick,
+        "n": n,
+    }
     for precision in ("fp32", "bf16"):
-        case = Case(part, part_pis, Compute.choose(options.device, precision), width)
-        together = (1, 2) if options.quick else (1, 6) if options.device == "cuda" else (1,)
-        record[precision] = case.measure(repeats, slow, together, authors=precision == "fp32")
-    record["curve"] = curve(Case(train, pis, Compute.choose(options.device, "bf16"), width), counts)
+        case = Case(part, part_pis, Compute.choose(options.device, precision), width, folder)
+        record[precision] = case.measure(repeats, slow, authors=precision == "fp32")
+    record["steps_by_n"] = [case.step_at(count, repeats) for count in options.steps]
+    whole = Case(train, pis, case.compute, width, folder)
+    counts = sorted({min(count, largest) for count in options.curve})
+    record["curve"] = [whole.build_at(count) for count in counts]
+    record["image_bytes"] = tiles.image_bytes(whole.teachers)
     record["peak_mib"] = _measure.peak_mib()
     _measure.write(folder, "distillation", record, report(record))
     plot(record, folder)
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.distillation", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="tiny; asserts agreement, not times")
+    add("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
+    add("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/distillation")
+    add("--device", default="cpu", choices=("cpu", "cuda"))
+    add("--n", type=int, default=5000, help="training images of the bank")
+    counts = {"type": int, "nargs": "+", "metavar": "N"}
+    add("--curve", default=[1000, 2000, 5000, 10_000], help="images to build a bank of", **counts)
+    add("--steps", default=[5000, 20_000, 50_000], help="images whose maps a step reads", **counts)
+    options = parser.parse_args()
+    if options.quick:
+        options.n, options.curve, options.steps = 256, [64, 128, 192], [256, 512]
+    return options
+
+
+def _data(options: argparse.Namespace) -> tuple[datasets.Dataset, np.ndarray]:
+    """As many images as are needed, if there are as many, and their persistence images."""
+    source = "cifar10" if options.data else "sample"
+    train = datasets.load(source, "train", options.data, download=False)
+    count = min(max(options.n, *options.curve), len(train.labels))
+    train = datasets.take(train, datasets.stratified(train.labels, count, seed=0))
+    return train, topology.persistence_images(train.images, n_jobs=None)
+
+
 class Case:
-    """One data set, two untrained teachers and a student in one precision: their speed is that of trained ones."""
+    """One data set, two untrained teachers and a student in one precision.
 
-    def __init__(self, train: datasets.Dataset, pis: np.ndarray, compute: Compute, width: int):
-        self.compute, self.labels = compute, torch.from_numpy(train.labels)
-        self.images = Pixels(train.images.transpose(0, 3, 1, 2), (0.5,) * 3, (0.25,) * 3, compute)
+    Their speed is that of trained ones. folder: where the files of banks may lie for a while.
+    """
+
+    def __init__(
+        self,
+        train: datasets.Dataset,
+        pis: np.ndarray,
+        compute: Compute,
+        width: int,
+        folder: Path,
+    ):
+        self.compute, self.folder = compute, folder
+        self.labels = torch.from_numpy(train.labels)
+        images = train.images.transpose(0, 3, 1, 2)
+        self.images = Pixels(images, (0.5,) * 3, (0.25,) * 3, compute)
         self.pis = Pixels(pis, (0.05,) * 6, (0.13,) * 6, compute)
-        views = ((3, self.images), (6, self.pis))
-        networks = [compute.place(wide_resnet(16, width, c, seed=c)).eval() for c, _ in views]
-        self.teachers = tuple(Teacher(t, p) for t, (_, p) in zip(networks, views, strict=True))
+        first = wide_resnet(16, width, 3, seed=3)
+        second = wide_resnet(16, width, 6, seed=6)
+        self.teachers = (
+            Teacher(compute.place(first).eval(), self.images),
+            Teacher(compute.place(second).eval(), self.pis),
+        )
 
-    def measure(self, repeats: int, slow: int, together: Sequence[int], *, authors: bool) -> dict:
-        """Seconds of each kind of step, of building the bank, of whole epochs of TGD by `together` students
-        side by side, and how far bank and online disagree.
-        """
-        started, gamma = self.now(), WEIGHTS["gamma"]
+    # ---- 1. all ways of asking the teachers
+
+    def measure(self, repeats: int, slow: int, *, authors: bool) -> dict:
+        """Seconds of each kind of step, of building the bank and of an epoch; how far losses differ."""
+        started = self.now()
         logits = tuple(bank.teacher_logits(t) for t in self.teachers)
-        sources = {"bank, logits only (KD)": (Bank(logits, None), 0.0)}
-        if bank.STAGES * 4 * len(self.labels) ** 2 > objectives.MAPS_KEPT:
-            built = bank.gram(self.teachers, (WEIGHTS["alpha"], 1 - WEIGHTS["alpha"]), dtype=torch.float16)
-            build = self.now() - started
-            sources["bank, maps merged while built, fp16"] = (Bank(logits, *built), gamma)
-        else:
-            raw = [bank.raw_maps(t) for t in self.teachers]
-            build = self.now() - started
-            sources["bank, maps merged once, fp32"] = (self._merged(logits, raw, torch.float32), gamma)
-            sources["bank, maps merged once, fp16"] = (self._merged(logits, raw, torch.float16), gamma)
-            sources["bank, maps merged every step"] = (RawBank(logits, raw), gamma)
-        steps = {"plain": self.stepper(label_objective)}
-        steps |= {name: self.stepper(_objective(s, g)) for name, (s, g) in sources.items()}
-        seconds = interleaved(steps, repeats, clock=self.now)
-        # Online steps take ten to forty times as long, so fewer of them, and a plain one between to compare with.
-        online = {"plain": steps["plain"], "online, no gradients": self.stepper(_objective(Online(self.teachers), gamma))}
-        if authors:
-            online["online as the authors"] = self.authors_stepper()
-        seconds_online = interleaved(online, slow, clock=self.now)
-        ratios = {name: _ratio(values, seconds["plain"]) for name, values in seconds.items()}
-        ratios |= {name: _ratio(values, seconds_online["plain"]) for name, values in seconds_online.items() if name != "plain"}
-        seconds = seconds_online | seconds
-        whole = next(source for name, (source, _) in sources.items() if name.startswith("bank, maps merged"))
-        return {
-            "epoch_s": {k: self.epoch(_objective(whole, gamma), k) for k in together},
-            "bank_build_s": build,
-            "disagreement": self.disagreement(sources),
-            "step_s": {name: summary(seconds[name]) for name in ratios},
-            "times_plain": ratios,
-        }
+        raw = [tiles.raw_maps(t) for t in self.teachers]
+        build = self.now() - started
+        merged = bank.merged(*raw, alpha=ALPHA, device=self.compute.device)
+        with tempfile.TemporaryDirectory(dir=self.folder) as files:
+            half = Bank(logits, *self._halved(merged, Path(files)))
+            apart = [Bank((said, None), maps) for said, maps in zip(logits, raw, strict=True)]
+            sources = {MEMORY: Bank(logits, merged), FILES: half, EVERY_STEP: Pair(*apart)}
+            result = self._steps(logits, sources, repeats, slow, authors=authors)
+            result["epoch_s"] = self.epoch(_objective(sources[MEMORY]))
+            result["disagreement"] = self.disagreement(sources)
+        result["raw_maps_s"] = build
+        return result
 
-    def _merged(self, logits, raw, dtype) -> Bank:
-        maps, scales = bank.merged(*raw, alpha=WEIGHTS["alpha"], dtype=dtype, compute=self.compute)
-        return Bank(logits, maps, scales)
+    def _steps(
+        self, logits: tuple, sources: dict, repeats: int, slow: int, *, authors: bool
+    ) -> dict:
+        steps = {PLAIN: self.stepper(label_objective)}
+        steps[LOGITS] = self.stepper(_objective(Bank(logits, None), gamma=0.0))
+        for name, source in sources.items():
+            steps[name] = self.stepper(_objective(source))
+        seconds = interleaved(steps, repeats, clock=self.now)
+        ratios = {name: _ratio(values, seconds[PLAIN]) for name, values in seconds.items()}
+        # Online steps are slow, so they are fewer, with a plain one between to compare with.
+        online = {PLAIN: steps[PLAIN], ONLINE: self.stepper(_objective(Online(self.teachers)))}
+        if authors:
+            online[AUTHORS] = self.authors_stepper()
+        slower = interleaved(online, slow, clock=self.now)
+        plain = slower.pop(PLAIN)
+        for name, values in slower.items():
+            seconds[name], ratios[name] = values, _ratio(values, plain)
+        summaries = {name: summary(values) for name, values in seconds.items()}
+        return {"step_s": summaries, "times_plain": ratios}
+
+    def _halved(self, merged: Sequence[torch.Tensor], folder: Path) -> tuple[list, list]:
+        """Maps as `tiles` would store them, without building them a second time, and their scales."""
+        scales = []
+        for stage, whole in enumerate(merged, 1):
+            scale = float(whole.diagonal().max()) / tiles.HALF_PEAK
+            np.save(folder / f"stage{stage}.npy", (whole / scale).half().cpu().numpy())
+            scales.append(scale)
+        return self._mapped(folder), scales
+
+    def _mapped(self, folder: Path) -> list[torch.Tensor]:
+        """The maps in a folder; on a GPU they are held there, as training does."""
+        return [whole.to(self.compute.device) for whole in tiles.mapped(folder)]
 
     def now(self) -> float:
         if self.compute.device == "cuda":
@@ -131,15 +207,19 @@ class Case:
 
     def index(self, number: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(number)
-        return torch.randperm(len(self.labels), generator=generator)[:128].to(self.compute.device)
+        order = torch.randperm(len(self.labels), generator=generator)
+        return order[:BATCH].to(self.compute.device)
 
-    def run(self, objective) -> Run:
-        run = Run(wide_resnet(16, 1, seed=0), self.images, self.labels, Schedule(1, 1), seed=0, objective=objective)
+    def run(self, objective, images: Pixels | None = None) -> Run:
+        student = wide_resnet(16, 1, seed=0)
+        schedule = Schedule(1, 1)
+        pixels = images or self.images
+        run = Run(student, pixels, self.labels, schedule, seed=0, objective=objective)
         run.network.train()
         return run
 
     def stepper(self, objective) -> Callable[[int], None]:
-        """Steps as training takes them (captured on CUDA), of full batches."""
+        """Steps as training takes them, of full batches."""
         run = self.run(objective)
         run.begin()
         full = len(self.labels) // run.schedule.batch_size
@@ -147,71 +227,125 @@ class Case:
             run.advance(number % full)
         return lambda number: run.advance(number % full)
 
-    def epoch(self, objective, together: int) -> float:
-        """Seconds of a whole epoch of training, all its ends included (short batch, reading the sums, saving)."""
-        ends: list[float] = []
-        with tempfile.TemporaryDirectory() as folder:
-            runs = [
-                Run(wide_resnet(16, 1, seed=s), self.images, self.labels, Schedule(3, 30), seed=s, objective=objective)
-                for s in range(together)
-            ]
-            training.train(
-                [(run, Path(folder) / str(s)) for s, run in enumerate(runs)],
-                on_epoch=lambda run, entry: ends.append(self.now()) if run is runs[0] else None,
-            )
-        return ends[2] - ends[1]
-
     def authors_stepper(self) -> Callable[[int], None]:
-        """Both teachers in the graph, nothing detached, all arrays and weights contiguous: the authors' loop."""
+        """Both teachers in the graph, nothing detached, everything contiguous: the authors' loop."""
         plain = torch.contiguous_format
         teachers = [copy.deepcopy(t.network).to(memory_format=plain) for t in self.teachers]
         views = [contiguous(t.pixels) for t in self.teachers]
 
         def objective(logits, features, labels, index):
-            seen = [t.stages(view[index]) for t, view in zip(teachers, views, strict=True)]
-            said, maps = tuple(s[0] for s in seen), tuple([losses.similarity_map(f) for f in s[1]] for s in seen)
-            return losses.tgd_loss(logits, labels, features, said, maps, **WEIGHTS)
+            said, maps = [], []
+            for teacher, view in zip(teachers, views, strict=True):
+                outputs = teacher.stages(view[index])
+                said.append(outputs[0])
+                maps.append([losses.similarity_map(f) for f in outputs[1]])
+            return losses.tgd_loss(logits, labels, features, tuple(said), tuple(maps), **WEIGHTS)
 
-        run = Run(wide_resnet(16, 1, seed=0), views[0], self.labels, Schedule(1, 1), seed=0, objective=objective)
-        run.network.to(memory_format=plain).train()
+        run = self.run(objective, views[0])
+        run.network.to(memory_format=plain)
         return lambda number: run.step(self.index(number))
+
+    def epoch(self, objective) -> float:
+        """Seconds of an epoch of training, all its ends included (short batch, sums, saving)."""
+        ends: list[float] = []
+        student, schedule = wide_resnet(16, 1, seed=0), Schedule(3, 30)
+        run = Run(student, self.images, self.labels, schedule, seed=0, objective=objective)
+        with tempfile.TemporaryDirectory() as folder:
+            state = Path(folder) / "state"
+            training.train([(run, state)], on_epoch=lambda run, entry: ends.append(self.now()))
+        return ends[2] - ends[1]
 
     def disagreement(self, sources: dict) -> dict:
         """Largest relative difference of the total loss to the online one, over five batches."""
-        wanted = Online(self.teachers)
-        compared = {name: s for name, (s, gamma) in sources.items() if gamma}
         network = self.run(label_objective).network
-        found = dict.fromkeys(compared, 0.0)
+        # Elsewhere than here a teacher rounds anew for each size of batch.
+        exact = self.compute == Compute("cpu", "fp32")
+        found = dict.fromkeys(sources, 0.0)
         for number in range(5):
             index = self.index(number)
             with torch.no_grad(), self.compute.autocast():
                 logits, features = network.stages(self.images[index])
             labels = self.labels.to(index.device)[index]
-            total = {
-                name: float(losses.tgd_loss(logits, labels, features, *s.batch(index), **WEIGHTS)[0])
-                for name, s in {"online": wanted, **compared}.items()
-            }
-            for name in compared:
-                found[name] = max(found[name], abs(total[name] / total["online"] - 1))
-        exact = self.compute == Compute("cpu", "fp32")  # elsewhere teachers round anew for each size of batch
+
+            def total(source, logits=logits, labels=labels, features=features, index=index):
+                outputs = source.batch(index)
+                return float(losses.tgd_loss(logits, labels, features, *outputs, **WEIGHTS)[0])
+
+            wanted = total(Online(self.teachers))
+            for name, source in sources.items():
+                found[name] = max(found[name], abs(total(source) / wanted - 1))
         for name, value in found.items():
-            limit = 1e-2 if not exact else 1e-3 if "fp16" in name else 1e-5
+            limit = 1e-2 if not exact else 1e-3 if name == FILES else 1e-5
             assert value <= limit, f"{name} is off by {value}"
         return found
 
+    # ---- 2. steps from files, by n
 
-class RawBank:
-    """A bank that keeps both teachers' raw maps and merges their sub-matrices in every step."""
+    def step_at(self, n: int, repeats: int) -> dict:
+        """A step from mapped maps of n images, random numbers, in turn with a plain one."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as files:
+            tiles.check_room(Path(files), n)
+            _random_maps(Path(files), n)
+            logits = tuple(torch.zeros(len(self.labels), 10).to(self.compute.device) for _ in "12")
+            source = Elsewhere(logits, Bank((None, None), self._mapped(Path(files))), n)
+            steps = {PLAIN: self.stepper(label_objective)}
+            steps[FILES] = self.stepper(_objective(source))
+            seconds = interleaved(steps, repeats, clock=self.now)
+        ratio = _ratio(seconds[FILES], seconds[PLAIN])
+        return {
+            "n": n,
+            "bytes": tiles.disk(n),
+            "step_s": summary(seconds[FILES]),
+            "plain_s": summary(seconds[PLAIN]),
+            "times_plain": ratio,
+        }
 
-    def __init__(self, logits, raw):
-        self.banks = [Bank(logits, maps) for maps in raw]
+    # ---- 3. building, by n
 
-    def batch(self, index):
-        (logits, first), (_, second) = (b.batch(index) for b in self.banks)
-        return logits, (first, second)
+    def build_at(self, n: int) -> dict:
+        """Seconds to build the merged maps of the first n images by tiles into files."""
+        weighted = []
+        for teacher, weight in zip(self.teachers, (ALPHA, 1 - ALPHA), strict=True):
+            part = copy.copy(teacher.pixels)
+            part.array = part.array[:n]
+            weighted.append((Teacher(teacher.network, part), weight))
+        plan = tiles.plan_of([teacher for teacher, _ in weighted])
+        started = self.now()
+        with tempfile.TemporaryDirectory(dir=self.folder) as files:
+            tiles.build(Path(files), weighted, plan=plan, say=lambda line: None)
+        seconds = self.now() - started
+        # Besides making features, the teachers look at every image once for the scales.
+        looks = plan.looks + n
+        return {"n": n, "block": plan.block, "looks": looks, "build_s": seconds}
 
 
-def _objective(source, gamma: float):
+class Elsewhere:
+    """Logits of the images that are trained on, maps of batches drawn from n others, each once."""
+
+    def __init__(self, logits: tuple, maps: Bank, n: int):
+        self.logits, self.maps = logits, maps
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+        full = order[: n // BATCH * BATCH].to(maps.maps[0].device)
+        self._batches = itertools.cycle(full.split(BATCH))
+
+    def batch(self, index: torch.Tensor):
+        logits = tuple(said[index] for said in self.logits)
+        _, maps = self.maps.batch(next(self._batches))
+        return logits, maps
+
+
+def _random_maps(folder: Path, n: int) -> None:
+    rng, rows = np.random.default_rng(0), 500
+    some = (rng.random((rows, n)) * tiles.HALF_PEAK).astype(np.float16)
+    for stage in range(1, bank.STAGES + 1):
+        path = folder / f"stage{stage}.npy"
+        whole = np.lib.format.open_memmap(path, "w+", np.float16, (n, n))
+        for i in range(0, n, rows):
+            whole[i : i + rows] = some[: n - i]
+        whole.flush()
+
+
+def _objective(source, *, gamma: float = WEIGHTS["gamma"]):
     weights = WEIGHTS | {"gamma": gamma}
 
     def objective(logits, features, labels, index):
@@ -226,92 +360,164 @@ def _ratio(values: Sequence[float], plain: Sequence[float]) -> dict:
     return {"median": float(middle), "quartiles": [float(low), float(high)]}
 
 
-def curve(case: Case, counts) -> list[dict]:
-    """Seconds to build both teachers' maps for n images, and the bytes of the merged ones."""
-    points = []
-    for n in dict.fromkeys(counts):
-        started = case.now()
-        for teacher in case.teachers:
-            part = copy.copy(teacher.pixels)
-            part.array = part.array[:n]
-            bank.raw_maps(Teacher(teacher.network, part))
-        points.append({"n": n, "build_s": case.now() - started, "merged_fp32_bytes": 3 * n * n * 4})
-    return points
+# ---- 4. where the bank pays
 
 
-def break_even(record: dict, epochs: int) -> dict:
-    """Up to which n building the bank (the curve, in bf16) costs less than bf16 steps save in `epochs` epochs of one student.
+class Prices:
+    """Seconds in bf16 for any n, from a record: of building, of a step by bank, of one online."""
 
-    Building takes a n + b n^2 seconds (fitted to the curve), the steps save c n epochs.
-    """
-    n, y = (np.array([p[k] for p in record["curve"]], float) for k in ("n", "build_s"))
-    a, b = np.linalg.lstsq(np.stack([n, n**2], 1), y, rcond=None)[0]
-    steps = record["bf16"]["step_s"]
-    saved = steps["online, no gradients"]["median"] - steps[_whole_bank(steps)]["median"]
-    limit = (saved / 128 * epochs - a) / b if b > 0 else float("inf")
-    return {"epochs": epochs, "a": a, "b": b, "pays_up_to_n": max(0.0, limit)}
+    def __init__(self, record: dict):
+        looks, n, seconds = (
+            np.array([point[key] for point in record["curve"]], float)
+            for key in ("looks", "n", "build_s")
+        )
+        # Neither price can be negative, whatever the noise.
+        from scipy.optimize import nnls
+
+        (self.look, self.entry), _ = nnls(np.stack([looks, n**2], 1), seconds)
+        self.image_bytes = record["image_bytes"]
+        self.device = "cpu" if record["device"] == "cpu" else "cuda"
+        steps = record["bf16"]["step_s"]
+        self.plain, self.online = steps[PLAIN]["median"], steps[ONLINE]["median"]
+        self._counts = [point["n"] for point in record["steps_by_n"]]
+        self._ratios = [point["times_plain"]["median"] for point in record["steps_by_n"]]
+
+    def build(self, n: int) -> float:
+        room, glance = tiles.FEATURES[self.device], bank.GLANCE[self.device]
+        plan = tiles.Plan.within(n, room, image=self.image_bytes, glance=glance)
+        return self.look * (plan.looks + n) + self.entry * n**2
+
+    def by_bank(self, n: int, epochs: int) -> float:
+        """Seconds of a student's training by a bank of its own; beyond the last n, with its ratio."""
+        ratio = np.interp(np.log(n), np.log(self._counts), self._ratios)
+        return self.build(n) + epochs * n / BATCH * self.plain * float(ratio)
+
+    def by_online(self, n: int, epochs: int) -> float:
+        return epochs * n / BATCH * self.online
+
+    def pays_up_to(self, epochs: int) -> int | None:
+        """The first n, of a fine grid, from which online is cheaper; None if it never is there."""
+        for n in np.geomspace(500, 10**6, 200).astype(int):
+            if self.by_bank(int(n), epochs) > self.by_online(int(n), epochs):
+                return int(n)
+        return None
 
 
-def _whole_bank(steps: dict) -> str:
-    return next(name for name in steps if name.startswith("bank, maps merged"))
+# ---- what is written
 
 
 def report(record: dict) -> str:
-    lines = [f"device {record['device']}, n = {record['n']}, batch 128; {record['machine']}", BARS]
+    lines = [f"device {record['device']}, n = {record['n']}, batch {BATCH}; {record['machine']}"]
+    lines.append(BARS)
     for precision in ("fp32", "bf16"):
-        steps = record[precision]["step_s"]
-        plain, ours = (steps[k]["median"] for k in ("plain", _whole_bank(steps)))
-        rows = [
-            {
-                "step": name,
-                "median ms": f"{1e3 * s['median']:.1f}",
-                "min-max ms": f"{1e3 * s['min']:.1f}-{1e3 * s['max']:.1f}",
-                "n": s["n"],
-                "times plain": f"{s['median'] / plain:.2f}",
-                "step by step (quartiles)": "{:.2f} ({:.2f}-{:.2f})".format(*_three(record[precision]["times_plain"][name])),
-                "times bank": f"{s['median'] / ours:.2f}",
-            }
-            for name, s in steps.items()
-        ]
-        build = record[precision]["bank_build_s"]
-        worst = {k: f"{v:.1e}" for k, v in record[precision]["disagreement"].items()}
-        lines += ["", f"{precision}: bank of both teachers built in {build:.1f} s; loss against online: {worst}", ""]
-        lines += [_measure.table(rows), ""]
-        for k, seconds in record[precision]["epoch_s"].items():
-            lines.append(f"a whole TGD epoch of {record['n']:,} images, {k} student(s) side by side: {seconds:.2f} s")
-    lines += ["", "Against online in bf16, building included, for a single student (several share a bank), where memory allows:"]
-    for epochs in (30, 200):
-        limit = break_even(record, epochs)["pays_up_to_n"]
-        beyond = f", beyond the largest n measured ({record['curve'][-1]['n']:,})" if limit > record["curve"][-1]["n"] else ""
-        lines.append(f"over {epochs} epochs the bank pays up to n = {limit:,.0f}{beyond}")
+        lines += _precision_lines(precision, record[precision], record["n"])
+    lines += ["", "A step from maps in files (bf16; random numbers), by n:", ""]
+    lines.append(_measure.table([_step_row(point) for point in record["steps_by_n"]]))
+    lines += ["", "Building the bank of both teachers by tiles into files (bf16):", ""]
+    lines.append(_measure.table([_build_row(point) for point in record["curve"]]))
+    lines += ["", *_price_lines(record)]
     return "\n".join([*lines, f"peak memory of it all: {record['peak_mib']:,.0f} MiB"])
 
 
-def _three(ratio: dict) -> tuple[float, float, float]:
-    return ratio["median"], *ratio["quartiles"]
+def _precision_lines(precision: str, found: dict, n: int) -> list[str]:
+    worst = {name: f"{value:.1e}" for name, value in found["disagreement"].items()}
+    head = f"{precision}: float32 maps of both teachers in {found['raw_maps_s']:.1f} s"
+    rows = [_row(name, found) for name in found["step_s"]]
+    return [
+        "",
+        f"{head}; loss against online: {worst}",
+        "",
+        _measure.table(rows),
+        "",
+        f"a whole TGD epoch of {n:,} images: {found['epoch_s']:.2f} s",
+    ]
+
+
+def _row(name: str, found: dict) -> dict:
+    steps = found["step_s"]
+    step = steps[name]
+    median = step["median"]
+    return {
+        "step": name,
+        "median ms": f"{1e3 * median:.1f}",
+        "min-max ms": f"{1e3 * step['min']:.1f}-{1e3 * step['max']:.1f}",
+        "n": step["n"],
+        "times plain": f"{median / steps[PLAIN]['median']:.2f}",
+        "step by step (quartiles)": _ratio_text(found["times_plain"][name]),
+        "times bank": f"{median / steps[MEMORY]['median']:.2f}",
+    }
+
+
+def _step_row(point: dict) -> dict:
+    return {
+        "training images": f"{point['n']:,}",
+        "GB": f"{point['bytes'] / 1e9:.2f}",
+        "plain ms": f"{1e3 * point['plain_s']['median']:.1f}",
+        "bank ms": f"{1e3 * point['step_s']['median']:.1f}",
+        "step by step (quartiles)": _ratio_text(point["times_plain"]),
+    }
+
+
+def _build_row(point: dict) -> dict:
+    return {
+        "training images": f"{point['n']:,}",
+        "a block": f"{point['block']:,}",
+        "looks of each teacher": f"{point['looks']:,}",
+        "seconds": f"{point['build_s']:.1f}",
+    }
+
+
+def _price_lines(record: dict) -> list[str]:
+    prices, largest = Prices(record), record["curve"][-1]["n"]
+    minutes = prices.build(50_000) / 60
+    lines = [
+        f"fitted: {1e3 * prices.look:.2f} ms a look of both teachers,"
+        f" {1e9 * prices.entry:.1f} ns an entry of the maps;"
+        f" for n = 50,000 that is {minutes:.0f} min (extrapolated from {largest:,})",
+        "Against online in bf16, building included, for one student (several share a bank):",
+    ]
+    for epochs in EPOCHS:
+        limit = prices.pays_up_to(epochs)
+        until = f"up to n = {limit:,}" if limit else "at every n up to a million"
+        lines.append(f"over {epochs} epochs the bank pays {until}")
+    return lines
+
+
+def _ratio_text(ratio: dict) -> str:
+    low, high = ratio["quartiles"]
+    return f"{ratio['median']:.2f} ({low:.2f}-{high:.2f})"
 
 
 def plot(record: dict, folder: Path) -> None:
-    """Left: building the bank, measured. Right: 30 epochs by bank, building included, and online. Against n, SVG and PNG."""
+    """Three panels against n, SVG and PNG: building the bank, its step, a student's whole price."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    n, built = (np.array([p[k] for p in record["curve"]], float) for k in ("n", "build_s"))
-    fit, steps = break_even(record, 30), record["bf16"]["step_s"]
-    wide = np.geomspace(n[0], 100_000, 50)
-    left.loglog(n, built, "o", label="both teachers' maps, measured")
-    left.loglog(wide, fit["a"] * wide + fit["b"] * wide**2, "-", color="0.6", label="a n + b n², fitted")
-    by_bank = fit["a"] * wide + fit["b"] * wide**2 + 30 * wide / 128 * steps[_whole_bank(steps)]["median"]
-    right.loglog(wide, by_bank / 60, "-", label="bank, building included")
-    right.loglog(wide, 30 * wide / 128 * steps["online, no gradients"]["median"] / 60, "--", label="online")
-    left.set(xlabel="training images", ylabel="seconds to build the maps (bf16)")
-    right.set(xlabel="training images", ylabel="minutes for 30 epochs (bf16)")
-    for axis in (left, right):
-        axis.axvspan(n[-1], wide[-1], color="0.93", linewidth=0)  # extrapolated
+    prices, largest = Prices(record), record["curve"][-1]["n"]
+    wide = np.geomspace(record["curve"][0]["n"], 100_000, 60).astype(int)
+    figure = Figure(figsize=(11, 3), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    left.loglog(*_points(record["curve"], "build_s"), "o", label="measured")
+    left.loglog(wide, [prices.build(int(n)) for n in wide], color="0.6", label="fitted")
+    left.set(ylabel="seconds to build the maps (bf16)")
+    left.axvspan(largest, wide[-1], color="0.93", linewidth=0)  # extrapolated
+    counts, ratios = _points(record["steps_by_n"], "times_plain")
+    middle.semilogx(counts, [ratio["median"] for ratio in ratios], "o-", label="bank, from files")
+    middle.set(ylabel="a step, times a plain one", ylim=(0.9, None))
+    epochs = 42
+    bank_hours = [prices.by_bank(int(n), epochs) / 3600 for n in wide]
+    online_hours = [prices.by_online(int(n), epochs) / 3600 for n in wide]
+    right.loglog(wide, bank_hours, "-", label="bank, building included")
+    right.loglog(wide, online_hours, "--", label="online")
+    right.set(ylabel=f"hours for {epochs} epochs (bf16)")
+    for axis in (left, middle, right):
+        axis.set(xlabel="training images")
         axis.legend(frameon=False, fontsize=8)
     for suffix in ("svg", "png"):
         figure.savefig(folder / f"distillation.{suffix}", dpi=150)
+
+
+def _points(points: Sequence[dict], key: str) -> tuple[list, list]:
+    return [point["n"] for point in points], [point[key] for point in points]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tgd_lib import bank, losses, training
+from tgd_lib import bank, losses, tiles, training
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import InputError, Schedule
 from tgd_lib.networks import wide_resnet
@@ -36,9 +36,15 @@ def case():
     return Case(teachers, torch.from_numpy(rng.integers(0, CLASSES, N)), teachers[0].pixels)
 
 
-def banked(case, dtype=torch.float32, alpha=WEIGHTS["alpha"]):
-    maps, scales = bank.merged(*(bank.raw_maps(t) for t in case.teachers), alpha=alpha, dtype=dtype)
-    return bank.Bank(tuple(bank.teacher_logits(t) for t in case.teachers), maps, scales)
+def banked(case, folder=None, alpha=WEIGHTS["alpha"]):
+    """The bank of both teachers: float32 in memory, or float16 in the files of a folder."""
+    logits = tuple(bank.teacher_logits(t) for t in case.teachers)
+    if folder is None:
+        raw = [tiles.raw_maps(t) for t in case.teachers]
+        return bank.Bank(logits, bank.merged(*raw, alpha=alpha))
+    weighted = list(zip(case.teachers, (alpha, 1 - alpha), strict=True))
+    about = tiles.build(folder, weighted, say=lambda line: None)
+    return bank.Bank(logits, tiles.mapped(folder), about["scales"])
 
 
 def loss(case, source, index, **changes):
@@ -48,12 +54,12 @@ def loss(case, source, index, **changes):
     return losses.tgd_loss(logits, case.labels[index], features, *source.batch(index), **weights)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-3)])
+@pytest.mark.parametrize(("files", "tolerance"), [(False, 1e-5), (True, 1e-3)])
 @pytest.mark.parametrize("alpha", [0.99, 0.5])
-def test_bank_and_online_agree(case, dtype, tolerance, alpha):
+def test_bank_and_online_agree(case, files, tolerance, alpha, tmp_path):
     index = torch.randperm(N, generator=torch.Generator().manual_seed(4))[:17]
     online = loss(case, bank.Online(case.teachers), index, alpha=alpha)
-    stored = loss(case, banked(case, dtype, alpha), index, alpha=alpha)
+    stored = loss(case, banked(case, tmp_path if files else None, alpha), index, alpha=alpha)
     for a, b in zip((online[0], *online[1].values()), (stored[0], *stored[1].values()), strict=True):
         assert float(a.detach()) == pytest.approx(float(b.detach()), rel=tolerance)
 
@@ -62,51 +68,32 @@ def test_bank_and_online_agree(case, dtype, tolerance, alpha):
 def test_one_teacher_alone(case, lone):
     alpha = 1.0 - lone
     pair = tuple(t if i == lone else None for i, t in enumerate(case.teachers))
-    maps = [t and bank.raw_maps(t) for t in pair]
-    stored = bank.Bank(tuple(t and bank.teacher_logits(t) for t in pair), *bank.merged(*maps, alpha=alpha))
+    maps = [t and tiles.raw_maps(t) for t in pair]
+    logits = tuple(t and bank.teacher_logits(t) for t in pair)
+    stored = bank.Bank(logits, bank.merged(*maps, alpha=alpha))
     index = torch.arange(0, N, 4)
     a, b = (float(loss(case, s, index, alpha=alpha)[0].detach()) for s in (stored, bank.Online(pair)))
     assert a == pytest.approx(b, rel=1e-5)
 
 
-def test_blocks_and_symmetry_give_the_plain_product(case):
-    teacher = case.teachers[1]
-    _, features = teacher.look(slice(0, N))
-    plain = [losses.similarity_map(f) for f in features]
-    per_image = sum(f[0].numel() for f in features) * 4
-    for budget in (10**9, 2 * per_image * 17, 1):  # one block, four blocks, blocks of one image
-        for a, b in zip(bank.raw_maps(teacher, budget=budget), plain, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-2)
-            assert torch.equal(a, a.T)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-3)])
-def test_merging_while_building_is_merging_afterwards(case, dtype, tolerance):
-    afterwards, _ = bank.merged(*(bank.raw_maps(t) for t in case.teachers), alpha=0.7)
-    at_once, scales = bank.gram(case.teachers, (0.7, 0.3), dtype=dtype, budget=10_000_000)
-    for a, b, scale in zip(afterwards, at_once, scales, strict=True):
-        assert b.dtype == dtype
-        torch.testing.assert_close(b.float() * scale, a, rtol=tolerance, atol=tolerance * float(a.max()))
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float16, 5e-2)])
-def test_an_epoch_by_bank_is_an_epoch_online(case, dtype, tolerance):
+@pytest.mark.parametrize(("files", "tolerance"), [(False, 1e-4), (True, 5e-2)])
+def test_an_epoch_by_bank_is_an_epoch_online(case, files, tolerance, tmp_path):
     """To rounding, that is: of maps of three digits, which rate 0.1 and gamma 3000 amplify in every step."""
 
     def trained(source):
         def objective(logits, features, labels, index):
             return losses.tgd_loss(logits, labels, features, *source.batch(index), **WEIGHTS)
 
-        r = training.Run(
-            wide_resnet(10, 1, 3, CLASSES, seed=3), case.pixels, case.labels, Schedule(1, 1, 16), seed=0, objective=objective
-        )
+        student, schedule = wide_resnet(10, 1, 3, CLASSES, seed=3), Schedule(1, 1, 16)
+        r = training.Run(student, case.pixels, case.labels, schedule, seed=0, objective=objective)
         r.begin()
         for number in range(r.steps):
             r.advance(number)
         return r.conclude(), r.network.state_dict()
 
-    (a, first), (b, second) = trained(banked(case, dtype)), trained(bank.Online(case.teachers))
-    assert a["loss"] == pytest.approx(b["loss"], rel=1e-4 if dtype == torch.float32 else 1e-3)
+    stored = banked(case, tmp_path if files else None)
+    (a, first), (b, second) = trained(stored), trained(bank.Online(case.teachers))
+    assert a["loss"] == pytest.approx(b["loss"], rel=1e-3 if files else 1e-4)
     for name in first:
         off = (first[name] - second[name]).abs().max()
         assert off <= tolerance * second[name].abs().max(), name
@@ -115,20 +102,6 @@ def test_an_epoch_by_bank_is_an_epoch_online(case, dtype, tolerance):
 def test_online_teachers_get_no_gradient(case):
     loss(case, bank.Online(case.teachers), torch.arange(8))[0].backward()
     assert all(p.grad is None for t in case.teachers for p in t.network.parameters())
-
-
-def test_half_precision_does_not_overflow():
-    big = [torch.full((4, 4), 1e9) for _ in range(bank.STAGES)]
-    maps, scales = bank.merged(big, None, alpha=1.0, dtype=torch.float16)
-    assert scales == [1e9 / 2**15] * 3 and all(float(m.max()) == 2**15 for m in maps)
-
-
-def test_half_precision_does_not_underflow():
-    """An image whose features are ten thousand times weaker: its row is normalised by itself, so it must keep its digits."""
-    features = torch.tensor([[1e4, 0.0], [8e3, 6e3], [0.3, 0.4], [0.5, 0.1]])
-    full = [features @ features.T] * bank.STAGES
-    maps, scales = bank.merged(full, None, alpha=1.0, dtype=torch.float16)
-    torch.testing.assert_close(maps[0].float() * scales[0], full[0], rtol=2e-2, atol=0)
 
 
 def test_a_container_s_limit_counts(tmp_path):
@@ -142,47 +115,66 @@ def test_a_container_s_limit_counts(tmp_path):
     assert write(max="100\n", current="70\n", stat="anon 50\ninactive_file 20\n") == 50
 
 
-def test_blocks_are_halves_of_the_budget_and_cover_everything(case):
-    per_image = 4 * sum(f[0].numel() for f in case.teachers[0].look(slice(0, 1))[1])
-    blocks = bank._blocks(case.teachers[:1], 2 * per_image * 25)
-    assert [i for b in blocks for i in range(b.start, b.stop)] == list(range(N))
-    assert max(b.stop - b.start for b in blocks) <= 25
+def chosen(mode="auto", *, free, n=1000, **options):
+    """Three maps of 1,000 images take 12 MB in fp32, 6 MB in fp16."""
+    choice = bank.choose(mode, n=n, free=free, **options)
+    return choice.mode, choice.dtype
 
 
-def test_the_choice_follows_the_memory(monkeypatch):
-    n = 1000  # three maps: 12 MB in fp32, 6 MB in fp16
-    found, why = {}, {}
-    for free in (25e6, 13e6, 11e6):
-        monkeypatch.setattr(bank, "available", lambda compute, free=free: int(free))
-        *found[free], why[free] = bank.choose("auto", n=n, compute=Compute())
-    found = {free: tuple(what) for free, what in found.items()}
-    assert why[13e6] == "0.0 GB of maps in fp16, 0.0 GB free on cpu" and "in fp32" in why[25e6]
-    assert found == {
-        25e6: ("bank", torch.float32),
-        13e6: ("bank", torch.float16),
-        11e6: ("online", torch.float32),
-    }
-    assert bank.choose("online", n=1, compute=Compute())[0] == "online"
-    with pytest.raises(InputError, match="online"):
-        bank.choose("bank", n=n, compute=Compute())
+def test_the_choice_follows_the_memory():
+    # Single precision leaves as much for merging; half precision a fifth for the student.
+    assert chosen(free=24e6) == ("bank", torch.float32)
+    assert chosen(free=23.9e6) == ("bank", torch.float16)
+    assert chosen(free=7.5e6) == ("bank", torch.float16)
+    assert chosen(free=7.4e6) == ("online", torch.float32)
+    assert chosen("online", free=1e12) == ("online", torch.float32)
+    why = bank.choose("auto", n=20_000, free=2e9).why
+    assert why == "2.4 GB of maps in fp16, 2.0 GB free on cpu; 'bank' would read the disk"
+
+
+def test_the_paper_s_setting_fits_a_machine_of_24_gb():
+    assert chosen(n=50_000, free=19e9) == ("bank", torch.float16)
+    assert chosen(n=50_000, free=18e9) == ("online", torch.float32)
+    # However much room there is, what is large is built into files.
+    assert chosen(n=50_000, free=1e12) == ("bank", torch.float16)
+    assert chosen(n=18_000, free=1e12) == ("bank", torch.float32)
+
+
+def test_the_choice_counts_sets_of_maps():
+    """Two teachers whose maps stay apart have one each; a student of logits has none."""
+    assert chosen(free=24e6, sets=2) == ("bank", torch.float16)
+    assert chosen(free=0, sets=0) == ("bank", torch.float32)
+
+
+def test_a_bank_larger_than_the_memory_is_read_from_the_disk_where_asked():
+    choice = bank.choose("bank", n=1000, free=5e6)
+    assert choice[:2] == ("bank", torch.float16) and not choice.fits
+    assert "every step reads the disk" in choice.why
+    assert bank.choose("bank", n=1000, free=8e6).fits
+    with pytest.raises(InputError, match="teachers='online'"):
+        bank.choose("bank", n=1000, free=5e6, device="cuda")
+
+
+def test_a_mistyped_mode_is_refused():
     with pytest.raises(InputError, match="'auto', 'bank' or 'online'"):
-        bank.choose("bnak", n=n, compute=Compute())
+        bank.choose("bnak", n=1, free=1e9)
 
 
 def test_a_pair_keeps_the_teachers_apart(case):
     """Normalise-then-merge needs both raw maps in a batch: from the bank as online."""
-    banks = [bank.Bank((bank.teacher_logits(t), None), bank.raw_maps(t)) for t in case.teachers]
+    banks = [bank.Bank((bank.teacher_logits(t), None), tiles.raw_maps(t)) for t in case.teachers]
     index = torch.arange(0, N, 3)
     logits, maps = bank.Pair(*banks).batch(index)
     wanted_logits, wanted = bank.Online(case.teachers).batch(index)
     for a, b in zip((*logits, *maps[0], *maps[1]), (*wanted_logits, *wanted[0], *wanted[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
     features = [f.detach() for f in wide_resnet(10, 1, 3, CLASSES, seed=0).stages(case.pixels[index])[1]]
-    losses_of = [
-        float(losses.maps_loss([losses.similarity_map(f) for f in features], losses.merge_maps(*m, alpha=0.5, order="normalise")))
-        for m in (maps, wanted)
-    ]
-    assert losses_of[0] == pytest.approx(losses_of[1], rel=1e-4)
+    student = [losses.similarity_map(f) for f in features]
+    found = []
+    for pair in (maps, wanted):
+        whole = losses.merge_maps(*pair, alpha=0.5, order="normalise")
+        found.append(float(losses.maps_loss(student, whole)))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
 def test_remembered_is_the_teacher(case):

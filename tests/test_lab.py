@@ -127,35 +127,69 @@ def test_bank_and_online_train_the_same_student(root, tmp_path):
         torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
 
 
-def test_maps_too_large_to_keep_are_merged_while_built(root, tmp_path, monkeypatch):
-    from tgd_lib.lab import objectives
-
-    monkeypatch.setattr(objectives, "MAPS_KEPT", 0)
-    large = lab(tmp_path)
-    spec = specs_of(large).student("tgd", 0)
-    large.trained(spec)
-    assert count(tmp_path, "teacher_maps") == 0 and count(tmp_path, "network") == 4
-    import torch
-
-    weights = lab(root).network(spec).state_dict()
-    for name, found in large.network(spec).state_dict().items():
-        torch.testing.assert_close(found, weights[name], rtol=5e-3, atol=5e-4, msg=name)
-
-
-def test_where_only_half_precision_fits_it_is_taken_and_said(root, tmp_path, monkeypatch):
+def test_large_maps_are_built_into_files_once_for_all_seeds_and_runs(root, tmp_path, monkeypatch):
     import torch
 
     from tgd_lib import bank
+    from tgd_lib.lab.objectives import BANK
 
-    n, said = SIZE["n_train"], []
-    monkeypatch.setattr(bank, "available", lambda compute: int(1.5 * bank.STAGES * n * n * 4))
-    half = lab(tmp_path, say=said.append)
-    spec = specs_of(half).student("tgd", 0)
-    assert half.trained(spec).record["teachers_by"] == "bank, maps in float16"
+    monkeypatch.setattr(bank, "MAPS_KEPT", 0)
+    said = []
+    large = lab(tmp_path, say=said.append)
+    spec = specs_of(large).student("tgd", 0)
+    assert large.trained(spec).record["teachers_by"] == "bank, maps in float16"
     assert any("teachers by bank (0.0 GB of maps in fp16" in line for line in said)
+    assert count(tmp_path, "teacher_maps") == 0 and count(tmp_path, BANK) == 1
+    assert any(line.startswith(f"similarity maps of {SIZE['n_train']} images") for line in said)
     weights = lab(root).network(spec).state_dict()
-    for name, found in half.network(spec).state_dict().items():
+    for name, found in large.network(spec).state_dict().items():
         torch.testing.assert_close(found, weights[name], rtol=2e-2, atol=2e-3, msg=name)
+    again = []
+    lab(tmp_path, say=again.append).trained(specs_of(large).student("tgd", 1))
+    assert not any("similarity maps" in line for line in again)
+
+
+def test_a_bank_that_was_cut_off_is_gone_on_with(tmp_path, monkeypatch):
+    from tgd_lib import bank, tiles
+    from tgd_lib.lab.objectives import BANK
+
+    monkeypatch.setattr(bank, "MAPS_KEPT", 0)
+    monkeypatch.setitem(tiles.FEATURES, "cpu", 1.0)  # blocks of one glance
+    monkeypatch.setitem(bank.GLANCE, "cpu", 40)
+    said, write, left = [], tiles._write, [4]
+
+    def killed(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        write(*arguments)
+
+    here = lab(tmp_path, say=said.append)
+    spec = specs_of(here).student("tgd", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiles, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            here.trained(spec)
+    (begun,) = (tmp_path / BANK).iterdir()
+    assert begun.name.endswith(".partial")
+    lab(tmp_path, say=said.append).trained(spec)
+    assert "similarity maps: 1 of 6 tiles are there, going on" in said
+    (whole,) = (tmp_path / BANK).iterdir()
+    assert not (whole / tiles.PROGRESS).exists() and (whole / "stage3.npy").exists()
+
+
+def test_what_the_maps_of_students_take_on_the_disk(root, monkeypatch):
+    from tgd_lib import bank
+
+    here, n = lab(root), SIZE["n_train"]
+    specs = specs_of(here)
+    students = [specs.student(m, s) for m in ("scratch", "kd", "tgd", "tgd_alpha1") for s in (0, 1)]
+    guided = [spec for spec in students if spec.guidance]
+    # Raw maps in float32 of two teachers serve any alpha.
+    assert here.objectives.disk(guided) == 2 * 3 * 4 * n * n
+    # Merged in float16, every alpha has its own.
+    monkeypatch.setattr(bank, "MAPS_KEPT", 0)
+    assert here.objectives.disk(guided) == 2 * 3 * 2 * n * n
 
 
 def test_one_bank_serves_all_seeds_however_little_room_it_leaves(root, monkeypatch):

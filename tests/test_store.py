@@ -185,3 +185,35 @@ def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="TGD_ARTIFACTS"):
         Store(tmp_path / "file" / "artifacts", newer_than=0).make(KIND, {"q": 1}, build)
+
+
+def test_a_kind_can_be_dropped_the_rest_stays(store):
+    for number in (1, 2):
+        store.make(KIND, {"q": number}, build)
+    other = store.make("teacher_maps", {"q": 1}, build)
+    with store.claim(KIND, {"q": 3}, resumable=True) as claim:
+        (claim.folder / "begun").write_bytes(b"12345")
+    size = sum(f.stat().st_size for f in (store.root / KIND).glob("*/*"))
+    assert len(list((store.root / KIND).iterdir())) == 3
+    assert store.drop(KIND) == size
+    assert list((store.root / KIND).iterdir()) == [] and other.path.is_dir()
+    assert store.drop(KIND) == 0 and store.drop("never made") == 0
+    assert store.make(KIND, {"q": 1}, build).record["answer"] == 42
+
+
+def test_what_is_being_made_is_not_dropped(store):
+    with store.claim(KIND, {"q": 1}) as claim:
+        (claim.folder / "data").write_bytes(b"1")
+        assert Store(store.root, newer_than=0).drop(KIND) == 0
+        claim.finish(build(claim.folder))
+    assert store.find(KIND, {"q": 1}) is not None
+
+
+def test_a_drop_that_was_cut_off_is_finished_by_the_next(store, monkeypatch):
+    made = store.make(KIND, {"q": 1}, build)
+    gone = made.path.with_name(made.key + ".dropped")
+    made.path.rename(gone)
+    assert store.find(KIND, {"q": 1}) is None
+    store.make(KIND, {"q": 1}, build)
+    assert store.drop(KIND) > 0
+    assert list((store.root / KIND).iterdir()) == []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tgd_lib import bank
+from tgd_lib import bank, tiles
 from tgd_lib.study import methods
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule, Settings
@@ -62,7 +62,8 @@ def _seconds(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
         timed[kind] = _step(lab.compute, *kind, lab.settings.batch_size)
     n = len(lab.data.train.labels)
     steps = math.ceil(n / lab.settings.batch_size) * spec.schedule.epochs
-    maps = BANK_STEP if bank.choose("auto", n=n, compute=lab.compute)[0] == "bank" else ONLINE_STEP
+    choice = bank.choose("auto", n=n, free=bank.available(lab.compute), device=lab.compute.device)
+    maps = BANK_STEP if choice.mode == "bank" else ONLINE_STEP
     factor = FEATURES_STEP if spec.baseline else maps if spec.guidance and spec.guidance.gamma else 1.0
     return steps * timed[kind] * factor
 
@@ -101,7 +102,7 @@ def memory(lab: Lab) -> dict[str, float]:
     baselines = min(bank.available(lab.compute) / 2, features) if any(s.baseline for s in specs) else 0.0  # who remember them
     return {
         "similarity maps": (2 * bank.STAGES if apart else bank.STAGES + 1) * 4.0 * n * n,  # normalised first, both are held
-        "features": max(baselines, min(bank.FEATURES[lab.compute.device], 2 * features)),
+        "features": max(baselines, min(tiles.FEATURES[lab.compute.device], 2 * features)),
         "images and persistence images": sum(
             len(p.labels) * (p.images[0].nbytes + 6 * 50 * 50) for p in (lab.data.train, lab.data.test)
         ),

@@ -6,7 +6,7 @@ where that fits, or from the teachers themselves, online. Seeds share a bank, so
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tgd_lib import bank, baselines
+from tgd_lib import bank, baselines, tiles
 from tgd_lib.baselines import Outputs
 from tgd_lib.lab.spec import Spec
 from tgd_lib.lab.store import Store
@@ -23,7 +23,7 @@ from tgd_lib.lab.trained import Trained
 from tgd_lib.losses import tgd_loss
 from tgd_lib.training import Objective, label_objective
 
-MAPS_KEPT = 4e9  # bytes of a teacher's raw maps; larger ones are merged while built, and not stored
+BANK = "teacher_bank"  # kind of the artefacts that hold large merged maps
 
 
 class Guided(NamedTuple):
@@ -90,35 +90,68 @@ class Objectives:
 
     def _for_guidance(self, spec: Spec) -> Source:
         guidance = spec.guidance
-        maps = guidance.gamma > 0
-        # Normalised before they are merged, two teachers' maps stay apart: twice the memory.
-        apart = maps and guidance.order is not None and all(spec.teachers)
-        sets = 0 if not maps else 2 if apart else 1
-        choice = bank.choose(self.mode, n=self.n, sets=sets, compute=self.compute)
+        choice = self._choice(spec)
         self.say(f"{spec.label}: teachers by {choice.mode} ({choice.why})")
+        maps = guidance.gamma > 0
         if choice.mode == "online":
             teachers = tuple(t and self.trained.teacher(t) for t in spec.teachers)
             return Source(bank.Online(teachers, maps=maps), "online")
         if not maps:
             return Source(bank.Bank(self._logits_of_pair(spec), None), "bank")
         how = f"bank, maps in {str(choice.dtype).removeprefix('torch.')}"
-        if not apart:
-            return Source(self._bank(spec.teachers, guidance.alpha, choice.dtype), how)
-        first, second = (self._bank((t, None), 1.0, choice.dtype) for t in spec.teachers)
-        return Source(bank.Pair(first, second), how)
+        banks = [self._bank(*merge, choice) for merge in _merges(spec)]
+        return Source(banks[0] if len(banks) == 1 else bank.Pair(*banks), how)
 
-    def _bank(self, teachers, alpha: float, dtype: torch.dtype) -> bank.Bank:
+    def _choice(self, spec: Spec) -> bank.Choice:
+        """How the teachers of a guided student answer, in the memory that is free now."""
+        device, free = self.compute.device, bank.available(self.compute)
+        return bank.choose(self.mode, n=self.n, sets=len(_merges(spec)), free=free, device=device)
+
+    def _bank(self, teachers, alpha: float, choice: bank.Choice) -> bank.Bank:
         """Logits, and the teachers' maps merged with `alpha`."""
         logits = tuple(t and self._logits(t) for t in teachers)
-        if bank.STAGES * self.n**2 * 4 > MAPS_KEPT or dtype == torch.float16:
-            weights = (alpha, 1 - alpha)
-            pairs = [(t, w) for t, w in zip(teachers, weights, strict=True) if t]
-            networks = [self.trained.teacher(t) for t, _ in pairs]
-            return bank.Bank(logits, *bank.gram(networks, [w for _, w in pairs], dtype=dtype))
+        if choice.dtype == torch.float16:
+            maps, scales = self._built(teachers, alpha, resident=choice.fits)
+            return bank.Bank(logits, maps, scales)
         # Raw maps of each teacher are kept in the store: another alpha costs no forward pass.
         raw = [t and self.maps(t) for t in teachers]
-        merged = bank.merged(*raw, alpha=alpha, dtype=dtype, compute=self.compute)
-        return bank.Bank(logits, *merged)
+        return bank.Bank(logits, bank.merged(*raw, alpha=alpha, device=self.compute.device))
+
+    def _built(self, teachers, alpha: float, *, resident: bool) -> tuple[list, list[float]]:
+        """Large merged maps from the store, and their scales; built now, or gone on with."""
+        questions = [t and self._question(t) for t in teachers]
+        asked = {"teachers": questions, "alpha": alpha}
+        found = self.store.find(BANK, asked)
+        if not found:
+            with self.store.claim(BANK, asked, resumable=True) as claim:
+                # No claim: another run has built it while this one waited.
+                if claim:
+                    about = tiles.build(claim.folder, self._weighted(teachers, alpha), say=self.say)
+                    claim.finish(about, drop=[tiles.PROGRESS])
+            found = self.store.find(BANK, asked)
+        maps = tiles.mapped(found.path, resident=resident)
+        return [m.to(self.compute.device) for m in maps], found.record["scales"]
+
+    def _weighted(self, teachers, alpha: float) -> list[tuple[bank.Teacher, float]]:
+        weights = (alpha, 1 - alpha)
+        pairs = zip(teachers, weights, strict=True)
+        return [(self.trained.teacher(t), weight) for t, weight in pairs if t]
+
+    def disk(self, specs: Sequence[Spec]) -> int:
+        """Bytes that the similarity maps of these students take in the store, if all are kept."""
+        kept: dict[tuple, int] = {}
+        for spec in specs:
+            choice = self._choice(spec) if spec.guidance else None
+            if choice is None or choice.mode == "online":
+                continue
+            for teachers, alpha in _merges(spec):
+                keys = tuple(t and t.key for t in teachers)
+                if choice.dtype == torch.float16:
+                    kept[keys, alpha] = tiles.disk(self.n)
+                    continue
+                for key in filter(None, keys):
+                    kept[key, None] = 4 * bank.STAGES * self.n**2
+        return sum(kept.values())
 
     def _logits_of_pair(self, spec: Spec):
         return tuple(t and self._logits(t) for t in spec.teachers)
@@ -140,7 +173,7 @@ class Objectives:
 
         def build(folder: Path) -> dict:
             self.say(f"{spec.label}: similarity maps of {self.n} images")
-            maps = bank.raw_maps(self.trained.teacher(spec))
+            maps = tiles.raw_maps(self.trained.teacher(spec))
             for name, g in zip(names, maps, strict=True):
                 np.save(folder / f"{name}.npy", g.cpu().numpy())
             return {"teacher": spec.label, "n": self.n}
@@ -176,6 +209,17 @@ def _asked(spec: Spec) -> tuple:
         return kind, keys
     guidance = spec.guidance
     return guidance.alpha, guidance.gamma > 0, guidance.order, keys
+
+
+def _merges(spec: Spec) -> list[tuple[tuple, float]]:
+    """The pairs of teachers whose maps a guided student needs merged, and the alpha of each."""
+    guidance = spec.guidance
+    if not guidance.gamma:
+        return []
+    # Normalised before they are merged, two teachers' maps stay apart: twice the memory.
+    if guidance.order is not None and all(spec.teachers):
+        return [((teacher, None), 1.0) for teacher in spec.teachers]
+    return [(spec.teachers, guidance.alpha)]
 
 
 def _guidance(spec: Spec, outputs) -> Objective:

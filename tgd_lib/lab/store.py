@@ -27,6 +27,7 @@ from tgd_lib.config import InputError
 from tgd_lib.files import provenance, read_json, sha256, sync, write_json
 
 MANIFEST = "MANIFEST.json"
+DROPPED = ".dropped"  # what an artefact is called on its way out
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,41 @@ class Store:
                 if partial.exists() and not (resumable and any(partial.iterdir())):
                     shutil.rmtree(partial, ignore_errors=True)
 
-    @contextmanager
-    def _lock(self, kind: str, key: str):
+    def drop(self, kind: str) -> int:
+        """Remove all artefacts of a kind, finished or begun; the bytes that this frees.
+
+        What another run is making just now stays. Who has an artefact's files mapped keeps them.
+        """
+        freed = 0
+        for path in sorted((self.root / kind).glob("*")):
+            if not path.exists():  # a leftover that went with its key
+                continue
+            key = path.name.partition(".")[0]
+            lock = self._lock_of(kind, key)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                continue
+            try:
+                freed += sum(f.stat().st_size for f in _files(path))
+                # Renamed first: cut off halfway, it must not pass for a damaged artefact.
+                gone = path.with_name(f"{key}{DROPPED}")
+                if path != gone:
+                    shutil.rmtree(gone, ignore_errors=True)
+                    path.rename(gone)
+                shutil.rmtree(gone)
+            finally:
+                lock.release()
+        return freed
+
+    def _lock_of(self, kind: str, key: str) -> filelock.FileLock:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{kind}-{key}.lock")
+        return filelock.FileLock(folder / f"{kind}-{key}.lock")
+
+    @contextmanager
+    def _lock(self, kind: str, key: str):
+        lock = self._lock_of(kind, key)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:

@@ -98,7 +98,8 @@ def _calls(lab: Lab, specs: dict[str, Spec]) -> dict[str, Callable[[int], object
     student = specs["student"]
     calls["plain step"] = _step(lab, student.start)
     n = len(lab.data.train.labels)
-    fits = bank.choose("auto", n=n, compute=lab.compute)[0] == "bank"
+    free = bank.available(lab.compute)
+    fits = bank.choose("auto", n=n, free=free, device=lab.compute.device).mode == "bank"
     for how in ("bank", "online") if fits else ("online",):
         quiet = Lab(lab.settings, store=lab.store, teachers=how, say=lambda line: None)
         calls[f"{how} step"] = _step(quiet, student)

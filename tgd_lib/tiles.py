@@ -1,0 +1,404 @@
+"""How a bank's similarity maps are built: small ones in memory, large ones by tiles into files.
+
+A raw map is the Gram matrix F F^T over all n images, F (n, d) the flattened features of a stage.
+For n = 50,000 neither F (12 GB for one stage of the second teacher, in float32) nor the map
+(10 GB) can be held. So the images are taken in blocks, and two blocks at a time make one *tile* of
+the map. Of a pair of blocks one tile is made, since the map is symmetric; features are made again
+for each tile that needs them, which costs a few passes of the teachers and no room on the disk.
+
+Merged maps that are large are stored as float16, with a scale, in `stage1.npy` to `stage3.npy` of a
+folder. A build that is cut off goes on after its last whole tile and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tgd_lib.bank import GLANCE, STAGES, Teacher, available, glances
+from tgd_lib.config import InputError
+from tgd_lib.files import read_json, write_json
+
+# The largest entry of a map in float16: below its 65,504, and far from its smallest numbers.
+HALF_PEAK = 2.0**15
+FEATURES = {"cpu": 8e9, "cuda": 16e9}  # bytes of the features that a build holds, at most
+SLICE = 4096  # length of the scalar products that are rounded to bfloat16, see `_product`
+EVERY = 60.0  # seconds between two lines of progress
+PROGRESS = "progress.json"  # of an unfinished build: its plan, its scales, how many tiles are done
+
+Weighted = Sequence[tuple[Teacher, float]]  # the teachers of a map and their weights
+
+
+# ---- the plan: which tiles, in which order
+
+
+@dataclass(frozen=True)
+class Plan:
+    """n images in blocks of `block` (the last may be shorter), and the tiles of two blocks each."""
+
+    n: int
+    block: int
+
+    @classmethod
+    def within(cls, n: int, room: float, *, image: int, glance: int) -> Plan:
+        """The fewest blocks of which two fit `room` bytes, where the features of one take `image`.
+
+        A block is a multiple of `glance` images, so that a teacher sees every image in the same
+        company, and rounds it in the same way, whatever the blocks are. It is one glance at least.
+        """
+        # Counted in glances; -(-a // b) is a / b rounded up.
+        most = max(1, int(room / (2 * image)) // glance)
+        whole = -(-n // glance)
+        count = -(-whole // most)
+        # As many blocks as that, but of one size.
+        return cls(n, glance * -(-whole // count))
+
+    @property
+    def count(self) -> int:
+        """Number of blocks."""
+        return -(-self.n // self.block)
+
+    def rows(self, number: int) -> slice:
+        """The images of a block."""
+        start = number * self.block
+        return slice(start, min(start + self.block, self.n))
+
+    @property
+    def tiles(self) -> list[tuple[int, int]]:
+        """The tiles (i, j), i <= j, row by row, every other row backwards.
+
+        So the last block of a row is the first of the next one, and need not be made again.
+        """
+        found = []
+        for i in range(self.count):
+            columns = list(range(i, self.count))
+            if i % 2:
+                columns.reverse()
+            found += [(i, j) for j in columns]
+        return found
+
+    def visits(self, done: int = 0) -> Iterator[tuple[int, tuple[int, int], set, set]]:
+        """From tile number `done` on: its number, the tile, the blocks to let go, those to make.
+
+        Never more than two blocks are held. One that a tile does not need stays until its room is
+        needed: the tile after the next may want it.
+        """
+        held: set[int] = set()
+        for number, tile in enumerate(self.tiles[done:], done):
+            make = set(tile) - held
+            drop = held - set(tile) if make else set()
+            held = (held - drop) | make
+            yield number, tile, drop, make
+
+    @property
+    def looks(self) -> int:
+        """How many images a teacher looks at in all, counted again where they are made again."""
+        total = 0
+        for _, _, _, make in self.visits():
+            for block in make:
+                rows = self.rows(block)
+                total += rows.stop - rows.start
+        return total
+
+    def held(self, image: int) -> int:
+        """Bytes that a build holds at most, where the features of one image take `image`.
+
+        Two blocks of features, and up to four float32 tiles on the way to the one that is stored.
+        """
+        side = min(self.block, self.n)
+        return 2 * side * image + 4 * 4 * side**2
+
+
+def plan_of(teachers: Sequence[Teacher]) -> Plan:
+    """The plan for these teachers and the memory that is free now."""
+    pixels = teachers[0].pixels
+    device = pixels.compute.device
+    room = min(available(pixels.compute) / 3, FEATURES[device])
+    return Plan.within(len(pixels), room, image=image_bytes(teachers), glance=GLANCE[device])
+
+
+def image_bytes(teachers: Sequence[Teacher]) -> int:
+    """Bytes of the features of one image, of all stages and teachers."""
+    total = 0
+    for teacher in teachers:
+        _, features = teacher.look(slice(0, 1))
+        total += sum(f.nbytes for f in features)
+    return total
+
+
+# ---- features and products
+
+
+def _walk(teachers: Sequence[Teacher], plan: Plan, *, done: int = 0) -> Iterator:
+    """Tile by tile from number `done`: its number, its blocks (i, j), and the features held.
+
+    held[i] and held[j] are, for each teacher, three flat (block, d). No more than two are held, if
+    the caller keeps no name for them beyond its turn: hence a dictionary, emptied in place.
+    """
+    held: dict[int, list] = {}
+    for number, tile, drop, make in plan.visits(done):
+        # What goes, goes before the next block comes: this is what bounds the memory.
+        for block in drop:
+            del held[block]
+        for block in make:
+            held[block] = [_features(t, plan.rows(block)) for t in teachers]
+        yield number, tile, held
+
+
+def _features(teacher: Teacher, rows: slice) -> list[Tensor]:
+    """Flattened features of the images `rows`, three (len, d) in the precision of the teacher."""
+    flat: list[Tensor] = []
+    for part in glances(teacher, rows):
+        _, features = teacher.look(part)
+        # Channels last is flattened without a copy; the order of F's columns changes no product.
+        seen = [f.permute(0, 2, 3, 1).flatten(1) for f in features]
+        # Filled in place: putting pieces together at the end would hold everything twice.
+        if not flat:
+            flat = [f.new_empty(rows.stop - rows.start, f.shape[1]) for f in seen]
+        place = slice(part.start - rows.start, part.stop - rows.start)
+        for whole, f in zip(flat, seen, strict=True):
+            whole[place] = f
+    return flat
+
+
+def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
+    """A B^T float32 (p, q) of A (p, d) and B (q, d), `exact` to float32.
+
+    Otherwise bfloat16 features on a CPU are multiplied as they are, two to three times as fast.
+    PyTorch rounds such a product to bfloat16, so it is taken in slices of d, which are added up in
+    float32: the roundings cancel. Measured on half-trained WRN-16-3 (512 CIFAR-10 images, alpha
+    0.99), root mean square over the entries of the row-normalised maps, relative: slices 5e-4 to
+    1e-3, whole products 1.5e-3 to 1.8e-3, float16 storage alone 2e-4, and a bfloat16 teacher against
+    a float32 one 3e-4 to 1.6e-3. The loss of the maps changes by 2e-6 of itself, by 4e-4 between a
+    bfloat16 and a float32 teacher.
+    """
+    total = a.new_zeros(len(a), len(b), dtype=torch.float32)
+    # A GPU is fast enough as it is: some 20 s in float32 for all of n = 50,000, not measured.
+    fast = not exact and a.dtype == torch.bfloat16 and a.device.type == "cpu"
+    for x, y in zip(a.split(SLICE, 1), b.split(SLICE, 1), strict=True):
+        if fast:
+            total += x @ y.T
+        else:
+            total.addmm_(x.float(), y.float().T)
+    return total
+
+
+def _tile(
+    stage: int, weights: Sequence[float], a: Sequence, b: Sequence, *, exact: bool
+) -> Tensor:
+    """The sum over teachers of weight A B^T of a stage, float32 (p, q)."""
+    total = None
+    for weight, one, other in zip(weights, a, b, strict=True):
+        product = _product(one[stage], other[stage], exact=exact).mul_(weight)
+        total = product if total is None else total.add_(product)
+    if a is b:
+        # On the diagonal, where an entry and its mirror image could be summed in different orders.
+        total = total.triu() + total.triu(1).T
+    return total
+
+
+# ---- small maps, in memory
+
+
+def raw_maps(teacher: Teacher, *, plan: Plan | None = None) -> list[Tensor]:
+    """The three raw Gram matrices float32 (n, n) of a teacher over all its pixels."""
+    n = len(teacher.pixels)
+    plan = plan or plan_of([teacher])
+    maps = [torch.empty(n, n, device=teacher.pixels.compute.device) for _ in range(STAGES)]
+    for _, (i, j), held in _walk([teacher], plan):
+        rows, columns = plan.rows(i), plan.rows(j)
+        for stage, whole in enumerate(maps):
+            tile = _tile(stage, [1.0], held[i], held[j], exact=True)
+            whole[rows, columns] = tile
+            whole[columns, rows] = tile.T
+    return maps
+
+
+# ---- large maps, in files
+
+
+def build(
+    folder: Path,
+    weighted: Weighted,
+    *,
+    plan: Plan | None = None,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Build the merged maps sum_t weight_t F_t F_t^T of all n images in `folder`, or go on with it.
+
+    Writes `stage1.npy` to `stage3.npy`, float16 (n, n), and returns for the record
+    {"n", "block", "scales"}: an entry times the scale of its stage is the entry of the raw map.
+    While it is under way `PROGRESS` lies beside them, to be removed when the result is safe. What
+    was begun goes on by its own plan, and on the CPU ends in the same bytes with as many threads.
+    Raises InputError where the disk has no room.
+    """
+    teachers = [teacher for teacher, _ in weighted]
+    weights = [weight for _, weight in weighted]
+    state = _begin(folder, weighted, plan, say)
+    plan = Plan(state["n"], state["block"])
+    factors = [1 / scale for scale in state["scales"]]
+    tell = _Progress(plan, state["done"], say)
+    for number, (i, j), held in _walk(teachers, plan, done=state["done"]):
+        rows, columns = plan.rows(i), plan.rows(j)
+        for stage, factor in enumerate(factors):
+            tile = _tile(stage, weights, held[i], held[j], exact=False).mul_(factor)
+            _write(_file(folder, stage), tile.half().cpu().numpy(), rows, columns)
+        # Only a tile that has reached the disk counts.
+        state["done"] = number + 1
+        write_json(folder / PROGRESS, state)
+        tell(number + 1)
+    return {name: state[name] for name in ("n", "block", "scales")}
+
+
+def _begin(folder: Path, weighted: Weighted, plan: Plan | None, say: Callable) -> dict:
+    """The state of the build in `folder`; of a new one with room made for its maps."""
+    n = len(weighted[0][0].pixels)
+    path = folder / PROGRESS
+    if path.exists():
+        state = read_json(path)
+        # The number of threads decides how a sum is split.
+        if state["threads"] != torch.get_num_threads():
+            say(f"similarity maps: begun with {state['threads']} threads, so last bits will differ")
+        return state
+    check_room(folder, n)
+    plan = plan or plan_of([teacher for teacher, _ in weighted])
+    say(f"similarity maps of {n:,} images: {len(plan.tiles)} tiles, {disk(n) / 1e9:.1f} GB")
+    for stage in range(STAGES):
+        _reserve(_file(folder, stage), n)
+    state = {
+        "n": n,
+        "block": plan.block,
+        "scales": _scales(weighted),
+        "threads": torch.get_num_threads(),
+        "done": 0,
+    }
+    write_json(path, state)
+    return state
+
+
+def _scales(weighted: Weighted) -> list[float]:
+    """For each stage what brings the largest entry of the merged map to HALF_PEAK.
+
+    It lies on the diagonal (Cauchy-Schwarz): the largest weighted squared norm of an image.
+    """
+    teachers = [teacher for teacher, _ in weighted]
+    n = len(teachers[0].pixels)
+    largest = torch.zeros(STAGES)
+    for rows in glances(teachers[0], slice(0, n)):
+        norms = torch.zeros(STAGES, rows.stop - rows.start)  # of each image
+        for teacher, weight in weighted:
+            _, features = teacher.look(rows)
+            for stage, f in enumerate(features):
+                norms[stage] += weight * f.float().square().sum((1, 2, 3)).cpu()
+        largest = torch.maximum(largest, norms.amax(1))
+    # An all-zero map needs no scaling, and must not be divided by zero.
+    return [x / HALF_PEAK if x else 1.0 for x in largest.tolist()]
+
+
+def _file(folder: Path, stage: int) -> Path:
+    return folder / f"stage{stage + 1}.npy"
+
+
+def _reserve(path: Path, n: int) -> None:
+    """A file for a float16 (n, n), with its room on the disk taken.
+
+    Otherwise a disk that fills up later would end the process by a signal, without a word.
+    """
+    whole = np.lib.format.open_memmap(path, "w+", np.float16, (n, n))
+    whole.flush()
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _write(path: Path, tile: np.ndarray, rows: slice, columns: slice) -> None:
+    """Put a tile and its mirror image into a map, and wait until the disk has them.
+
+    The file is mapped for one tile at a time, so its pages do not stay with this process.
+    """
+    whole = np.load(path, mmap_mode="r+")
+    # A tile on the diagonal is its own mirror image, and is written twice.
+    whole[rows, columns] = tile
+    whole[columns, rows] = tile.T
+    whole.flush()
+
+
+class _Progress:
+    """A line of progress every so often, and one at the end."""
+
+    def __init__(self, plan: Plan, done: int, say: Callable[[str], None]):
+        self.total, self.first, self.say = len(plan.tiles), done, say
+        self.started = self.last = time.monotonic()
+        if done:
+            say(f"similarity maps: {done} of {self.total} tiles are there, going on")
+
+    def __call__(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self.last < EVERY and done < self.total:
+            return
+        self.last = now
+        # By the tiles of this sitting; what was there before took no time now.
+        each = (now - self.started) / (done - self.first)
+        left = each * (self.total - done) / 60
+        self.say(f"similarity maps: {done} of {self.total} tiles, about {left:.0f} min left")
+
+
+# ---- what has been built
+
+
+def mapped(folder: Path, *, resident: bool = True) -> list[Tensor]:
+    """The three maps in `folder`, float16 (n, n), mapped: only what is looked up is read.
+
+    resident: read the files once now, in order, which is many times faster than a first epoch that
+    reads them here and there. They then fill memory that other programs can have back at any time.
+    The tensors must not be written to.
+    """
+    maps = []
+    for stage in range(STAGES):
+        path = _file(folder, stage)
+        if resident:
+            _read_through(path)
+        whole = np.load(path, mmap_mode="r")
+        with warnings.catch_warnings():
+            # PyTorch has no read-only tensors and says so; a map that may be written to would count
+            # as taken memory, and one larger than that could not be opened.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            maps.append(torch.from_numpy(whole))
+    return maps
+
+
+def _read_through(path: Path, *, piece: int = 2**24) -> None:
+    # What is read goes nowhere: the system keeps the pages, for whoever maps the file.
+    buffer = bytearray(piece)
+    with open(path, "rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def disk(n: int, *, banks: int = 1) -> int:
+    """Bytes on the disk of `banks` banks of n images: three float16 (n, n) each.
+
+    Every pair of teachers and alpha has a bank of its own; two banks where the teachers' maps stay
+    apart (order "normalise").
+    """
+    return banks * STAGES * 2 * n**2
+
+
+def check_room(folder: Path, n: int) -> None:
+    """InputError where the disk of `folder` has no room for a bank of n images."""
+    free, needed = shutil.disk_usage(folder).free, disk(n)
+    if needed > free:
+        raise InputError(
+            f"a teacher bank of {n:,} images takes {needed / 1e9:.1f} GB on the disk and"
+            f" {free / 1e9:.1f} are free: make room, set TGD_ARTIFACTS to a larger disk,"
+            " or take teachers='online'"
+        )
