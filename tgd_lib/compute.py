@@ -34,6 +34,7 @@ class Compute:
             return contextlib.nullcontext()
         return torch.autocast(self.device, torch.bfloat16)
 
+    @torch.inference_mode(False)  # what is made in a caller's inference mode cannot be trained
     def place(self, network: nn.Module) -> nn.Module:
         """The network on the device, channels last (measured: 1.1 to 2.8 times faster on CPU)."""
         return network.to(self.device, memory_format=torch.channels_last)

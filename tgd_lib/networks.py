@@ -71,6 +71,7 @@ class WideResNet(nn.Module):
         return self.stages(x)[0]
 
 
+@torch.inference_mode(False)  # so that it can be trained wherever it is made
 def wide_resnet(
     depth: int, width: int, in_channels: int = 3, num_classes: int = 10, *, seed: int | None = None
 ) -> WideResNet:
