@@ -15,7 +15,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,6 +129,9 @@ class Store:
             record = read_json(path / "record.json")
         except (OSError, ValueError):  # just now set aside by another run
             return None, "is gone"
+        # All sums are right in a folder that was put in another one's place, too.
+        if record.get("key") != key:
+            return None, f"is another one ({str(record.get('key'))[:20]})"
         if record["made_unix"] < self.newer_than:
             return None, "is made again, as asked"
         self._checked.add(path)
@@ -190,7 +193,8 @@ class Store:
     def _lock(self, kind: str, key: str):
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / f"{kind}-{key}.lock")
+        path = folder / f"{kind}-{key}.lock"
+        lock = filelock.FileLock(path)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -199,6 +203,11 @@ class Store:
         try:
             yield
         finally:
+            # Removed while it is still held. Who had opened it before then holds a file without a
+            # name: filelock looks for that (no links left) as soon as it has the lock, and tries
+            # again. Removed after the release, it might be the next holder's.
+            with suppress(OSError):  # not on Windows, where it stays
+                path.unlink()
             lock.release()
 
     @contextmanager
@@ -206,7 +215,7 @@ class Store:
         try:
             yield
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # EFBIG: a limit of this process
                 raise InputError(f"{self.root}: no room left on the disk; make some and start again") from e
             if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
                 raise InputError(
@@ -228,13 +237,19 @@ class Store:
 def damage(path: Path) -> str | None:
     """What is wrong with the artefact in `path`, in a few words; None if all its sums are right."""
     try:
-        manifest = read_json(path / MANIFEST)
+        manifest, record = read_json(path / MANIFEST), read_json(path / "record.json")
         names = {f.name for f in _files(path)} - {MANIFEST}
+        if not isinstance(manifest, dict) or not isinstance(record, dict):
+            return "not a manifest and a record"
         if names != set(manifest):
             return f"files {sorted(names ^ set(manifest))} missing or foreign"
-        wrong = [name for name, sum_ in manifest.items() if sha256(path / name) != sum_]
-        return f"{wrong[0]} has another sha256" if wrong else None
-    except (OSError, ValueError) as e:
+        for name, expected in manifest.items():
+            if sha256(path / name) != expected:
+                return f"{name} has another sha256"
+        if not isinstance(record.get("made_unix"), (int, float)):
+            return "its record has no time"
+        return None
+    except (OSError, ValueError, RecursionError) as e:  # RecursionError: JSON nested very deep
         return f"unreadable: {type(e).__name__}"
 
 
