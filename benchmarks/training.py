@@ -29,7 +29,7 @@ BATCH = 128
 
 
 class Contiguous(Pixels):
-    """Pixels whose batches are contiguous (N, C, H, W) in memory: what channels last is compared with."""
+    """Pixels in contiguous batches (N, C, H, W): what channels last is compared with."""
 
     def __getitem__(self, index):
         return super().__getitem__(index).contiguous()
@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=summary_line)
     parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
     parser.add_argument("--data", metavar="DIR", help="with CIFAR-10 (default: the sample)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/training")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="artifacts/benchmarks/training")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     return parser.parse_args()
 
@@ -103,8 +103,8 @@ class Case:
         channels = array.shape[1]
         pixels = Pixels(array, (0.5,) * channels, (0.25,) * channels, compute)
         network = wide_resnet(depth, width, channels, seed=0)
-        once = Schedule(1, 1)
-        self.run = training.Run(network, pixels if last else contiguous(pixels), labels, once, seed=0)
+        pixels = pixels if last else contiguous(pixels)
+        self.run = training.Run(network, pixels, labels, Schedule(1, 1), seed=0)
         if not last:  # a Run lays its network channels last
             self.run.network.to(memory_format=torch.contiguous_format)
         self.compute = compute
@@ -124,7 +124,8 @@ class Case:
 
 def measure(cases: dict[str, Case], repeats: int) -> dict:
     """Images a second of each variant, and the mean loss of its first epoch."""
-    seconds = interleaved({name: case.epoch for name, case in cases.items()}, repeats, clock=time.perf_counter)
+    epochs = {name: case.epoch for name, case in cases.items()}
+    seconds = interleaved(epochs, repeats, clock=time.perf_counter)
     losses = [case.first_loss for case in cases.values()]
     assert max(losses) <= 1.1 * min(losses), f"variants disagree: {losses}"
     return {

@@ -1,7 +1,7 @@
-"""The losses, as pure functions of tensors. Sources: the TGD paper and the authors' code (recipe.md).
+"""The losses, as pure functions of tensors. Sources: the TGD paper and the authors' code.
 
-What is given is checked, in one line: numbers by value, tensors by dtype and shape alone. A tensor's
-values stay unread, because reading them would make every step wait for the GPU.
+What is given is checked, in one line: numbers by value, tensors by dtype and shape alone. A
+tensor's values stay unread, because reading them would make every step wait for the GPU.
 """
 
 from __future__ import annotations
@@ -248,11 +248,12 @@ def _check_alike(one: str, first: Maps, other: str, second: Maps) -> None:
 
 
 def check_features(student: Sequence[Tensor], teacher: Sequence[Tensor], images: int) -> None:
-    """InputError unless both are floating features (B, ...) of `images` images, of as many stages."""
+    """InputError unless both are floating features (B, ...), B `images`, of as many stages."""
     for name, features in (("student", student), ("teacher", teacher)):
         for f in features:
             if not _is_floating(f) or f.dim() < 2 or len(f) != images:
-                raise InputError(f"{name} features are {_kind(f)}: floating ({images}, ...) is needed")
+                wanted = f"floating ({images}, ...) is needed"
+                raise InputError(f"{name} features are {_kind(f)}: {wanted}")
     if len(student) != len(teacher):
         raise InputError(
             f"student features of {len(student)} stages, teacher features of {len(teacher)}: "

@@ -41,7 +41,7 @@ REMEDIES = {
 
 
 def batch_order(n: int, *, seed: int, epoch: int) -> Tensor:
-    """The order int64 (n,) in which `epoch` visits the training images; the same for every method."""
+    """The order int64 (n,) in which `epoch` visits the images; the same for every method."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(n, generator=generator)
 
@@ -161,7 +161,8 @@ class Run:
             entry[name] = float(value) / n
         # Looked at once an epoch only: reading a number waits for the device.
         if not math.isfinite(entry["loss"]):
-            raise Diverged(f"training diverged in epoch {epoch} (loss {entry['loss']}){self._why()}")
+            state = f"training diverged in epoch {epoch} (loss {entry['loss']})"
+            raise Diverged(state + self._why())
         if self.evaluate:
             entry["test_accuracy"] = self.evaluate(self.network)
             before = [h["test_accuracy"] for h in self.history]
@@ -186,7 +187,7 @@ class Run:
         return f": {name} {state}; {REMEDIES.get(name, 'lower its weight')}"
 
     def selected(self) -> tuple[dict[str, Tensor], int]:
-        """The weights that count, and their epoch: the last, or with `evaluate` the best on test."""
+        """The weights that count, and their epoch: the last, or with `evaluate` the best."""
         if self.best is None:
             return self.network.state_dict(), len(self.history)
         accuracies = [h["test_accuracy"] for h in self.history]
@@ -296,7 +297,9 @@ def _epoch(runs: Sequence[Run]) -> None:
 # ---------------------------------------------------------------- files of tensors
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None
+) -> None:
     """Write tensors as safetensors, with `about` in its header: whole or not at all.
 
     Raises OSError where it cannot be written, a full disk for one.

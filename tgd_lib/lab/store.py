@@ -2,8 +2,8 @@
 
 An artefact is a folder ``<root>/<kind>/<key>/`` with ``spec.json`` (the question), data files,
 ``record.json`` (results and provenance) and ``MANIFEST.json`` (sha256 of every other file). It is
-written as ``<key>.partial/`` under a lock and renamed when whole. What fails its check on reading is
-set aside with a warning, never deleted, and made again.
+written as ``<key>.partial/`` under a lock and renamed when whole. What fails its check on reading
+is set aside with a warning, never deleted, and made again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from tgd_lib.config import InputError
 from tgd_lib.files import provenance, read_json, sha256, sync, write_json
 
 MANIFEST = "MANIFEST.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit of this process
+NO_RIGHT = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,15 @@ class Claim:
     checked: set[Path]  # the store's
 
     def finish(self, result: dict, *, drop: Sequence[str] = ()) -> None:
-        """Put the folder in its place, with spec, record and sums; files named in `drop` only once all else is safe."""
+        """Put the folder in its place, with spec, record and sums.
+
+        Files named in `drop` go only once all else is safe.
+        """
         key = self.folder.name.removesuffix(".partial")
         for leftover in self.folder.glob("*.tmp"):  # of a write that was cut off
             leftover.unlink()
-        record = {"seconds": round(time.time() - self.started, 3)} | result | provenance() | {"key": key}
+        record = {"seconds": round(time.time() - self.started, 3), **result}
+        record |= {**provenance(), "key": key}
         write_json(self.folder / "spec.json", json.loads(canonical(self.spec)))
         write_json(self.folder / "record.json", record)
         kept = [f for f in _files(self.folder) if f.name not in (*drop, MANIFEST)]
@@ -79,7 +85,8 @@ def canonical(spec) -> str:
     def plain(x):
         if is_dataclass(x):
             return asdict(x)
-        raise TypeError(f"a spec holds {type(x).__name__}; only plain values and dataclasses have a key")
+        kind = type(x).__name__
+        raise TypeError(f"a spec holds {kind}; only plain values and dataclasses have a key")
 
     return json.dumps(spec, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -114,7 +121,7 @@ class Store:
         self._checked: set[Path] = set()
 
     def find(self, kind: str, spec, *, version: int = 1) -> Artefact | None:
-        """The artefact that answers `spec`, checked against its manifest; None if there is none that is whole."""
+        """The artefact that answers `spec`, checked against its manifest; None if none is whole."""
         return self._look(kind, key_of(kind, spec, version))[0]
 
     def _look(self, kind: str, key: str) -> tuple[Artefact | None, str]:
@@ -138,15 +145,13 @@ class Store:
         return Artefact(kind, key, path, record), ""
 
     def _place(self, kind: str, key: str) -> Path:
-        """Where an artefact lies: in the store, or, a network that is not there, among the published."""
+        """Where an artefact lies: in the store, or, for a network, among the published."""
         path = self.root / kind / key
         if kind != "network" or path.is_dir():
             return path
         return next((f / key for f in self.published if (f / key).is_dir()), path)
 
-    def make(
-        self, kind: str, spec, build: Callable[[Path], dict], *, version: int = 1
-    ) -> Artefact:
+    def make(self, kind: str, spec, build: Callable[[Path], dict], *, version: int = 1) -> Artefact:
         """The artefact that answers `spec`: found, or made by `build` now.
 
         `build` gets an empty folder to write data files to and returns the results for the record.
@@ -166,8 +171,8 @@ class Store:
     ) -> Iterator[Claim | None]:
         """The right to make an artefact; None if another run has made it while this one waited.
 
-        The block fills `claim.folder` and calls `claim.finish(results)`. If it does not, nothing is left;
-        with `resumable`, the folder stays as it is, to go on with.
+        The block fills `claim.folder` and calls `claim.finish(results)`. If it does not, nothing is
+        left; with `resumable`, the folder stays as it is, to go on with.
         """
         path = self.root / kind / key_of(kind, spec, version)
         with self._readable_errors(), self._lock(kind, path.name):
@@ -215,11 +220,14 @@ class Store:
         try:
             yield
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # EFBIG: a limit of this process
-                raise InputError(f"{self.root}: no room left on the disk; make some and start again") from e
-            if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            if e.errno in NO_ROOM:
                 raise InputError(
-                    f"{self.root}: cannot be written to ({e.strerror}); set TGD_ARTIFACTS to a folder that can"
+                    f"{self.root}: no room left on the disk; make some and start again"
+                ) from e
+            if e.errno in NO_RIGHT:
+                raise InputError(
+                    f"{self.root}: cannot be written to ({e.strerror}); "
+                    "set TGD_ARTIFACTS to a folder that can"
                 ) from e
             raise
 
@@ -231,7 +239,9 @@ class Store:
             path.rename(aside)
         except FileNotFoundError:  # another run was quicker
             return
-        warnings.warn(f"{path.parent.name} {path.name} {why}; kept in {aside.parent.name}/", stacklevel=3)
+        warnings.warn(
+            f"{path.parent.name} {path.name} {why}; kept in {aside.parent.name}/", stacklevel=3
+        )
 
 
 def damage(path: Path) -> str | None:
