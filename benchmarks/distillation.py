@@ -43,7 +43,7 @@ from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
 from tgd_lib.networks import wide_resnet
 from tgd_lib.study.cost import interleaved, summary
-from tgd_lib.training import WARM_UP, Run, label_objective
+from tgd_lib.training import Run, label_objective
 
 PACKAGES = ("torch", "numpy")
 BATCH = 128
@@ -223,7 +223,7 @@ class Case:
         run = self.run(objective)
         run.begin()
         full = len(self.labels) // run.schedule.batch_size
-        for number in range(WARM_UP + 1):
+        for number in range(4):  # the first ones pick kernels and make the momentum
             run.advance(number % full)
         return lambda number: run.advance(number % full)
 

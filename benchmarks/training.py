@@ -1,12 +1,11 @@
-"""Training throughput: precision, memory layout, and on CUDA captured steps and networks side by side.
+"""Training throughput: precision and memory layout.
 
     python -m benchmarks.training [--quick] [--data DIR] [--out DIR] [--device cpu|cuda]
 
-Images a second of whole training steps at batch 128, all variants in turn in one process: WRN-16-1 and
-WRN-16-3 on images, WRN-16-3 on 6x50x50 persistence images; on a CPU fp32 and bf16, contiguous and
-channels last; on CUDA eager, captured, and several networks at once. Variants of one network start from
-the same weights, and their first losses are compared in the same run. --quick: a tiny network, agreement
-asserted, no time asserted.
+Images a second of whole training steps at batch 128, all variants in turn in one process: WRN-16-1
+and WRN-16-3 on images, WRN-16-3 on 6x50x50 persistence images; fp32 and bf16, contiguous and
+channels last. Variants of one network start from the same weights, and their first losses are
+compared in the same run. --quick: a tiny network, agreement asserted, no time asserted.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ BATCH = 128
 
 
 class Contiguous(Pixels):
-    """Pixels whose batches are contiguous (N, C, H, W) in memory: the rival of channels last."""
+    """Pixels in contiguous batches (N, C, H, W): what channels last is compared with."""
 
     def __getitem__(self, index):
         return super().__getitem__(index).contiguous()
@@ -43,83 +42,90 @@ def contiguous(pixels: Pixels) -> Contiguous:
     return view
 
 
+NETWORKS = {  # depth, width, and what it looks at
+    "WRN-16-1 on images": (16, 1, "image"),
+    "WRN-16-3 on images": (16, 3, "image"),
+    "WRN-16-3 on persistence images": (16, 3, "pi"),
+}
+QUICK = {"WRN-10-1 on images": (10, 1, "image")}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
-    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/training")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    options = parser.parse_args()
+    options = arguments()
     folder = options.out or config.artifacts_dir() / "benchmarks" / "training"
-    train = datasets.load("cifar10" if options.data else "sample", "train", options.data, download=False)
+    name = "cifar10" if options.data else "sample"
+    train = datasets.load(name, "train", options.data, download=False)
     n = 256 if options.quick else 1280
     images, labels = train.images[:n], torch.from_numpy(train.labels[:n])
-    arrays = {"image": images.transpose(0, 3, 1, 2), "pi": topology.persistence_images(images, n_jobs=None)}
-    networks = {"WRN-10-1 on images": (10, 1, "image")} if options.quick else {
-        "WRN-16-1 on images": (16, 1, "image"),
-        "WRN-16-3 on images": (16, 3, "image"),
-        "WRN-16-3 on persistence images": (16, 3, "pi"),
-    }  # fmt: skip
-    variants = cuda_variants() if options.device == "cuda" else cpu_variants()
-    record = {"machine": _measure.machine(*PACKAGES), "device": Compute.choose(options.device).name}
-    record |= {"quick": options.quick, "threads": torch.get_num_threads(), "networks": {}}
-    for name, (depth, width, view) in networks.items():
-        cases = {v: Case(arrays[view], labels, depth, width, device=options.device, **o) for v, o in variants.items()}
+    arrays = {
+        "image": images.transpose(0, 3, 1, 2),
+        "pi": topology.persistence_images(images, n_jobs=None),
+    }
+    record = {
+        "machine": _measure.machine(*PACKAGES),
+        "device": Compute.choose(options.device).name,
+        "quick": options.quick,
+        "threads": torch.get_num_threads(),
+        "networks": {},
+    }
+    for name, (depth, width, view) in (QUICK if options.quick else NETWORKS).items():
+        cases = {}
+        for variant, (precision, last) in variants().items():
+            compute = Compute.choose(options.device, precision)
+            cases[variant] = Case(arrays[view], labels, depth, width, compute=compute, last=last)
         record["networks"][name] = measure(cases, 2 if options.quick else 7)
     _measure.write(folder, "training", record, report(record))
 
 
-def cpu_variants() -> dict[str, dict]:
-    """The rivals on a CPU."""
-    return {
-        f"{precision}, {'channels last' if last else 'contiguous'}": {"precision": precision, "last": last}
-        for precision in ("fp32", "bf16")
-        for last in (False, True)
-    }
+def arguments() -> argparse.Namespace:
+    summary_line = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=summary_line)
+    parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
+    parser.add_argument("--data", metavar="DIR", help="with CIFAR-10 (default: the sample)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="artifacts/benchmarks/training")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    return parser.parse_args()
 
 
-def cuda_variants() -> dict[str, dict]:
-    """The rivals on CUDA."""
-    made = {"fp32, eager": {"precision": "fp32", "captured": False}, "fp32, captured": {"precision": "fp32"}}
-    made["bf16, eager"] = {"precision": "bf16", "captured": False}
-    return made | {f"bf16, captured, {k} at once": {"precision": "bf16", "together": k} for k in (1, 3, 6, 12)}
+def variants() -> dict[str, tuple[str, bool]]:
+    """Name: precision, and whether channels are last."""
+    made = {}
+    for precision in ("fp32", "bf16"):
+        made[f"{precision}, contiguous"] = (precision, False)
+        made[f"{precision}, channels last"] = (precision, True)
+    return made
 
 
 class Case:
-    """Some networks of one shape that take their steps in turn, on one variant of the device."""
+    """A network that takes its training steps on one variant of the device."""
 
-    def __init__(self, array, labels, depth, width, *, device, precision, last=True, captured=True, together=1):
-        compute = Compute.choose(device, precision)
-        pixels = Pixels(array, (0.5,) * array.shape[1], (0.25,) * array.shape[1], compute)
+    def __init__(self, array, labels, depth, width, *, compute: Compute, last: bool):
+        channels = array.shape[1]
+        pixels = Pixels(array, (0.5,) * channels, (0.25,) * channels, compute)
+        network = wide_resnet(depth, width, channels, seed=0)
         pixels = pixels if last else contiguous(pixels)
-        self.captured, self.compute = captured, compute
-        self.runs = [
-            training.Run(wide_resnet(depth, width, array.shape[1], seed=s), pixels, labels, Schedule(1, 1), seed=s)
-            for s in range(together)
-        ]
-        if not last:
-            for run in self.runs:
-                run.network.to(memory_format=torch.contiguous_format)
-        self.images = together * (len(array) // BATCH) * BATCH
+        self.run = training.Run(network, pixels, labels, Schedule(1, 1), seed=0)
+        if not last:  # a Run lays its network channels last
+            self.run.network.to(memory_format=torch.contiguous_format)
+        self.compute = compute
+        self.images = (len(array) // BATCH) * BATCH
         self.first_loss: float | None = None
 
     def epoch(self, number: int) -> None:
-        """An epoch of every network, the short last batch left out."""
-        training.WARM_UP = 3 if self.captured else 10**9
-        for run in self.runs:
-            run.begin()
-        for step in range(len(self.runs[0].pixels) // BATCH):
-            for run in self.runs:
-                run.advance(step)
+        """An epoch, the short last batch left out."""
+        self.run.begin()
+        for step in range(self.images // BATCH):
+            self.run.advance(step)
         if self.compute.device == "cuda":
             torch.cuda.synchronize()
         if self.first_loss is None:
-            self.first_loss = float(self.runs[0]._sums["loss"]) / self.images * len(self.runs)
+            self.first_loss = float(self.run._sums["loss"]) / self.images
 
 
 def measure(cases: dict[str, Case], repeats: int) -> dict:
     """Images a second of each variant, and the mean loss of its first epoch."""
-    seconds = interleaved({name: case.epoch for name, case in cases.items()}, repeats, clock=time.perf_counter)
+    epochs = {name: case.epoch for name, case in cases.items()}
+    seconds = interleaved(epochs, repeats, clock=time.perf_counter)
     losses = [case.first_loss for case in cases.values()]
     assert max(losses) <= 1.1 * min(losses), f"variants disagree: {losses}"
     return {
@@ -132,25 +138,26 @@ def measure(cases: dict[str, Case], repeats: int) -> dict:
 
 
 def report(record: dict) -> str:
-    lines = [f"device {record['device']}, batch {BATCH}, {record['threads']} threads; {record['machine']}"]
-    for network, variants in record["networks"].items():
-        base = next(iter(variants.values()))["images_per_s"]["median"]
-        rows = []
-        for name, v in variants.items():
-            s = v["images_per_s"]
-            rows.append(
-                {
-                    "variant": name,
-                    "images/s": f"{s['median']:,.0f}",
-                    "min-max": f"{s['min']:,.0f}-{s['max']:,.0f}",
-                    "n": s["n"],
-                    "times the first": f"{s['median'] / base:.2f}",
-                    "50,000 images in s (extrapolated)": f"{50_000 / s['median']:.1f}",
-                    "mean loss of the first epoch": f"{v['first_loss']:.4f}",
-                }
-            )
+    device, threads = record["device"], record["threads"]
+    lines = [f"device {device}, batch {BATCH}, {threads} threads; {record['machine']}"]
+    for network, results in record["networks"].items():
+        base = next(iter(results.values()))["images_per_s"]["median"]
+        rows = [row(name, result, base) for name, result in results.items()]
         lines += ["", network, "", _measure.table(rows)]
     return "\n".join(lines)
+
+
+def row(name: str, result: dict, base: float) -> dict:
+    speed = result["images_per_s"]
+    return {
+        "variant": name,
+        "images/s": f"{speed['median']:,.0f}",
+        "min-max": f"{speed['min']:,.0f}-{speed['max']:,.0f}",
+        "n": speed["n"],
+        "times the first": f"{speed['median'] / base:.2f}",
+        "50,000 images in s (extrapolated)": f"{50_000 / speed['median']:.1f}",
+        "mean loss of the first epoch": f"{result['first_loss']:.4f}",
+    }
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import pytest
 from numpy.random import RandomState
 from PIL import Image
 
-from tgd_lib.images import corruptions
 from tgd_lib.config import InputError
+from tgd_lib.files import sha256
+from tgd_lib.images import corruptions
 from tgd_lib.images.corruptions import CHUNK, NAMES, OFFICIAL_NAMES, corrupt, official_labels, read_official
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -372,3 +373,47 @@ def test_official_arrays_that_are_not(tmp_path):
     for labels in (np.arange(50_000) % 7, np.full(50_000, 10), np.zeros(50_000), np.zeros(9, int)):
         np.save(tmp_path / "labels.npy", labels)
         fails(lambda: official_labels(tmp_path), "labels.npy")
+
+
+# ---------------------------------------------------------------- where they come from
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """A folder with two of the official arrays, sparse, and their labels."""
+    folder = tmp_path_factory.mktemp("CIFAR-10-C")
+    for name in ("snow", "fog"):
+        shape = (50_000, 32, 32, 3)
+        whole = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape)
+        whole[20_007] = 9  # severity 3, image 7
+        whole.flush()
+    np.save(folder / "labels.npy", np.tile(np.arange(10_000) % 10, 5))
+    return folder
+
+
+LABELS = np.arange(10_000) % 10
+
+
+def test_our_own_where_there_are_no_official_arrays(tmp_path):
+    for folder in (None, tmp_path / "nowhere"):
+        own = corruptions.source(folder, LABELS)
+        assert own == corruptions.Source("own", NAMES) and own.fingerprint("fog") == "own"
+    assert corruptions.source(None, LABELS, ["fog"]).names == ("fog",)
+    images = textured(3)
+    found = corruptions.source(None, LABELS).images(images, np.array([7, 1, 4]), "fog", 2)
+    assert (found == corrupt(images, "fog", 2, seed=0)).all()
+
+
+def test_official_arrays_where_they_are(official):
+    found = corruptions.source(official, LABELS)
+    assert found.kind == "official" and found.names == ("fog", "snow")
+    assert found.fingerprint("fog") == sha256(official / "fog.npy") and found.fingerprint("none") == "own"
+    images = found.images(textured(3), np.array([7, 1, 4]), "snow", 3)
+    assert (images[0] == 9).all() and not images[1:].any() and images.flags.c_contiguous
+    assert corruptions.source(official, LABELS, ["snow", "frost"]).names == ("snow",)
+
+
+def test_official_arrays_of_other_images(official):
+    fails(lambda: corruptions.source(official, LABELS[::-1]), official, "not those of these test images")
+    fails(lambda: corruptions.source(official, LABELS[:80]), official, "not those of these test images")
+    fails(lambda: corruptions.source(None, LABELS, ["snows"]), "did you mean 'snow'?")

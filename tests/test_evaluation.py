@@ -63,12 +63,14 @@ def test_brier_by_hand():
 
 
 def test_reliability_by_hand():
-    confidence = torch.tensor([0.5, 0.7, 0.6, 1.0, 0.75], dtype=torch.float64)
+    # bins of a fifteenth: 0.6 opens the tenth, 0.61 and 0.65 are in it too; 0.95 and 1 in the last
+    confidence = torch.tensor([0.6, 0.61, 0.65, 1.0, 0.95], dtype=torch.float64)
     p = torch.stack([confidence, 1 - confidence], 1)  # all say class 0
-    found = reliability(p, torch.tensor([0, 1, 0, 0, 0]), bins=4)
-    assert found["count"] == [0, 0, 3, 2]  # 0.5 is in [0.5, 0.75), 0.75 and 1 in the last
-    assert found["confidence"] == [None, None, pytest.approx(0.6), pytest.approx(0.875)]
-    assert found["accuracy"] == [None, None, pytest.approx(2 / 3), 1.0]
+    found = reliability(p, torch.tensor([0, 1, 0, 0, 0]))
+    assert found["count"] == [0] * 9 + [3, 0, 0, 0, 0, 2]
+    assert found["confidence"][9] == pytest.approx(0.62) and found["confidence"][14] == 0.975
+    assert found["accuracy"][9] == pytest.approx(2 / 3) and found["accuracy"][14] == 1.0
+    assert found["confidence"].count(None) == found["accuracy"].count(None) == 13
 
 
 def test_reliability_gives_the_calibration_error():

@@ -12,7 +12,7 @@ from tgd_lib.config import ROOT
 # companion, notebooks -> report -> study -> lab -> the method -> images, config.
 WINGS = {
     "": ("config", "files"),
-    "images": ("folders", "sample", "cifar", "transfer", "corruptions"),
+    "images": ("folders", "sample", "cifar", "corruptions"),
     "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding", "baselines")
     + ("bank", "tiles", "training", "evaluation"),
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),

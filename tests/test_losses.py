@@ -184,3 +184,92 @@ def test_normalise_then_merge_by_hand():
     torch.testing.assert_close(losses.merge_maps(first, second, alpha=0.5)[0], torch.tensor([[1.5, 502.0]]))
     with pytest.raises(InputError, match="order='first'"):
         losses.merge_maps(first, second, alpha=0.5, order="first")
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+def features(images=8, stages=3):
+    return [torch.randn(images, 4, 2, 2) for _ in range(stages)]
+
+
+def call(**changed):
+    """`tgd_loss` of eight images, ten classes and three stages, but for what is changed."""
+    given = {
+        "logits": torch.randn(8, 10),
+        "labels": torch.arange(8),
+        "features": features(),
+        "teacher_logits": (torch.randn(8, 10), torch.randn(8, 10)),
+        "teacher_maps": (maps(features()), maps(features())),
+        "alpha": 0.9,
+        **WEIGHTS,
+    }
+    return losses.tgd_loss(**given | changed)
+
+
+MISFITS = {
+    "a teacher's logits of one image": {"teacher_logits": (torch.randn(1, 10), torch.randn(8, 10))},
+    "a teacher's logits of other classes": {"teacher_logits": (torch.randn(8, 5), torch.randn(8, 10))},
+    "a teacher's logits of whole numbers": {"teacher_logits": (torch.ones(8, 10).long(),) * 2},
+    "one teacher": {"teacher_logits": (torch.randn(8, 10),)},
+    "no teachers": {"teacher_logits": None},
+    "no logits": {"logits": None},
+    "logits of no image": {"logits": torch.randn(0, 10), "labels": torch.arange(0)},
+    "logits of no class": {"logits": torch.randn(8, 0)},
+    "flat logits": {"logits": torch.randn(8)},
+    "a label too many": {"labels": torch.arange(9)},
+    "labels of floats": {"labels": torch.arange(8.0)},
+    "labels one-hot": {"labels": torch.eye(8, 10)},
+    "labels as a list": {"labels": [0] * 8},
+    "two of three stages": {"features": features(stages=2)},
+    "no stages": {"features": []},
+    "features of one image": {"features": features(images=1)},
+    "features that are none": {"features": [None] * 3},
+    "flat features": {"features": [torch.randn(8)] * 3},
+    "maps of another batch": {"teacher_maps": (maps(features(4)), maps(features(4)))},
+    "merged maps of another batch": {"teacher_maps": maps(features(4))},
+    "two merged maps": {"teacher_maps": maps(features(stages=2))},
+    "maps of two and three stages": {"teacher_maps": (maps(features(stages=2)), maps(features()))},
+    "three teachers' maps": {"teacher_maps": (maps(features()),) * 3},
+    "maps that are none": {"teacher_maps": ([None] * 3, [None] * 3)},
+    "no maps at all": {"teacher_maps": []},
+    "oblong maps": {"teacher_maps": [torch.randn(8, 4)] * 3},
+    "infinite gamma": {"gamma": math.inf},
+    "huge gamma": {"gamma": 1e308},
+    "negative gamma": {"gamma": -1.0},
+    "gamma as a text": {"gamma": "3000"},
+    "gamma as a tensor": {"gamma": torch.tensor(1.0)},
+    "infinite temperature": {"temperature": math.inf},
+    "huge temperature": {"temperature": 1e300},
+    "tiny temperature": {"temperature": 1e-300},
+    "no temperature": {"temperature": None},
+    "lam above 1": {"lam": 1.5},
+    "lam as nan": {"lam": math.nan},
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_what_does_not_fit_is_refused_in_one_line(misfit):
+    assert call()[0].isfinite()
+    with pytest.raises(InputError) as e:
+        call(**MISFITS[misfit])
+    assert "\n" not in str(e.value) and len(str(e.value)) < 200
+
+
+def test_numbers_of_numpy_are_numbers():
+    import numpy as np
+
+    assert call(gamma=np.float32(3000), alpha=np.float64(0.5), temperature=np.int64(4))[0].isfinite()
+
+
+def test_no_value_of_a_tensor_is_read():
+    """Shapes are enough: a look at a value would make every step wait for a GPU."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class NoReading(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            assert "_local_scalar_dense" not in str(function), "a value was read"
+            return function(*args, **(kwargs or {}))
+
+    with NoReading():
+        call()

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 from tgd_lib import config
 from tgd_lib.config import InputError
+from tgd_lib.files import sha256
 from tgd_lib.lab.store import Store, canonical, key_of
 
 KIND = "evaluation"
@@ -117,6 +119,40 @@ def test_cut_off_while_finishing_nothing_is_lost(store, monkeypatch, at):
     assert again.record["answer"] == 42 and again.array("x").tolist() == [0, 1, 2, 3, 4]
 
 
+MANIFESTS = ("null", "[]", "{}", "1", '"x"', '{"x.npy": null}', "{", "", "[" * 100_000, "\udc80")
+
+
+@pytest.mark.parametrize("name", ["MANIFEST.json", "record.json"])
+@pytest.mark.parametrize("text", MANIFESTS, ids=range(len(MANIFESTS)))
+def test_anything_but_what_we_write_is_damage(store, name, text):
+    path = store.make(KIND, {"q": 1}, build).path
+    (path / name).write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.warns(UserWarning, match="damaged") as caught:
+        made = Store(store.root, newer_than=0).make(KIND, {"q": 1}, build)
+    assert made.record["answer"] == 42 and "\n" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize("record", [None, {}, {"made_unix": "x"}, {"made_unix": 1.0}])
+def test_a_record_with_right_sums_that_is_not_ours_is_damage(store, record):
+    path = store.make(KIND, {"q": 1}, build).path
+    (path / "record.json").write_text(json.dumps(record))
+    sums = json.loads((path / "MANIFEST.json").read_text())
+    sums["record.json"] = sha256(path / "record.json")
+    (path / "MANIFEST.json").write_text(json.dumps(sums))
+    with pytest.warns(UserWarning, match="damaged|another"):
+        Store(store.root, newer_than=0).make(KIND, {"q": 1}, build)
+
+
+def test_an_artefact_in_another_one_s_place_is_not_taken(store):
+    one, two = (store.make(KIND, {"q": q}, build).path for q in (1, 2))
+    shutil.rmtree(one)
+    two.rename(one)
+    fresh = Store(store.root, newer_than=0)
+    assert fresh.find(KIND, {"q": 1}) is None
+    with pytest.warns(UserWarning, match="is another one"):
+        assert fresh.make(KIND, {"q": 1}, build).record["key"] == one.name
+
+
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove", "add", "record"])
 def test_damage_is_found_set_aside_and_made_again(store, harm):
     path = store.make(KIND, {"q": 1}, build).path
@@ -156,9 +192,41 @@ def test_two_makers_at_once_build_once(store, capsys):
         return build(folder)
 
     makers = [threading.Thread(target=Store(store.root, newer_than=0).make, args=(KIND, {"q": 1}, slow)) for _ in range(3)]
-    [m.start() for m in makers]
-    [m.join() for m in makers]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
     assert len(built) == 1 and "waiting" in capsys.readouterr().out
+
+
+def test_no_lock_files_are_left(store):
+    store.make(KIND, {"q": 1}, build)
+    with pytest.raises(RuntimeError), store.claim(KIND, {"q": 2}):
+        raise RuntimeError
+    assert list((store.root / "locks").iterdir()) == []
+
+
+CONTENDER = """
+import sys
+from pathlib import Path
+from tgd_lib.lab.store import Store
+
+store, inside = Store(Path(sys.argv[1]), newer_than=0), Path(sys.argv[1]) / "inside"
+for _ in range(150):
+    with store._lock("evaluation", "same"):
+        inside.touch(exist_ok=False)  # FileExistsError: two hold the lock
+        inside.unlink()
+"""
+
+
+def test_removed_locks_still_keep_others_out(store):
+    """The classical race: one removes the file that another has just opened and is about to lock."""
+    command = [sys.executable, "-c", CONTENDER, str(store.root)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    contenders = [subprocess.Popen(command, cwd=config.ROOT, **quiet) for _ in range(4)]
+    errors = [c.communicate()[1].decode() for c in contenders]
+    assert [c.returncode for c in contenders] == [0] * 4, errors
+    assert list((store.root / "locks").iterdir()) == []
 
 
 def test_a_killed_maker_does_not_block_the_next(store):

@@ -1,5 +1,8 @@
 """Training: the loop, its order, resuming to the same bits, the rule of selection."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -122,16 +125,30 @@ def test_runs_that_train_together_end_as_if_alone(data, tmp_path):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_captured_steps_train_like_eager_ones(data, monkeypatch, tmp_path):
+def test_cuda_trains_like_the_cpu(data, tmp_path):
     images, labels = data
     found = []
-    for warm_up in (3, 10**9):  # captured, never captured
-        monkeypatch.setattr(training, "WARM_UP", warm_up)
-        pixels = Pixels(images.transpose(0, 3, 1, 2), (0.3,) * 3, (0.2,) * 3, Compute("cuda"))
-        r = training.Run(wide_resnet(10, 1, 3, CLASSES, seed=0), pixels, labels, Schedule(3, 3, 16), seed=0)
-        training.train([(r, tmp_path / str(warm_up))])
-        found.append([h["loss"] for h in r.history])
+    for device in ("cpu", "cuda"):
+        pixels = Pixels(images.transpose(0, 3, 1, 2), (0.3,) * 3, (0.2,) * 3, Compute(device))
+        network = wide_resnet(10, 1, 3, CLASSES, seed=0)
+        runs = [training.Run(network, pixels, labels, Schedule(3, 3, 16), seed=0)]
+        training.train([(r, tmp_path / device) for r in runs])
+        found.append([h["loss"] for h in runs[0].history])
     assert found[0] == pytest.approx(found[1], rel=1e-2)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_does_not_depend_on_the_caller_s_gradient_mode(data, tmp_path, mode):
+    """Notebooks ask for networks inside torch.no_grad(), and some are trained only then."""
+    plain = run(data, epochs=2)
+    training.train([(plain, tmp_path / "plain")])
+    with mode():
+        inside = run(data, epochs=1)  # made there, too
+        training.train([(inside, tmp_path / "inside")])
+        resumed = run(data, epochs=2)
+        training.train([(resumed, tmp_path / "inside")])
+        assert torch.is_grad_enabled() is False
+    assert same(weights(plain), weights(resumed))
 
 
 def test_last_chooses_nothing(data):
@@ -159,14 +176,38 @@ def test_authors_take_the_first_best_epoch_on_the_test_set(data, tmp_path):
     assert resumed.selected()[1] == 2 and same(resumed.selected()[0], snapshots[1])
 
 
-def test_divergence_is_said_in_one_line(data):
-    def explode(logits, features, labels, index):
-        total = logits.sum() * float("nan")
-        return total, {}
+def exploding(term, factor):
+    """An objective whose `term` is the labels' loss `factor` times over."""
 
-    with pytest.raises(InputError, match="diverged") as e:
-        one_epoch(run(data, objective=explode))
+    def objective(logits, features, labels, index):
+        ce = torch.nn.functional.cross_entropy(logits, labels)
+        return ce + factor * ce, {"ce": ce, term: factor * ce}
+
+    return objective
+
+
+@pytest.mark.parametrize(
+    "term, factor, words",
+    [
+        ("maps", 1e30, ["maps was its largest term", "lower gamma"]),
+        ("kd_t1", 1e30, ["kd_t1 was its largest term", "lower temperature or lam"]),
+        ("baseline", float("inf"), ["baseline is no number from the first step", "this baseline"]),
+        ("kd", float("nan"), ["kd is no number from the first step", "lower temperature"]),
+    ],
+)
+def test_divergence_is_said_in_one_line_that_fits_its_cause(data, term, factor, words):
+    with pytest.raises(InputError, match="diverged in epoch 1") as e:
+        one_epoch(run(data, objective=exploding(term, factor)))
     assert "\n" not in str(e.value)
+    assert all(word in str(e.value) for word in words), str(e.value)
+
+
+def test_divergence_without_terms_is_said_as_well(data):
+    def explode(logits, features, labels, index):
+        return logits.sum() * float("nan"), {}
+
+    with pytest.raises(InputError, match="diverged in epoch 1"):
+        one_epoch(run(data, objective=explode))
 
 
 def test_one_that_diverges_does_not_hold_up_the_others(data, tmp_path):
@@ -179,12 +220,74 @@ def test_one_that_diverges_does_not_hold_up_the_others(data, tmp_path):
     assert ended == [runs[1]] and runs[1].finished
 
 
-def test_a_damaged_state_is_said_and_training_begins_anew(data, tmp_path):
-    (tmp_path / "state").write_bytes(b"not a state")
-    r = run(data, epochs=1)
-    with pytest.warns(UserWarning, match="damaged"):
-        training.train([(r, tmp_path / "state")])
-    assert len(r.history) == 1
+def half_trained(data, folder, *, seed=0):
+    """A folder with the state of a training of three epochs after its first."""
+    folder.mkdir()
+    r = run(data, epochs=3, seed=seed)
+    one_epoch(r)
+    r.save(folder / "state")
+    return folder / "state"
+
+
+def flip(path, at):
+    whole = bytearray(path.read_bytes())
+    whole[at] ^= 1
+    path.write_bytes(whole)
+
+
+def write_state(path, **changed):
+    """The state in `path` once more, with another header."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(path, "pt") as f:
+        about = f.metadata()
+        tensors = {k: f.get_tensor(k) for k in f.keys()}
+    about = {k: v for k, v in (about | changed).items() if v is not None}
+    save_file(tensors, path, about or None)
+
+
+HARMS = {
+    "text": lambda path: path.write_bytes(b"not a state"),
+    "nothing": lambda path: path.write_bytes(b""),
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "a bit of a weight": lambda path: flip(path, -5),
+    "a bit of the header": lambda path: flip(path, 40),
+    "no metadata": lambda path: write_state(path, of=None, history=None, threads=None, sum=None),
+    "threads": lambda path: write_state(path, threads="x"),
+    "history": lambda path: write_state(path, history="[]"),
+    "no sum": lambda path: write_state(path, sum=None),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_state_is_said_and_training_begins_anew(data, tmp_path, harm):
+    state = half_trained(data, tmp_path / "a")
+    HARMS[harm](state)
+    r, unbroken = run(data, epochs=3), run(data, epochs=3)
+    with pytest.warns(UserWarning, match="damaged.*begins anew") as caught:
+        training.train([(r, state)])
+    assert "\n" not in str(caught[0].message)
+    training.train([(unbroken, tmp_path / "unbroken")])
+    assert same(weights(r), weights(unbroken))
+
+
+def test_another_training_s_state_is_not_taken_for_one_s_own(data, tmp_path):
+    mine, others = (half_trained(data, tmp_path / name, seed=s) for s, name in enumerate("ab"))
+    mine.write_bytes(others.read_bytes())
+    r = run(data, epochs=3)
+    with pytest.warns(UserWarning, match="it is of b"):
+        r.resume(mine)
+    assert r.history == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_os_error_and_leaves_the_old_state(tmp_path):
+    (tmp_path / "state").write_text("old")
+    (tmp_path / "state.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError) as e:
+        training.save_tensors(tmp_path / "state", {"a": torch.zeros(3)})
+    assert e.value.errno == errno.ENOSPC and (tmp_path / "state").read_text() == "old"
 
 
 def test_a_resumed_run_takes_up_its_threads_and_gives_them_back(data, tmp_path):
@@ -207,38 +310,6 @@ def test_a_resumed_run_takes_up_its_threads_and_gives_them_back(data, tmp_path):
 def stop_after_first(r, entry, folder):
     r.save(folder / "state")
     raise KeyboardInterrupt
-
-
-class ForAdvance(Compute):
-    """A CPU that calls itself CUDA."""
-
-    def __init__(self):
-        super().__init__("cuda")
-
-    def autocast(self):
-        return Compute().autocast()
-
-
-def test_the_captured_path_takes_each_step_once(data, monkeypatch):
-    """CUDA's way through an epoch, on the CPU: three eager steps, then replays, the short batch eager."""
-    import contextlib
-
-    replayed = []
-
-    def captured(self, index):
-        return lambda index: (replayed.append(len(index)), self.step(index))
-
-    monkeypatch.setattr(training.Run, "_captured", captured)
-    monkeypatch.setattr(torch.cuda, "stream", lambda s: contextlib.nullcontext())
-    a, b = run(data, epochs=2), run(data, epochs=2)
-    one_epoch(a)
-    b.begin()
-    b.compute = ForAdvance()
-    for number in range(b.steps):
-        b.advance(number)
-    b.compute = a.compute
-    b.conclude()
-    assert replayed == [16] and same(weights(a), weights(b))  # 70 images: 3 eager, 1 replayed, 6 left over
 
 
 def test_cuda_asked_for_where_there_is_none():

@@ -18,7 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tgd_lib.config import InputError, nearest
-from tgd_lib.losses import kd_loss, maps_loss, similarity_map
+from tgd_lib.losses import (
+    LARGEST,
+    TEMPERATURES,
+    check_batch,
+    check_features,
+    check_logits,
+    check_number,
+    kd_loss,
+    maps_loss,
+    similarity_map,
+)
 
 TEMPERATURE = 4.0  # of DKD, DIST and plain KD beside a baseline
 CC_WIDTH = 128  # of CC's embeddings
@@ -35,6 +45,9 @@ class Outputs(NamedTuple):
 
 def _floats(student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
     """Both answers in float32, the teacher's cut off from its graph."""
+    check_logits("teacher logits", teacher.logits, like=student.logits)
+    if len(student.features) and len(teacher.features):  # those of logits need no features
+        check_features(student.features, teacher.features, len(student.logits))
     return (
         Outputs(student.logits.float(), [f.float() for f in student.features]),
         Outputs(teacher.logits.detach().float(), [f.detach().float() for f in teacher.features]),
@@ -245,11 +258,15 @@ def baseline_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective ce * CE + kd * KD + weight * loss `name`: its total, and {ce, kd, baseline}, the weighted terms.
 
-    KD is the textbook's (`batchmean`, `temperature`). Raises InputError for an unknown loss, or where it needs
-    its `own_parameters` and has none.
+    KD is the textbook's (`batchmean`, `temperature`). Raises InputError for an unknown loss, a weight out of
+    range, shapes that do not fit, or where it needs its `own_parameters` and has none.
     """
     if own is None and _known(name) in _OWN:
         raise InputError(f"baseline {name!r} needs the module that own_parameters({name!r}, ...) makes")
+    for label, value in (("weight", weight), ("ce", ce), ("kd", kd)):
+        check_number(label, value, 0, LARGEST)
+    check_number("temperature", temperature, *TEMPERATURES)
+    check_batch(student.logits, labels)
     logits = student.logits.float()
     terms = {
         "ce": ce * F.cross_entropy(logits, labels),

@@ -17,7 +17,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The message is one line: what, where, what to do."""
+    """Something the user gave cannot be used. The message is one line: what, where, what to do.
+
+    Names of files may hold anything; whatever is not printable is shown escaped, and a very long
+    message loses its middle.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(_one_line(str(message)))
+
+
+def _one_line(text: str, longest: int = 1000) -> str:
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    line = "".join(escaped)
+    if len(line) <= longest:
+        return line
+    return f"{line[: longest * 2 // 3]} ... {line[-longest // 4 :]}"
 
 
 class Diverged(InputError):

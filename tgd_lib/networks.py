@@ -37,22 +37,24 @@ class Block(nn.Module):
         return skip + self.conv2(F.relu(self.bn2(self.conv1(a))))
 
 
+def _stage(blocks: int, n_in: int, n_out: int, *, stride: int) -> nn.Sequential:
+    """Blocks of which the first one changes the width and the size."""
+    first = Block(n_in, n_out, stride)
+    return nn.Sequential(first, *(Block(n_out, n_out, 1) for _ in range(blocks - 1)))
+
+
 class WideResNet(nn.Module):
     """A WRN: three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times `width` channels."""
 
     def __init__(self, depth: int, width: int, in_channels: int = 3, num_classes: int = 10):
         super().__init__()
-        channels = [16, 16 * width, 32 * width, 64 * width]
         blocks = (depth - 4) // 6
-        self.conv = nn.Conv2d(in_channels, channels[0], 3, 1, 1, bias=False)
-        self.stage1, self.stage2, self.stage3 = (
-            nn.Sequential(
-                *(Block(n_in if i == 0 else n_out, n_out, stride if i == 0 else 1) for i in range(blocks))
-            )
-            for n_in, n_out, stride in zip(channels, channels[1:], (1, 2, 2), strict=False)
-        )
-        self.bn = nn.BatchNorm2d(channels[3])
-        self.fc = nn.Linear(channels[3], num_classes)
+        self.conv = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
+        self.stage1 = _stage(blocks, 16, 16 * width, stride=1)
+        self.stage2 = _stage(blocks, 16 * width, 32 * width, stride=2)
+        self.stage3 = _stage(blocks, 32 * width, 64 * width, stride=2)
+        self.bn = nn.BatchNorm2d(64 * width)
+        self.fc = nn.Linear(64 * width, num_classes)
 
     def stages(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits (B, num_classes) and the outputs of the three stages, before the last BN and ReLU.
@@ -71,6 +73,7 @@ class WideResNet(nn.Module):
         return self.stages(x)[0]
 
 
+@torch.inference_mode(False)  # so that it can be trained wherever it is made
 def wide_resnet(
     depth: int, width: int, in_channels: int = 3, num_classes: int = 10, *, seed: int | None = None
 ) -> WideResNet:
@@ -106,6 +109,18 @@ def parameter_count(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
+# What torch.load and load_state_dict raise for files of another kind.
+CHECKPOINT_ERRORS = (
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+)
+
 # The authors' names for the parts of their WRN, and ours.
 _AUTHORS_NAMES = (
     (r"^conv1\.", "conv."),
@@ -124,15 +139,20 @@ def load_authors_checkpoint(path: str | Path) -> WideResNet:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; the authors' checkpoints are in their repository jeunsom/TGD")
+        raise InputError(
+            f"{path}: no such file; the authors' checkpoints are in their repository jeunsom/TGD"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         renamed = {_our_name(name): tensor for name, tensor in state.items()}
         network = wide_resnet(16, 1, seed=0)
         network.load_state_dict(renamed)
-    except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as e:
-        reason = str(e).strip().splitlines()[0][:120] if str(e).strip() else type(e).__name__
-        raise InputError(f"{path}: not one of the authors' WRN-16-1 checkpoints ({reason})") from None
+    except CHECKPOINT_ERRORS as e:
+        lines = str(e).strip().splitlines() or [type(e).__name__]
+        reason = lines[0][:120]
+        raise InputError(
+            f"{path}: not one of the authors' WRN-16-1 checkpoints ({reason})"
+        ) from None
     return network.eval()
 
 

@@ -7,7 +7,9 @@ bits as an unbroken one (on CPU, with the same number of threads, which the stat
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import time
 import warnings
@@ -16,21 +18,30 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tgd_lib.compute import Pixels
 from tgd_lib.config import Diverged, Schedule
+from tgd_lib.files import sync
 
 # objective(logits (B, C), features, labels (B,), index (B,)) -> (total, {name: weighted term})
 Objective = Callable[[Tensor, list[Tensor], Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
-WARM_UP = 3  # eager steps before a step is captured on CUDA
+# What to try when a training diverges, by the term of its loss that was the largest.
+REMEDIES = {
+    "ce": "look at the images and labels",
+    "kd": "lower temperature or lam",
+    "kd_t1": "lower temperature or lam",
+    "kd_t2": "lower temperature or lam",
+    "maps": "lower gamma or raise n_train",
+    "baseline": "lower the weight of this baseline",
+}
 
 
 def batch_order(n: int, *, seed: int, epoch: int) -> Tensor:
-    """The order int64 (n,) in which `epoch` visits the training images; the same for every method."""
+    """The order int64 (n,) in which `epoch` visits the images; the same for every method."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(n, generator=generator)
 
@@ -42,12 +53,14 @@ def label_objective(logits: Tensor, features, labels: Tensor, index: Tensor):
 
 
 class Run:
-    """A network under way through its schedule, and what its method trains beside it (`own`, if anything).
+    """A network under way through its schedule, and what its method trains beside it (`own`).
 
     `evaluate(network) -> float` (accuracy on the test set) is given only under selection="authors":
-    then the best-on-test weights are kept beside the last ones.
+    then the best-on-test weights are kept beside the last ones. Whatever gradient mode the caller
+    is in, training has gradients.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         network: nn.Module,
@@ -67,14 +80,15 @@ class Run:
         self.schedule, self.seed = schedule, seed
         self.objective, self.evaluate = objective, evaluate
         self.optimiser = torch.optim.SGD(
-            self._parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+            self._parameters,
+            lr=schedule.lr,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
         )
         self.history: list[dict] = []  # one entry an epoch
         self.best: dict[str, Tensor] | None = None
         self._sums: dict[str, Tensor] = {}  # over the images of this epoch, on the device
-        self._stream = torch.cuda.Stream() if self.compute.device == "cuda" else None
-        self._replay: Callable[[Tensor], None] | None = None
-        self._warm = 0
+        self._last: dict[str, Tensor] = {}  # terms of the last step whose loss was a number
 
     @property
     def _parameters(self) -> list[nn.Parameter]:
@@ -95,38 +109,23 @@ class Run:
         """Draw the order of the next epoch and set its learning rate."""
         epoch, n = len(self.history), len(self.pixels)
         self._started = time.perf_counter()
-        self._batches = batch_order(n, seed=self.seed, epoch=epoch).to(self.compute.device)
-        self._batches = self._batches.split(self.schedule.batch_size)
-        rate = self.schedule.rate(epoch)
-        if rate != self.optimiser.param_groups[0]["lr"]:
-            self._replay = None  # a captured step has its rate built in
+        # The order is made on the CPU, whose random numbers are the same everywhere.
+        order = batch_order(n, seed=self.seed, epoch=epoch).to(self.compute.device)
+        self._batches = order.split(self.schedule.batch_size)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.schedule.rate(epoch)
         for value in self._sums.values():
             value.zero_()
         self.network.train()
-        if self._stream:  # what it is about to read is in place
-            self._stream.wait_stream(torch.cuda.current_stream())
 
+    # It turns gradients on as well, in a caller's torch.no_grad() too.
+    @torch.inference_mode(False)
     def advance(self, number: int) -> None:
-        """Do step `number` of the epoch. On CUDA full batches replay a captured step, on a stream of this run."""
-        index = self._batches[number]
-        if self.compute.device == "cpu":
-            self.step(index)
-            return
-        with torch.cuda.stream(self._stream):
-            if len(index) < self.schedule.batch_size:
-                self.step(index)
-            elif self._replay:
-                self._replay(index)
-            else:
-                self.step(index)  # as a warm-up: it makes the momentum buffers and picks the kernels
-                self._warm += 1
-                if self._warm >= WARM_UP:
-                    self._replay = self._captured(index)
+        """Step `number` of the epoch: one step of SGD, on the images of its batch.
 
-    def step(self, index: Tensor) -> None:
-        """One step of SGD on the images `index` (B,); adds loss, terms and correct answers to the epoch's sums."""
+        Loss, terms and correct answers are added up on the device: nothing here waits for a GPU.
+        """
+        index = self._batches[number]  # (B,)
         labels = self.labels[index]
         with self.compute.autocast():
             logits, features = self.network.stages(self.pixels[index])
@@ -135,8 +134,10 @@ class Run:
         total.backward()
         self.optimiser.step()
         with torch.no_grad():
-            for name, value in {"loss": total, **terms}.items():
+            self._add("loss", total.detach() * len(index))
+            for name, value in terms.items():
                 self._add(name, value.detach() * len(index))
+                self._remember(name, value.detach(), total)
             self._add("accuracy", (logits.argmax(1) == labels).sum())
 
     def _add(self, name: str, value: Tensor) -> None:
@@ -144,36 +145,49 @@ class Run:
             self._sums[name] = torch.zeros((), device=value.device)
         self._sums[name] += value
 
-    def _captured(self, index: Tensor) -> Callable[[Tensor], None]:
-        """`step` for a full batch as a CUDA graph: one launch instead of some hundred."""
-        held, graph = index.clone(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            self.step(held)
-
-        def replay(index: Tensor) -> None:
-            held.copy_(index)
-            graph.replay()
-
-        return replay
+    def _remember(self, name: str, value: Tensor, total: Tensor) -> None:
+        # Once a weight is not a number, nothing is: only the steps before can tell what went wrong.
+        before = self._last.get(name, value)
+        self._last[name] = torch.where(total.isfinite(), value, before)
 
     def conclude(self) -> dict:
-        """End the epoch: append to the history, and return, its mean loss and terms, accuracy, seconds."""
-        if self._stream:
-            torch.cuda.current_stream().wait_stream(self._stream)
+        """End the epoch: append to the history, and return, its mean loss, accuracy, seconds.
+
+        Raises Diverged (one line, with what to try) when the loss is no longer a number.
+        """
         epoch, n = len(self.history) + 1, len(self.pixels)
-        entry = {"epoch": epoch} | {k: float(v) / n for k, v in self._sums.items()}
-        if not entry["loss"] < float("inf"):  # also refuses nan
-            raise Diverged(f"training diverged in epoch {epoch} (loss {entry['loss']}): lower gamma or raise n_train")
+        entry = {"epoch": epoch}
+        for name, value in self._sums.items():
+            entry[name] = float(value) / n
+        # Looked at once an epoch only: reading a number waits for the device.
+        if not math.isfinite(entry["loss"]):
+            state = f"training diverged in epoch {epoch} (loss {entry['loss']})"
+            raise Diverged(state + self._why())
         if self.evaluate:
             entry["test_accuracy"] = self.evaluate(self.network)
-            if entry["test_accuracy"] > max((h["test_accuracy"] for h in self.history), default=-1):
-                self.best = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+            before = [h["test_accuracy"] for h in self.history]
+            # Of equally good epochs the first counts.
+            if entry["test_accuracy"] > max(before, default=-1):
+                self.best = _copied(self.network.state_dict())
         entry["seconds"] = round(time.perf_counter() - self._started, 3)
         self.history.append(entry)
         return entry
 
+    def _why(self) -> str:
+        """What is known of a divergence, for the end of its line."""
+        terms = {name: float(value) for name, value in self._last.items()}
+        broken = [name for name, value in terms.items() if not math.isfinite(value)]
+        if broken:  # from the first step on: no weight had changed yet
+            name, state = broken[0], "is no number from the first step on"
+        elif terms:
+            name = max(terms, key=lambda name: abs(terms[name]))
+            state = f"was its largest term, {terms[name]:.3g}"
+        else:
+            return ""
+        return f": {name} {state}; {REMEDIES.get(name, 'lower its weight')}"
+
     def selected(self) -> tuple[dict[str, Tensor], int]:
-        """The weights that count and their epoch: the last, or with `evaluate` the best on the test set."""
+        """The weights that count, and their epoch: the last, or with `evaluate` the best."""
         if self.best is None:
             return self.network.state_dict(), len(self.history)
         accuracies = [h["test_accuracy"] for h in self.history]
@@ -182,57 +196,73 @@ class Run:
     # ---- state on disk
 
     def save(self, path: Path) -> None:
-        """Write the complete state to `path`, whole or not at all."""
+        """Write the complete state, with its sum, to `path`: whole or not at all."""
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"own.{k}": v for k, v in self.own.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
         for i, p in enumerate(self._parameters):
             tensors[f"momentum.{i}"] = self.optimiser.state[p]["momentum_buffer"]
-        about = {"history": json.dumps(self.history), "threads": str(torch.get_num_threads())}
-        save_tensors(path, tensors, about)
+        about = {
+            "of": path.parent.name,  # so that another training's state is not taken for this one's
+            "history": json.dumps(self.history),
+            "threads": str(torch.get_num_threads()),
+        }
+        save_tensors(path, tensors, about | {"sum": state_sum(tensors, about)})
 
+    @torch.inference_mode(False)
     def resume(self, path: Path) -> None:
-        """Go on from the state in `path`, if there is one, with the number of threads it was made with."""
+        """Go on from the state in `path`, if there is one, with the threads it was made with.
+
+        A state that is not whole, to the last bit, is worth a warning, and training begins anew.
+        """
         if not path.exists():
             return
         try:
-            with safe_open(path, "pt") as f:
-                about, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-        except SafetensorError:
-            warnings.warn(f"state {path.parent.name} is damaged: training begins anew", stacklevel=3)
+            tensors, history, threads = read_state(path)
+        except (SafetensorError, OSError, ValueError) as error:
+            reason = str(error).split("\n")[0][:80]
+            warnings.warn(
+                f"state {path.parent.name} is damaged ({reason}): training begins anew",
+                stacklevel=3,
+            )
             return
-        self._restore_threads(int(about["threads"]))
-        self.history = json.loads(about["history"])
+        self._restore_threads(threads)
+        self.history = history
         self.network.load_state_dict(_under("network.", tensors))
         self.own.load_state_dict(_under("own.", tensors))
         self.best = _under("best.", tensors) or None
         for i, p in enumerate(self._parameters):
             buffer = torch.empty_like(p.detach())  # in the layout of p
-            self.optimiser.state[p]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{i}"])
+            buffer.copy_(tensors[f"momentum.{i}"])
+            self.optimiser.state[p]["momentum_buffer"] = buffer
 
     def _restore_threads(self, threads: int) -> None:
+        # The last bits of a sum depend on into how many parts it is cut.
         if self.compute.device != "cpu" or threads == torch.get_num_threads():
             return
         if threads <= (os.cpu_count() or 1):
             torch.set_num_threads(threads)
-        else:
-            warnings.warn(f"begun with {threads} threads, which are not here: the last bits will differ", stacklevel=3)
+            return
+        warnings.warn(
+            f"begun with {threads} threads, which are not here: the last bits will differ",
+            stacklevel=4,
+        )
 
 
+@torch.inference_mode(False)
 def train(
     runs: Sequence[tuple[Run, Path]],
     *,
     on_epoch: Callable[[Run, dict], None] = lambda run, entry: None,
     on_end: Callable[[Run], None] = lambda run: None,
 ) -> None:
-    """Bring runs to the end of their schedules, each from its state file if there is one, saved every epoch.
+    """Bring runs to the end of their schedules, each from its state file, saved every epoch.
 
-    The runs must be over equally many images. They take their steps in turn, which changes no result: on
-    CUDA each has a stream of its own, so that small networks fill the device together. One that diverges
-    does not hold the others up; its error is raised at the end. State files are left in place:
-    `on_end` is where a result is made safe.
+    The runs must be over equally many images. They take their steps in turn, which changes no
+    result. One that diverges does not hold the others up; its error is raised at the end. State
+    files are left in place: `on_end` is where a result is made safe.
     """
-    threads, failed = torch.get_num_threads(), []
+    threads, failed = torch.get_num_threads(), []  # resuming may change the threads
     for run, state in runs:
         run.resume(state)
     waiting = list(runs)
@@ -240,12 +270,9 @@ def train(
         for run, _ in waiting:
             if run.finished:
                 on_end(run)
+        # Looked at before an epoch, not after: a resumed run may have been finished already.
         waiting = [(run, state) for run, state in waiting if not run.finished]
-        for run, _ in waiting:
-            run.begin()
-        for number in range(waiting[0][0].steps if waiting else 0):
-            for run, _ in waiting:
-                run.advance(number)
+        _epoch([run for run, _ in waiting])
         for run, state in list(waiting):
             try:
                 on_epoch(run, run.conclude())
@@ -258,13 +285,66 @@ def train(
         raise failed[0]
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors, whole or not at all (contiguous: safetensors refuses channels last)."""
+def _epoch(runs: Sequence[Run]) -> None:
+    """One epoch of every run, a step of each in turn."""
+    for run in runs:
+        run.begin()
+    for number in range(runs[0].steps if runs else 0):
+        for run in runs:
+            run.advance(number)
+
+
+# ---------------------------------------------------------------- files of tensors
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, with `about` in its header: whole or not at all.
+
+    Raises OSError where it cannot be written, a full disk for one.
+    """
+    # Contiguous, because safetensors refuses channels last. Through memory, because its own writer
+    # has no OSError for a full disk.
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, about)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, about)
-    with open(temporary, "rb") as f:
-        os.fsync(f.fileno())
+    temporary.write_bytes(data)
+    sync(temporary)
     os.replace(temporary, path)
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], list[dict], int]:
+    """Tensors, history and threads of the training state in `path`.
+
+    Raises SafetensorError, OSError or ValueError when it is anything but what `Run.save` wrote
+    into this folder.
+    """
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if set(about) != {"of", "history", "threads", "sum"}:
+        raise ValueError("its header is not a training's")
+    # A flipped bit in a weight would train on without a word, to other weights.
+    if about.pop("sum") != state_sum(tensors, about):
+        raise ValueError("its sum is wrong")
+    if about["of"] != path.parent.name:
+        raise ValueError(f"it is of {about['of'][:30]}")
+    return tensors, json.loads(about["history"]), int(about["threads"])
+
+
+def state_sum(tensors: dict[str, Tensor], about: dict[str, str]) -> str:
+    """Hex sha256 over names, dtypes, shapes and bytes of tensors, and what is said about them."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        # As bytes, whatever it holds; a scalar has no last axis to view otherwise.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().clone() for k, v in tensors.items()}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CINIC-10 as they are published: local copies in several forms, archives, the download.
+"""CIFAR-10 and CINIC-10 as they are published: local copies, archives, the download.
 
-Nothing from outside is trusted before it is checked: archives and pickles against their published md5,
-and even then pickles may hold nothing but arrays and plain containers.
+Nothing from outside is trusted before it is checked: archives and pickles against their published
+md5, and even then pickles may hold nothing but arrays and plain containers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tgd_lib.images import folders
 from tgd_lib.config import InputError, nearest
+from tgd_lib.images import folders
 from tgd_lib.images.folders import reading
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]  # images, labels, class names
@@ -31,7 +31,8 @@ BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("tes
 BATCH_IMAGES = 10_000
 
 # Published sums, copied because importing torchvision costs 5 s. Those of the batches are in
-# torchvision.datasets.CIFAR10 (train_list, test_list); CINIC-10's is the one its many users check against.
+# torchvision.datasets.CIFAR10 (train_list, test_list); CINIC-10's is the one its many users check
+# against.
 BATCH_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -58,7 +59,7 @@ CIFAR10_FORMS = (
 
 
 def cifar10(root: Path, split: str, *, download: bool = True) -> Arrays:
-    """CIFAR-10 from root or root/cifar10, in any of its forms; downloaded into root if it is not there.
+    """CIFAR-10 from root or root/cifar10, in any of its forms; downloaded if it is not there.
 
     Returns images uint8 (N, 32, 32, 3), labels int64 (N,), class names; smaller sets are accepted.
     Raises InputError if it is damaged, or neither there nor to be had.
@@ -74,13 +75,14 @@ def cifar10(root: Path, split: str, *, download: bool = True) -> Arrays:
 
 def _find_cifar10(root: Path) -> tuple[Callable, Path] | None:
     """The reader and the folder of the first form that is there; its other half may be missing."""
+    binary = [f"{batch}.bin" for batch in BATCH_MD5]
     for base in (root, root / "cifar10"):
         for read, folder, marks in (
             (_read_npz, base, ("train.npz", "test.npz")),
             (_read_py, base / "cifar-10-batches-py", BATCH_MD5),
             (_read_py, base, BATCH_MD5),
-            (_read_bin, base / "cifar-10-batches-bin", [f"{b}.bin" for b in BATCH_MD5]),
-            (_read_bin, base, [f"{b}.bin" for b in BATCH_MD5]),
+            (_read_bin, base / "cifar-10-batches-bin", binary),
+            (_read_bin, base, binary),
         ):
             if any((folder / mark).is_file() for mark in marks):
                 return read, folder
@@ -93,11 +95,18 @@ def _find_cifar10(root: Path) -> tuple[Callable, Path] | None:
 
 def _read_npz(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     path = folder / f"{split}.npz"
+    images, labels = _arrays(path, ("images", "labels"))
+    return _checked(images, labels, path)
+
+
+def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
+    """The named arrays of an npz file; InputError if it is damaged, or one is missing."""
     with reading(path), path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        missing = [name for name in ("images", "labels") if name not in file]
-        if missing:
-            raise InputError(f"{path}: no array {missing[0]!r} in it: it must hold images and labels")
-        return _checked(file["images"], file["labels"], path)
+        for name in names:
+            if name not in file:
+                needed = " and ".join(names)
+                raise InputError(f"{path}: no array {name!r} in it: it must hold {needed}")
+        return [file[name] for name in names]
 
 
 def _read_py(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -108,8 +117,9 @@ def _read_py(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         with reading(path), path.open("rb") as file:
             batch = _ArraysOnly(file, encoding="latin1").load()
             pixels = np.asarray(batch["data"]).reshape(-1, 3, 32, 32)
-            parts.append(_checked(pixels.transpose(0, 2, 3, 1), np.asarray(batch["labels"]), path))
-    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            labels = np.asarray(batch["labels"])
+            parts.append(_checked(pixels.transpose(0, 2, 3, 1), labels, path))
+    return _joined(parts)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -125,17 +135,24 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _read_bin(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     parts = []
+    right = BATCH_IMAGES * 3073
     for name in BATCHES[split]:
         path = folder / f"{name}.bin"
         with reading(path):
             raw = np.fromfile(path, np.uint8)
-        if raw.size != BATCH_IMAGES * 3073:
-            right = f"{BATCH_IMAGES * 3073:,} bytes are right"
-            raise InputError(f"{path}: {raw.size:,} bytes, {right}: truncated or foreign, replace it")
+        if raw.size != right:
+            sizes = f"{raw.size:,} bytes, {right:,} bytes are right"
+            raise InputError(f"{path}: {sizes}: truncated or foreign, replace it")
         records = raw.reshape(-1, 3073)  # the label, then 32x32 red, green, blue
         pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         parts.append(_checked(pixels, records[:, 0], path))
-    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return _joined(parts)
+
+
+def _joined(parts) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of all batches, one after the other."""
+    images, labels = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _read_tree(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +169,7 @@ def _read_tree(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _checked(images: np.ndarray, labels: np.ndarray, where: Path) -> tuple[np.ndarray, np.ndarray]:
     """The arrays in their final form, if they are 32x32 RGB images with labels 0 to 9."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
+    if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
         found = f"images are {images.dtype} {images.shape}"
         raise InputError(f"{where}: {found}: uint8 (N, 32, 32, 3) is needed")
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),):
@@ -160,7 +177,8 @@ def _checked(images: np.ndarray, labels: np.ndarray, where: Path) -> tuple[np.nd
         raise InputError(f"{where}: {found}: {len(images)} whole numbers are needed, one an image")
     wrong = np.flatnonzero((labels < 0) | (labels > 9))
     if len(wrong):
-        raise InputError(f"{where}: label {labels[wrong[0]]} of image {wrong[0]}: must be 0 to 9, repair it")
+        first = f"label {labels[wrong[0]]} of image {wrong[0]}"
+        raise InputError(f"{where}: {first}: must be 0 to 9, repair it")
     return np.ascontiguousarray(images), labels.astype(np.int64)
 
 
@@ -168,7 +186,7 @@ def _checked(images: np.ndarray, labels: np.ndarray, where: Path) -> tuple[np.nd
 
 
 def cinic10(root: Path, split: str) -> Arrays:
-    """CINIC-10 from root, root/CINIC-10 or root/cinic10: folders, or the published archive beside them.
+    """CINIC-10 from root, root/CINIC-10 or root/cinic10: folders, or the archive beside them.
 
     Returns images uint8 (N, 32, 32, 3), labels int64 (N,), class names.
     Raises InputError if it is not there, damaged or incomplete.
@@ -182,12 +200,31 @@ def cinic10(root: Path, split: str) -> Arrays:
     for base in bases:
         if (base / "train").is_dir():
             if not (base / split).is_dir():
-                raise InputError(f"{base}: no {split} folder in it: CINIC-10 has train, valid and test")
+                found = f"{base}: no {split} folder in it"
+                raise InputError(f"{found}: CINIC-10 has train, valid and test")
             return (*_read_tree(base, split), CLASS_NAMES)
     raise InputError(
         f"{root}: no CINIC-10 in it: put there train/CLASS/*.png, valid/... and test/..., "
         f"or {CINIC10_ARCHIVE}"
     )
+
+
+def transfer_sample(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CINIC-10 images on which a CIFAR-10 network is measured, from an npz file.
+
+    Returns images uint8 (N, 32, 32, 3), labels int64 (N,) from 0 to 9, seen bool (N,). seen: the
+    image is one of CIFAR-10's *training* images too (`source` is 1 in the file), so it says nothing
+    of transfer; the others (`source` 0) do. Raises InputError (one line) if the file is missing,
+    damaged or something else.
+    """
+    path = Path(path)
+    images, labels, source = _arrays(path, ("images", "labels", "source"))
+    images, labels = _checked(images, labels, path)
+    whole = source.dtype.kind in "iu" and source.shape == (len(images),)
+    if not whole or source.min() < 0 or source.max() > 1:
+        found = f"source is {source.dtype} {source.shape}"
+        raise InputError(f"{path}: {found}: {len(images)} whole numbers from 0 to 1 are needed")
+    return images, labels, source == 1
 
 
 # ---------------------------------------------------------------- archives and download
@@ -207,9 +244,12 @@ def _unpack(archive: Path, md5: str, target: Path) -> None:
     """Makes the folder `target` from a checked archive: whole, or not at all."""
     _check_md5(archive, md5)
     if not hasattr(tarfile, "data_filter"):
-        raise InputError(f"{archive}: to unpack it safely takes Python 3.11.4 or newer: unpack it yourself")
+        raise InputError(
+            f"{archive}: Python 3.11.4 unpacks it safely, this one does not: do it yourself"
+        )
     with _workspace(target.parent) as work, reading(archive):
         with tarfile.open(archive) as tar:
+            # Refuses what climbs out of the folder, links that lead out of it, and devices.
             tar.extractall(work / "all", filter="data")
         inner = work / "all" / target.name
         try:
@@ -228,7 +268,8 @@ def _download_cifar10(root: Path) -> bool:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"data folder {root} cannot be written to ({error.strerror}): name another, or one with a copy in it"
+                f"data folder {root} cannot be written to ({error.strerror}): "
+                "name another, or one with a copy in it"
             ) from None
         with _workspace(root) as work:
             _fetch(work, archive, md5, root)
@@ -249,14 +290,15 @@ def _fetch(work: Path, archive: str, md5: str, root: Path) -> None:
     except (OSError, RuntimeError, ImportError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"CIFAR-10 could not be downloaded from {CIFAR10_URL} ({reason}): its host may be throttled, or there is no network; "
-            f"try later, or put a copy in {root}: {CIFAR10_FORMS}"
+            f"CIFAR-10 could not be downloaded from {CIFAR10_URL} ({reason}): its host may be "
+            "throttled, or there is no network; try later, or put a copy in "
+            f"{root}: {CIFAR10_FORMS}"
         ) from None
 
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """A time limit for sockets: torchvision sets none, and would wait for a silent host for ever."""
+    """A time limit for sockets: torchvision sets none, and waits for a silent host for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED)
     try:
@@ -272,7 +314,8 @@ def _workspace(folder: Path) -> Iterator[Path]:
         work = tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written ({error.strerror}): make it writable, or name another data folder"
+            f"{folder}: cannot be written ({error.strerror}): "
+            "make it writable, or name another data folder"
         ) from None
     with work as name:
         yield Path(name)
@@ -282,4 +325,5 @@ def _check_md5(path: Path, md5: str) -> None:
     with reading(path), path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != md5:
-        raise InputError(f"{path}: md5 {found}, published is {md5}: incomplete or changed, get it again")
+        sums = f"md5 {found}, published is {md5}"
+        raise InputError(f"{path}: {sums}: incomplete or changed, get it again")

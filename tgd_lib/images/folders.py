@@ -1,8 +1,8 @@
 """Class folders of image files: `root/{train,test[,valid]}/{class}/*.png`, in; arrays, out.
 
-The names of the class folders, sorted, are the classes. Hidden files, `Thumbs.db` and `desktop.ini` are
-ignored, as are other plain files beside the class folders; anything else inside a class folder is
-refused, because a format that is silently left out would be data silently left out.
+The names of the class folders, sorted, are the classes. Hidden files, `Thumbs.db` and `desktop.ini`
+are ignored, as are other plain files beside the class folders; anything else inside a class folder
+is refused, because a format that is silently left out would be data silently left out.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from tgd_lib.config import InputError, nearest
 SPLITS = ("train", "valid", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # what a file may hold, whatever its name says
+IGNORED = ("thumbs.db", "desktop.ini")  # what other systems leave behind
 MAX_PIXELS = 50_000_000  # of one image: more is a decompression bomb or no training image
 MAX_BYTES = 8 << 30  # of all images of a split, decoded
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns whatever goes wrong while `path` is read into an InputError of one line."""
+    """Turns whatever goes wrong while `path` is read into an InputError of one line.
+
+    A pipe, a socket or a device is refused before it is opened, where reading would never end.
+    """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path}: not an ordinary file: replace it or take it away")
         yield
     except InputError:
         raise
@@ -37,6 +43,9 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # on damaged bytes, decoders raise all kinds of things
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}): replace it or take it away") from None
+
+
+# ---------------------------------------------------------------- splits and classes
 
 
 def splits(root: Path) -> tuple[str, ...]:
@@ -54,13 +63,21 @@ def splits(root: Path) -> tuple[str, ...]:
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """The classes, sorted by name. InputError if there is only one or the splits do not agree."""
+    """The classes, sorted by name.
+
+    Raises InputError if there is only one, the splits do not agree, or a name cannot be written
+    into a table (it holds a line break, say, or is not Unicode).
+    """
     found = {split: _visible_folders(root / split) for split in splits(root)}
     train = found["train"]
     if len(train) < 2:
         raise InputError(
             f"{root}/train: {len(train)} class folders: at least 2 are needed, one folder a class"
         )
+    for name in train:
+        if not name.isprintable():
+            where = f"{root}/train: class folder {name!r}"
+            raise InputError(f"{where}: give it a name that can be printed")
     for split, names in found.items():
         odd = sorted(set(names) ^ set(train))
         if odd:
@@ -73,14 +90,40 @@ def class_names(root: Path) -> tuple[str, ...]:
     return tuple(train)
 
 
+def _visible_folders(folder: Path) -> list[str]:
+    with reading(folder):
+        return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+
+
+def _files(folder: Path) -> list[Path]:
+    """The image files of one class, sorted by name; InputError if there are none, or others."""
+    files = []
+    with reading(folder):
+        for path in sorted(folder.iterdir()):
+            if path.name[0] != "." and path.name.lower() not in IGNORED:
+                files.append(path)
+    for path in files:
+        if path.suffix.lower() not in SUFFIXES:
+            suffixes = ", ".join(SUFFIXES)
+            raise InputError(f"{path}: not an image ({suffixes}): convert it or take it away")
+    if not files:
+        raise InputError(
+            f"{folder}: no images of this class: add some, or remove the class everywhere"
+        )
+    return files
+
+
+# ---------------------------------------------------------------- images
+
+
 def read(
     root: Path, split: str, *, size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Every image of a split, class after class, each class sorted by file name.
 
-    `size` (height, width) resizes all. Returns images uint8 (N, H, W, 3), labels int64 (N,), class names.
-    Raises InputError for a wrong layout, an empty class, a file that is not a readable 8-bit image,
-    images of different sizes without `size`, or more than 8 GiB of pixels.
+    `size` (height, width) resizes all. Returns images uint8 (N, H, W, 3), labels int64 (N,), class
+    names. Raises InputError for a wrong layout, an empty class, a file that is not a readable 8-bit
+    image, images of different sizes without `size`, or more than 8 GiB of pixels.
     """
     names = class_names(root)
     classes = [_files(root / split / name) for name in names]
@@ -101,8 +144,9 @@ def read(
         images[i] = image
 
     with ThreadPoolExecutor() as pool:  # the decoders release the interpreter lock
-        deque(pool.map(fill, range(len(files))), maxlen=0)
-    return images, np.repeat(np.arange(len(names)), [len(c) for c in classes]), names
+        deque(pool.map(fill, range(len(files))), maxlen=0)  # keeps nothing, raises what was raised
+    labels = np.repeat(np.arange(len(names)), [len(c) for c in classes])
+    return images, labels, names
 
 
 def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -110,15 +154,20 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
     Grey, palette, CMYK and other 8-bit images become RGB; transparency is laid on white. `size`
     (height, width) resizes, bilinear with antialiasing, without regard to the aspect ratio.
-    Raises InputError if it is damaged, no image, larger than 50 million pixels, or has more than 8 bits.
+    Raises InputError if it is damaged, no image, larger than 50 million pixels, or has more than 8
+    bits.
     """
     from PIL import Image, ImageOps
 
     with reading(path), Image.open(path, formats=FORMATS) as image:
+        # Only the header has been read so far, so a bomb has not gone off.
         if image.width * image.height > MAX_PIXELS:
-            pixels = f"{image.width}x{image.height} pixels"
-            raise InputError(f"{path}: {pixels}, more than {MAX_PIXELS:,}: make it smaller or take it away")
-        # Pillow cuts 16-bit colour to 8 bits in silence; only the raw mode in `tile` tells, e.g. "RGB;16B".
+            raise InputError(
+                f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}: "
+                "make it smaller or take it away"
+            )
+        # Pillow cuts 16-bit colour to 8 bits in silence; only the raw mode in `tile`, "RGB;16B",
+        # tells.
         if image.mode[0] in "IF" or re.search(r";16[BLN]", str(image.tile)):
             raise InputError(f"{path}: more than 8 bits a channel: convert it to 8 bits")
         image = _rgb(ImageOps.exif_transpose(image))
@@ -148,21 +197,3 @@ def _rgb(image):
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _visible_folders(folder: Path) -> list[str]:
-    with reading(folder):
-        return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _files(folder: Path) -> list[Path]:
-    """The image files of one class, sorted by name; InputError if there are none, or other things."""
-    ignored = ("thumbs.db", "desktop.ini")
-    with reading(folder):
-        files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in ignored)
-    for path in files:
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path}: not an image ({', '.join(SUFFIXES)}): convert it or take it away")
-    if not files:
-        raise InputError(f"{folder}: no images of this class: add some, or remove the class everywhere")
-    return files

@@ -2,8 +2,8 @@
 
 An artefact is a folder ``<root>/<kind>/<key>/`` with ``spec.json`` (the question), data files,
 ``record.json`` (results and provenance) and ``MANIFEST.json`` (sha256 of every other file). It is
-written as ``<key>.partial/`` under a lock and renamed when whole. What fails its check on reading is
-set aside with a warning, never deleted, and made again.
+written as ``<key>.partial/`` under a lock and renamed when whole. What fails its check on reading
+is set aside with a warning, never deleted, and made again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ from tgd_lib.files import provenance, read_json, sha256, sync, write_json
 
 MANIFEST = "MANIFEST.json"
 DROPPED = ".dropped"  # what an artefact is called on its way out
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit of this process
+NO_RIGHT = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,15 @@ class Claim:
     checked: set[Path]  # the store's
 
     def finish(self, result: dict, *, drop: Sequence[str] = ()) -> None:
-        """Put the folder in its place, with spec, record and sums; files named in `drop` only once all else is safe."""
+        """Put the folder in its place, with spec, record and sums.
+
+        Files named in `drop` go only once all else is safe.
+        """
         key = self.folder.name.removesuffix(".partial")
         for leftover in self.folder.glob("*.tmp"):  # of a write that was cut off
             leftover.unlink()
-        record = {"seconds": round(time.time() - self.started, 3)} | result | provenance() | {"key": key}
+        record = {"seconds": round(time.time() - self.started, 3), **result}
+        record |= {**provenance(), "key": key}
         write_json(self.folder / "spec.json", json.loads(canonical(self.spec)))
         write_json(self.folder / "record.json", record)
         kept = [f for f in _files(self.folder) if f.name not in (*drop, MANIFEST)]
@@ -80,7 +86,8 @@ def canonical(spec) -> str:
     def plain(x):
         if is_dataclass(x):
             return asdict(x)
-        raise TypeError(f"a spec holds {type(x).__name__}; only plain values and dataclasses have a key")
+        kind = type(x).__name__
+        raise TypeError(f"a spec holds {kind}; only plain values and dataclasses have a key")
 
     return json.dumps(spec, default=plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -115,7 +122,7 @@ class Store:
         self._checked: set[Path] = set()
 
     def find(self, kind: str, spec, *, version: int = 1) -> Artefact | None:
-        """The artefact that answers `spec`, checked against its manifest; None if there is none that is whole."""
+        """The artefact that answers `spec`, checked against its manifest; None if none is whole."""
         return self._look(kind, key_of(kind, spec, version))[0]
 
     def _look(self, kind: str, key: str) -> tuple[Artefact | None, str]:
@@ -130,21 +137,22 @@ class Store:
             record = read_json(path / "record.json")
         except (OSError, ValueError):  # just now set aside by another run
             return None, "is gone"
+        # All sums are right in a folder that was put in another one's place, too.
+        if record.get("key") != key:
+            return None, f"is another one ({str(record.get('key'))[:20]})"
         if record["made_unix"] < self.newer_than:
             return None, "is made again, as asked"
         self._checked.add(path)
         return Artefact(kind, key, path, record), ""
 
     def _place(self, kind: str, key: str) -> Path:
-        """Where an artefact lies: in the store, or, a network that is not there, among the published."""
+        """Where an artefact lies: in the store, or, for a network, among the published."""
         path = self.root / kind / key
         if kind != "network" or path.is_dir():
             return path
         return next((f / key for f in self.published if (f / key).is_dir()), path)
 
-    def make(
-        self, kind: str, spec, build: Callable[[Path], dict], *, version: int = 1
-    ) -> Artefact:
+    def make(self, kind: str, spec, build: Callable[[Path], dict], *, version: int = 1) -> Artefact:
         """The artefact that answers `spec`: found, or made by `build` now.
 
         `build` gets an empty folder to write data files to and returns the results for the record.
@@ -164,8 +172,8 @@ class Store:
     ) -> Iterator[Claim | None]:
         """The right to make an artefact; None if another run has made it while this one waited.
 
-        The block fills `claim.folder` and calls `claim.finish(results)`. If it does not, nothing is left;
-        with `resumable`, the folder stays as it is, to go on with.
+        The block fills `claim.folder` and calls `claim.finish(results)`. If it does not, nothing is
+        left; with `resumable`, the folder stays as it is, to go on with.
         """
         path = self.root / kind / key_of(kind, spec, version)
         with self._readable_errors(), self._lock(kind, path.name):
@@ -217,11 +225,13 @@ class Store:
     def _lock_of(self, kind: str, key: str) -> filelock.FileLock:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(folder / f"{kind}-{key}.lock")
+        path = folder / f"{kind}-{key}.lock"
+        return filelock.FileLock(path)
 
     @contextmanager
     def _lock(self, kind: str, key: str):
         lock = self._lock_of(kind, key)
+        path = Path(lock.lock_file)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -230,6 +240,11 @@ class Store:
         try:
             yield
         finally:
+            # Removed while it is still held. Who had opened it before then holds a file without a
+            # name: filelock looks for that (no links left) as soon as it has the lock, and tries
+            # again. Removed after the release, it might be the next holder's.
+            with suppress(OSError):  # not on Windows, where it stays
+                path.unlink()
             lock.release()
 
     @contextmanager
@@ -237,11 +252,14 @@ class Store:
         try:
             yield
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise InputError(f"{self.root}: no room left on the disk; make some and start again") from e
-            if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            if e.errno in NO_ROOM:
                 raise InputError(
-                    f"{self.root}: cannot be written to ({e.strerror}); set TGD_ARTIFACTS to a folder that can"
+                    f"{self.root}: no room left on the disk; make some and start again"
+                ) from e
+            if e.errno in NO_RIGHT:
+                raise InputError(
+                    f"{self.root}: cannot be written to ({e.strerror}); "
+                    "set TGD_ARTIFACTS to a folder that can"
                 ) from e
             raise
 
@@ -253,19 +271,27 @@ class Store:
             path.rename(aside)
         except FileNotFoundError:  # another run was quicker
             return
-        warnings.warn(f"{path.parent.name} {path.name} {why}; kept in {aside.parent.name}/", stacklevel=3)
+        warnings.warn(
+            f"{path.parent.name} {path.name} {why}; kept in {aside.parent.name}/", stacklevel=3
+        )
 
 
 def damage(path: Path) -> str | None:
     """What is wrong with the artefact in `path`, in a few words; None if all its sums are right."""
     try:
-        manifest = read_json(path / MANIFEST)
+        manifest, record = read_json(path / MANIFEST), read_json(path / "record.json")
         names = {f.name for f in _files(path)} - {MANIFEST}
+        if not isinstance(manifest, dict) or not isinstance(record, dict):
+            return "not a manifest and a record"
         if names != set(manifest):
             return f"files {sorted(names ^ set(manifest))} missing or foreign"
-        wrong = [name for name, sum_ in manifest.items() if sha256(path / name) != sum_]
-        return f"{wrong[0]} has another sha256" if wrong else None
-    except (OSError, ValueError) as e:
+        for name, expected in manifest.items():
+            if sha256(path / name) != expected:
+                return f"{name} has another sha256"
+        if not isinstance(record.get("made_unix"), (int, float)):
+            return "its record has no time"
+        return None
+    except (OSError, ValueError, RecursionError) as e:  # RecursionError: JSON nested very deep
         return f"unreadable: {type(e).__name__}"
 
 

@@ -17,6 +17,7 @@ from tgd_lib.study.specs import specs_of
 from tgd_lib.lab.spec import Spec
 
 BATCHES = (1, 128)
+WARM_UP = 4  # steps that are not timed: the first make buffers and pick kernels
 
 
 def interleaved(
@@ -129,12 +130,10 @@ def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
 
 def _step(lab: Lab, spec: Spec) -> Callable[[int], object]:
     """A step of SGD as in training, past what is special about the first ones."""
-    from tgd_lib.training import WARM_UP
-
     run = lab.run(spec)
     run.begin()
     whole = max(1, run.steps - 1)  # without the last batch, which may be short
-    for number in range(WARM_UP + 1):
+    for number in range(WARM_UP):
         run.advance(number % whole)
     return lambda number: run.advance(number % whole)
 

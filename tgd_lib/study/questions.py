@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from tgd_lib import config, datasets, evaluation
-from tgd_lib.images import corruptions, transfer
+from tgd_lib.images import cifar, corruptions
 from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError
 from tgd_lib.lab.lab import Lab
@@ -166,7 +166,7 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     path = config.data_path(lab.settings) / SAMPLE
     if lab.settings.dataset != "cifar10" or lab.settings.resize or not path.is_file():
         return []
-    images, labels, seen = transfer.load_transfer_sample(path)
+    images, labels, seen = cifar.transfer_sample(path)
     rows = []
     for spec in specs:
         right = logits_of(lab.network(spec), lab.shown(spec.view, images)).argmax(1).numpy() == labels
