@@ -14,10 +14,10 @@ WINGS = {
     "": ("config", "files"),
     "images": ("folders", "sample", "cifar", "transfer", "corruptions"),
     "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding", "baselines")
-    + ("tiles", "bank", "training", "evaluation"),
+    + ("bank", "tiles", "training", "evaluation"),
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "cost"),
-    "report": ("significance", "tables", "figures", "charts", "summary"),
+    "report": ("significance", "tables", "sentences", "figures", "charts", "summary"),
     "companion": ("plan", "twins", "execution", "recording", "runner"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
