@@ -17,7 +17,7 @@ WINGS = {
     + ("bank", "tiles", "training", "evaluation"),
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "cost"),
-    "report": ("significance", "tables", "figures", "charts", "summary"),
+    "report": ("significance", "tables", "sentences", "figures", "charts", "summary"),
     "companion": ("plan", "twins", "execution", "recording", "runner"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")

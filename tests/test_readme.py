@@ -1,36 +1,61 @@
-"""What the README is made to say of a search, and of many methods, from rows by hand."""
+"""What a recorded run's summary says of a search, and of many methods, from rows by hand."""
 
-import re
+import json
 
 from tgd_lib.report import summary
-from tgd_lib.study import methods
+
+METRICS = {"accuracy": 0.5, "nll": 1.0, "ece": 0.05, "brier": 0.5}
 
 
-def rows(**accuracies):
-    """Two seeds a method, half a point below and above."""
+def rows(n=2, **accuracies):
+    """n seeds a method, all differences the same."""
+    common = {"selection": "last", "nll": 1.0, "ece": 0.1, "n": 100, "epochs_in_all": 2, "commit": "c" * 40}
+    common |= {"network": "WRN-16-1", "precision": "fp32", "device": "cpu"}
     return [
-        {"method": m, "seed": s, "selection": "last", "accuracy": a + (s - 0.5) / 100}
-        for m, a in accuracies.items() for s in (0, 1)
+        common | {"method": m, "label": f"<{m}>", "seed": s, "accuracy": a + s / 100}
+        for m, a in accuracies.items() for s in range(n)
     ]  # fmt: skip
 
 
-def test_no_search_nothing_said():
-    assert summary._search(rows(tgd=0.5, tgd_alpha1=0.4), rows(tgd=0.5, tgd_alpha1=0.4)) == []
+def recorded(folder, test, held_out):
+    """A recorded run in a folder, as `block` reads it."""
+    robust = [
+        {k: r[k] for k in ("method", "label", "seed", "selection", "n")}
+        | {"key": "k", "clean": METRICS, "corrupted": {"fog": [METRICS] * 5}}
+        for r in test
+    ]
+    (folder / "records").mkdir()
+    for name, values in (("04_ablations", test), ("05_robustness", robust), ("04_search", held_out)):
+        (folder / "records" / f"{name}.json").write_text(json.dumps({"rows": values}))
+    run = {"versions": {"torch": "9"}, "python": "3", "platform": "here", "commit": None}
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
 
 
-def test_the_chosen_is_shown_on_the_test_set_against_every_control():
+BASE = {"scratch": 0.40, "kd_annealed": 0.45, "tgd_alpha1": 0.50, "tgd": 0.49}
+
+
+def test_few_seeds_get_no_interval_anywhere(tmp_path):
+    text = summary.block(recorded(tmp_path, rows(3, **BASE), []), "smoke")
+    assert "| <tgd> | 2 | 50.00 ± 1.00 (n=3) |" in text and "| +4.00, +4.00, +4.00 (n=3) |" in text
+    assert "n too small" in text and "[" not in text.replace("[-", "[") and "p =" not in text
+    assert "A topology that does help" not in text  # nothing was searched
+
+
+def test_six_seeds_get_interval_p_and_verdict(tmp_path):
+    text = summary.block(recorded(tmp_path, rows(6, **BASE), []), "smoke")
+    assert "-1.00 [-1.00, -1.00] (n=6) points of accuracy, p = 0.031: differs" in text
+    assert "| -1.00 [-1.00, -1.00] (n=6) |" in text and "`./run_all.sh --profile smoke`" in text
+
+
+def test_the_chosen_is_shown_on_the_test_set_against_every_control(tmp_path):
     held_out = rows(tgd_alpha1=0.50, tgd=0.49, tgd_wide=0.52, tgd_super=0.51, tgd_image_2=0.60)
-    test = rows(tgd_alpha1=0.50, tgd=0.49, tgd_wide=0.47, tgd_super=0.58, tgd_image_2=0.48)
-    said = summary._search(test, held_out)[0]
-    assert "(2 candidates beside TGD;" in said and methods.METHODS["tgd_wide"].label in said and "superlevel" not in said
-    assert re.search(r"\+2\.00 ± 0\.00 \(n=2\) points above TGD at alpha = 1 on the held-out", said)
-    assert "*TGD at alpha = 1* -3.00" in said and "*TGD, second image teacher* -1.00" in said
-    assert "n too small to conclude" in said
-
-
-def test_a_control_that_nothing_beats_is_said_to_be_so():
-    held_out = rows(tgd_alpha1=0.50, tgd=0.49, tgd_wide=0.50)
-    assert "none has a higher mean than TGD at alpha = 1." in summary._search(held_out, held_out)[0]
+    test = rows(**BASE, tgd_wide=0.47, tgd_super=0.58, tgd_image_2=0.48)
+    text = summary.block(recorded(tmp_path, test, held_out), "smoke")
+    assert "3 candidates; the choice is made on held-out images: *TGD, PI window 0 to 1, sigma 0.02*" in text
+    assert "+2.00, +2.00 (n=2) points of accuracy: n too small against" in text
+    assert "*TGD at alpha = 1* -3.00, -3.00 (n=2)" in text
+    assert "*TGD, second image teacher* -1.00, -1.00 (n=2)" in text
 
 
 def test_a_long_table_is_folded_after_the_main_methods():
@@ -39,4 +64,14 @@ def test_a_long_table_is_folded_after_the_main_methods():
     long = short + [f"| {i} |" for i in range(8, 60)]
     folded = summary._folded("\n".join(long))
     assert [x for x in folded if x.startswith("| ") and x[2].isdigit()] == long[2:]
-    assert folded[:8] == long[:8] and folded[9] == "<details><summary>The other 54 methods</summary>" and folded[-1] == "</details>"
+    assert folded[:8] == long[:8] and folded[-1] == "</details>"
+    assert folded[9] == "<details><summary>The other 54 methods</summary>"
+
+
+def test_only_the_block_of_the_profile_is_written(tmp_path):
+    folder = recorded(tmp_path, rows(3, **BASE), [])
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- results:smoke -->\nold\n<!-- /results -->\nz\n<!-- results:quick -->\nkept\n<!-- /results -->\n")
+    assert summary.update(readme, folder, "smoke") and not summary.update(readme, folder, "paper")
+    text = readme.read_text()
+    assert text.startswith("a\n<!-- results:smoke -->\n### `smoke`") and "old" not in text and "\nkept\n" in text

@@ -1,51 +1,124 @@
 """Statistics, by hand."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from tgd_lib.report import significance
 from tgd_lib.config import InputError
+from tgd_lib.report import significance
 
 
 def row(method, seed, accuracy, selection="last"):
     return {"method": method, "seed": seed, "selection": selection, "accuracy": accuracy}
 
 
-ROWS = [row("a", 0, 0.50), row("a", 1, 0.54), row("b", 0, 0.55), row("b", 1, 0.57), row("c", 0, 0.4)]
+def seeds(method, *accuracies):
+    return [row(method, seed, accuracy) for seed, accuracy in enumerate(accuracies)]
+
+
+ROWS = [*seeds("a", 0.50, 0.54), *seeds("b", 0.55, 0.57), *seeds("c", 0.4)]
+# ---------------------------------------------------------------- differences
 
 
 def test_rules_are_not_paired_with_each_other():
     with pytest.raises(InputError, match="both selection rules"):
         significance.paired([*ROWS, row("a", 0, 0.6, "authors")], "b", "a")
-
-
-def test_paired_differences_by_hand():
-    pair = significance.paired(ROWS, "b", "a")
-    assert pair["differences"] == pytest.approx([0.05, 0.03]) and pair["mean"] == pytest.approx(0.04)
-    assert pair["std"] == pytest.approx(0.02 / 2**0.5) and pair["p"] == 0.5
-    alone = significance.paired(ROWS, "c", "a")
-    assert (alone["n"], alone["std"], alone["p"]) == (1, None, None)
     with pytest.raises(InputError, match="no seed"):
         significance.paired([row("a", 0, 1), row("b", 1, 1)], "a", "b")
 
 
-@pytest.mark.parametrize(("d", "p"), [([1, 1, 1], 0.25), ([1] * 6, 2 / 64), ([1, -1], 1.0), ([3, 1, -1], 0.75)])
+def test_few_seeds_have_their_differences_and_no_interval():
+    pair = significance.paired(ROWS, "b", "a")
+    assert pair["differences"] == pytest.approx([0.05, 0.03]) and pair["mean"] == pytest.approx(0.04)
+    assert (pair["n"], pair["low"], pair["high"], pair["p"]) == (2, None, None, None)
+    assert pair["verdict"] == "n too small"
+    five = significance.paired([*seeds("x", 1, 1, 1, 1, 1), *seeds("y", 0, 0, 0, 0, 0)], "x", "y")
+    assert (five["low"], five["p"], five["verdict"]) == (None, None, "n too small")
+
+
+def test_six_seeds_have_an_interval_a_p_and_a_verdict():
+    """Differences 1, 1, 1, 3, 3, 3: mean 2, variance 6 / 5; t = 2.570582 with five degrees of freedom."""
+    rows = [*seeds("x", 1, 1, 1, 3, 3, 3), *seeds("y", 0, 0, 0, 0, 0, 0)]
+    pair = significance.paired(rows, "x", "y")
+    half = 2.570582 * math.sqrt(6 / 5 / 6)
+    assert (pair["low"], pair["high"]) == pytest.approx((2 - half, 2 + half), abs=1e-5)
+    assert pair["p"] == pytest.approx(2 / 64) and pair["verdict"] == "differs"
+    tied = significance.paired([*seeds("x", 1, -1, 1, -1, 1, -1), *seeds("y", *[0] * 6)], "x", "y")
+    assert tied["p"] == 1 and tied["verdict"] == "no difference shown"
+
+
+def test_six_equal_differences_are_an_interval_without_width():
+    pair = significance.paired([*seeds("x", *[0.5] * 6), *seeds("y", *[0.25] * 6)], "x", "y")
+    assert (pair["low"], pair["high"]) == (0.25, 0.25) and pair["verdict"] == "differs"
+
+
+@pytest.mark.parametrize(
+    ("d", "p"), [([1, 1, 1], 0.25), ([1] * 6, 2 / 64), ([1, -1], 1.0), ([3, 1, -1], 0.75)]
+)
 def test_sign_flips_by_hand(d, p):
     assert significance.sign_flip(np.array(d, float)) == pytest.approx(p)
 
 
-# ---------------------------------------------------------------- interval
+def test_sign_flips_are_all_sign_flips():
+    """Against counting them one by one; differences like those of accuracies on 10,000 images, ties among them."""
+    random = np.random.default_rng(0)
+    for n in (3, 6, 7):
+        d = random.integers(-60, 80, n) / 10_000
+        means = [abs(np.mean(d * signs)) for signs in itertools.product((1, -1), repeat=n)]
+        counted = np.mean(np.array(means) >= abs(d.mean()) - 1e-12)
+        assert significance.sign_flip(d) == pytest.approx(counted)
+
+
+def test_alphas_are_paired_with_alpha_1():
+    points = [{"alpha": a, "seed": s, "accuracy": a / 2 + s} for a in (0.5, 1.0, 0.9) for s in (0, 1)]
+    pairs = significance.from_alpha_1(points)
+    assert [p["alpha"] for p in pairs] == [0.9, 0.5]
+    assert pairs[0]["differences"] == pytest.approx([-0.05, -0.05])
+    assert significance.from_alpha_1(points[:2]) == []
+
+
+# ---------------------------------------------------------------- choices
+
+
+def test_chosen_is_the_highest_mean_of_those_among_which_is_chosen():
+    assert significance.chosen(ROWS, ("a", "b", "c")) == "b"
+    assert significance.chosen(ROWS, ("a", "c", "d")) == "a"
+    assert significance.chosen([row("x", 0, 0.5), row("y", 0, 0.5)], ("y", "x")) == "y"
+    assert significance.chosen(ROWS, ("a", "d")) is None
+    assert significance.chosen([], ("a", "d")) is None
+
+
+def test_the_choice_is_by_held_out_images_and_the_comparison_by_test_images():
+    held_out = [*seeds("tgd_alpha1", 0.5), *seeds("tgd", 0.4), *seeds("tgd_wide", 0.6)]
+    test = [*seeds("tgd_alpha1", 0.5), *seeds("tgd", 0.9), *seeds("tgd_wide", 0.4), *seeds("tgd_image_2", 0.2)]
+    found = significance.choose_and_compare(test, held_out, ("tgd_alpha1", "tgd", "tgd_wide", "tgd_super"))
+    assert found["chosen"] == "tgd_wide" and found["candidates"] == ["tgd", "tgd_wide"]
+    assert found["held_out"]["mean"] == pytest.approx(0.1)
+    against = {p["control"]: p["mean"] for p in found["test"]}
+    assert against == pytest.approx({"tgd_alpha1": -0.1, "tgd_image_2": 0.2})
+
+
+def test_a_control_that_nothing_beats_stays():
+    held_out = [*seeds("tgd_alpha1", 0.5), *seeds("tgd", 0.5)]
+    found = significance.choose_and_compare(held_out, held_out, ("tgd_alpha1", "tgd"))
+    assert (found["chosen"], found["held_out"], found["test"]) == ("tgd_alpha1", None, [])
+    assert significance.choose_and_compare([], [], ("tgd_alpha1", "tgd"))["chosen"] is None
+
+
+# ---------------------------------------------------------------- test sets
 
 
 def test_interval_by_hand():
     z = 1.959963985
-    assert significance.accuracy_interval(1, 10) == pytest.approx((10 / (10 + z * z), 1.0))  # centre and half add to 1
+    # at 1 and 0 centre and half add to the end; at one half Wilson's is 1/2 ± z / (2 sqrt(n + z^2))
+    assert significance.accuracy_interval(1, 10) == pytest.approx((10 / (10 + z * z), 1.0))
     assert significance.accuracy_interval(0, 10) == pytest.approx((0.0, z * z / (10 + z * z)))
-    half = z / (2 * math.sqrt(100 + z * z))  # at one half Wilson's is 1/2 ± z / (2 sqrt(n + z^2))
+    half = z / (2 * math.sqrt(100 + z * z))
     assert significance.accuracy_interval(0.5, 100) == pytest.approx((0.5 - half, 0.5 + half))
-    low, high = significance.accuracy_interval(0.8454, 10_000)  # the authors' scratch student: about ± 0.7 points
+    # the authors' scratch student: about ± 0.7 points
+    low, high = significance.accuracy_interval(0.8454, 10_000)
     assert low == pytest.approx(0.8382, abs=1e-4) and high == pytest.approx(0.8524, abs=1e-4)
     assert low < significance.accuracy_interval(0.8454, 10_000, 0.5)[0]
 
@@ -55,22 +128,3 @@ def test_interval_refuses(given):
     with pytest.raises(InputError, match="fraction") as caught:
         significance.accuracy_interval(*given)
     assert "\n" not in str(caught.value)
-
-
-def test_three_seeds_never_conclude_and_six_may():
-    assert significance.verdict(3, 0.25) == "n too small to conclude" == significance.verdict(5, 0.0625)
-    assert significance.verdict(6, 2 / 64) == "differs" and significance.verdict(6, 4 / 64) == "no difference shown"
-
-
-def test_the_interval_of_a_mean_is_student_s():
-    """Differences 0.05 and 0.03: t = 12.706 with one degree of freedom, standard error 0.01."""
-    pair = significance.paired(ROWS, "b", "a")
-    assert (pair["low"], pair["high"]) == pytest.approx((0.04 - 0.12706, 0.04 + 0.12706), abs=1e-5)
-    assert pair["verdict"] == "n too small to conclude"
-
-
-def test_chosen_is_the_highest_mean_of_those_among_which_is_chosen():
-    assert significance.chosen(ROWS, ("a", "b", "c")) == "b"
-    assert significance.chosen(ROWS, ("a", "c", "d")) == "a"
-    assert significance.chosen([row("x", 0, 0.5), row("y", 0, 0.5)], ("y", "x")) == "y"
-    assert significance.chosen(ROWS, ("a", "d")) is None

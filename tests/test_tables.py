@@ -1,12 +1,11 @@
-"""Records, tables and statistics, by hand."""
+"""Records and tables, by hand."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from tgd_lib import config
-from tgd_lib.report import tables
 from tgd_lib.config import InputError
+from tgd_lib.report import tables
 
 
 def row(method, seed, accuracy, selection="last"):
@@ -18,6 +17,7 @@ def row(method, seed, accuracy, selection="last"):
 
 
 ROWS = [row("a", 0, 0.50), row("a", 1, 0.54), row("b", 0, 0.55), row("b", 1, 0.57), row("c", 0, 0.4)]
+SIX = [row(m, s, a + s / 100) for m, a in (("x", 0.5), ("y", 0.51)) for s in range(6)]
 
 
 @pytest.fixture
@@ -41,11 +41,17 @@ def test_selection_rules_are_never_mixed():
     assert list(zip(table["method"], table["selection"])) == [
         ("a", "last"), ("b", "last"), ("c", "last"), ("a", "authors"),
     ]  # fmt: skip
+    assert list(tables.readable([*ROWS, row("a", 0, 0.6, "authors")])["selection"]) == [*["last"] * 3, "authors"]
 
 
 def test_a_readable_cell_always_says_how_many_seeds():
-    cells = tables.readable(ROWS)["accuracy %"]
-    assert cells["A"] == "52.00 ± 2.83 (n=2)" and cells["C"] == "40.00 (n=1)"
+    table = tables.readable(ROWS)
+    assert table["accuracy %"]["A"] == "52.00 ± 2.83 (n=2)" and table["accuracy %"]["C"] == "40.00 (n=1)"
+    assert table["NLL"]["A"] == "1.500 ± 0.707 (n=2)" and table["total epochs"]["B"] == 2
+
+
+def test_old_and_new_records_say_their_total_epochs():
+    assert tables.total_epochs({"epochs_in_all": 60}) == 60 == tables.total_epochs({"total_epochs": 60})
 
 
 def test_records_come_back_and_missing_ones_say_what_to_run(settings):
@@ -56,3 +62,52 @@ def test_records_come_back_and_missing_ones_say_what_to_run(settings):
     changed = config.resolve("smoke", alpha=0.7)
     with pytest.raises(InputError, match="--profile smoke --only 03 -p alpha 0.7 first"):
         tables.load_records(changed, "03_distillation")
+
+
+def test_few_seeds_are_told_one_by_one_without_interval():
+    cell = tables.against(ROWS, "a").loc["B"]
+    assert cell["accuracy, points"] == "+5.00, +3.00 (n=2)"
+    assert cell["p, accuracy"] == "" and cell["verdict, accuracy"] == "n too small"
+    assert tables.against(ROWS, "nobody").empty
+
+
+def test_six_seeds_have_interval_p_and_verdict():
+    cell = tables.against(SIX, "x").loc["Y"]
+    assert cell["accuracy, points"] == "+1.00 [+1.00, +1.00] (n=6)"
+    assert cell["NLL, nats"] == "+0.000 [+0.000, +0.000] (n=6)"
+    assert cell["p, accuracy"] == "0.031" and cell["verdict, accuracy"] == "differs"
+
+
+def test_settings_are_shown_resolved(settings):
+    shown = tables.of_settings(config.resolve("smoke", alpha=0.7))["smoke+alpha=0.7"]
+    assert shown["alpha"] == "0.7" and shown["epochs"] == "1" and "data_dir" not in shown
+
+
+def test_shares_by_hand():
+    """Two batches, three stages; two methods with the same teachers and weight are one line."""
+    one = {"label": "TGD", "alpha": 0.99, "shares": [[0.01, 0.02, 0.03], [0.03, 0.02, 0.01]]}
+    table = tables.shares([one, one | {"label": "same"}, one | {"label": "half", "alpha": 0.5}])
+    assert list(table.index) == ["TGD", "half"] and table.loc["TGD", "1 − alpha, %"] == "1"
+    assert table.loc["TGD", "stage 1"] == "2.00 ± 1.41 (n=2)" and table.loc["half", "1 − alpha, %"] == "50"
+    assert tables.shares([]).empty
+
+
+def test_weights_by_hand():
+    rows = [{"gamma": 10.0, "alpha": 1.0, "accuracy": 0.5}, {"gamma": 3000.0, "alpha": 0.99, "accuracy": 0.25}]
+    table = tables.by_weight(rows)
+    assert table.loc["gamma = 10", "alpha = 1"] == "50.00 (n=1)"
+    assert table.loc["gamma = 10", "alpha = 0.99"] == "not run"
+
+
+def test_calibration_by_hand():
+    values = {"nll": 1.0, "ece": 0.05, "brier": 0.5}
+    rows = [{"label": "A", "temperature": 1.5 + t, "before": values, "after": values} for t in (0, 1)]
+    line = tables.calibration(rows).loc["A"]
+    assert line["temperature"] == "2.000 ± 0.707 (n=2)" and line["ECE %, before"] == "5.00 ± 0.00 (n=2)"
+
+
+def test_transfer_tells_seen_images_apart():
+    rows = [{"label": "A", "transfer": 0.4, "seen": 0.6, "n": 3, "n_seen": 5}]
+    table = tables.transfer(rows)
+    assert table.loc["A"].tolist() == ["40.00 (n=1)", "60.00 (n=1)"]
+    assert list(table.columns) == ["unseen (3 images)", "in CIFAR-10 (5 images)"]

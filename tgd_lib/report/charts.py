@@ -1,4 +1,8 @@
-"""Plots of results, from rows of records to matplotlib figures, in the one style. No network is touched here."""
+"""Plots of results, from rows of records to matplotlib figures, in the one style. No network is touched here.
+
+Where methods are compared, differences are paired by seed and follow the rule of `significance`: an interval
+from six seeds on, below that the seeds themselves; never the spread of seeds, never the interval of a test set.
+"""
 
 from __future__ import annotations
 
@@ -6,210 +10,358 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tgd_lib.report.figures import COLOURS, MARKERS, short_name, styled
-from tgd_lib.report.significance import accuracy_interval
+from tgd_lib.report import tables
+from tgd_lib.report.figures import COLOURS, MARKERS, class_marker, short_name, styled
+from tgd_lib.report.significance import ENOUGH, paired
+from tgd_lib.study import methods
 
+# Families in which methods are shown together: name, and its methods.
+FAMILIES = (
+    ("main methods", methods.MAIN),
+    ("baselines", methods.BASELINES),
+    ("ablations of TGD", methods.ABLATIONS),
+    ("other second teachers", methods.SECOND_TEACHER),
+    ("search for a topology", methods.SEARCH),
+)
+OTHERS = "others"
+
+# ---------------------------------------------------------------- what the plots share
+
+
+def family(method: str) -> str:
+    """The family that a method belongs to."""
+    for name, members in FAMILIES:
+        if method in members:
+            return name
+    return OTHERS
+
+
+def _groups(rows: Sequence[dict], key: str = "method") -> dict[str, list[dict]]:
+    """Rows by method, in their order."""
+    groups: dict[str, list[dict]] = {}
+    for r in rows:
+        groups.setdefault(r[key], []).append(r)
+    return groups
+
+
+def _style(number: int) -> dict:
+    """Colour and marker of the method with this number; from the eighth on hollow."""
+    fill = "full" if number < 7 else "none"
+    return {"color": COLOURS[number % 7], "marker": MARKERS[number % 7], "fillstyle": fill}
+
+
+def _with_n(rows: Sequence[dict]) -> str:
+    """The legend's words for a method."""
+    return f"{rows[0]['label']} (n={len(rows)})"
+
+
+def _lines(axis: Axes, count: int) -> None:
+    """Room for `count` lines of dots, the first at the top."""
+    axis.set_ylim(count - 0.5, -0.5)
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+
+
+# ---------------------------------------------------------------- accuracies
 
 
 @styled
 def accuracies(
     rows: Sequence[dict], anchors: dict[str, float] | None = None, reference: str | None = None
 ) -> Figure:
-    """Test accuracy of each method: a dot a seed; beside them the mean with its 95 % interval for a test set of this size.
+    """Test accuracy of each method in per cent: a pale dot for each seed, a bar for their mean.
 
-    anchors: accuracies of the authors' checkpoints by method, drawn as crosses. reference: a method whose mean
-    is drawn as a line through all.
+    Grouped and coloured by family, sorted by mean within. anchors: accuracies of the authors' checkpoints
+    by method, drawn as crosses. reference: a method whose mean is a labelled line through all.
     """
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-    figure, axis = plt.subplots(figsize=(6.5, 0.8 + (0.45 if len(methods) < 10 else 0.28) * len(methods)))
-    if reference in methods:
-        axis.axvline(100 * np.mean([r["accuracy"] for r in rows if r["method"] == reference]), color="0.7", linewidth=0.8)
-    for y, m in enumerate(methods):
-        chosen = [r for r in rows if r["method"] == m]
+    groups = _sorted_by_family(_groups(rows))
+    each = 0.36 if len(groups) < 12 else 0.22
+    figure, axis = plt.subplots(figsize=(7.5, 1 + each * len(groups)))
+    order = [name for name, _ in FAMILIES] + [OTHERS]
+    named: set[str] = set()
+    for y, (method, chosen) in enumerate(groups.items()):
+        group = family(method)
         values = 100 * np.array([r["accuracy"] for r in chosen])
-        colour, marker = COLOURS[y % 7], MARKERS[y % 7]
-        axis.plot(values, np.full(len(values), y - 0.15), marker, color=colour, alpha=0.5, markersize=4)
-        low, high = accuracy_interval(values.mean() / 100, chosen[0]["n"])
-        error = [[values.mean() - 100 * low], [100 * high - values.mean()]]
-        axis.errorbar(values.mean(), y + 0.15, xerr=error, fmt=marker, color=colour, capsize=3, markersize=5)
-        if anchors and m in anchors:
-            axis.plot(100 * anchors[m], y, "x", color="k", markersize=8)
-    labels = {r["method"]: r["label"] for r in rows}
-    counts = {m: sum(r["method"] == m for r in rows) for m in methods}
-    axis.set_yticks(range(len(methods)), [f"{labels[m]} (n={counts[m]})" for m in methods])
-    axis.set(xlabel="test accuracy, %", ylim=(len(methods) - 0.5, -0.5))
+        style = {"color": COLOURS[order.index(group)], "marker": MARKERS[order.index(group)]}
+        axis.plot(values, np.full(len(values), y), linestyle="", alpha=0.4, markersize=4, **style)
+        # A family stands in the legend once.
+        label = None if group in named else group
+        named.add(group)
+        axis.plot(values.mean(), y, "|", color=style["color"], markersize=11, markeredgewidth=2, label=label)
+        if anchors and method in anchors:
+            axis.plot(100 * anchors[method], y, "x", color="k", markersize=8)
+    if reference in groups:
+        _reference(axis, groups[reference])
+    _lines(axis, len(groups))
+    axis.set_yticks(range(len(groups)), [_with_n(chosen) for chosen in groups.values()])
+    axis.set_xlabel("test accuracy, %")
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _sorted_by_family(groups: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """Families in their order, within them the highest mean first."""
+    order = [name for name, _ in FAMILIES] + [OTHERS]
+    means = {name: np.mean([r["accuracy"] for r in chosen]) for name, chosen in groups.items()}
+    names = sorted(groups, key=lambda name: (order.index(family(name)), -means[name]))
+    return {name: groups[name] for name in names}
+
+
+def _reference(axis: Axes, rows: Sequence[dict]) -> None:
+    """A line through all at the mean of a method, with its name and value above the plot."""
+    mean = 100 * np.mean([r["accuracy"] for r in rows])
+    axis.axvline(mean, color="0.5", linewidth=0.8, zorder=0)
+    text = f"{rows[0]['label']}: {mean:.1f} %"
+    axis.annotate(
+        text, (mean, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+        textcoords="offset points", ha="center", fontsize=7, color="0.3",
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- differences
 
 
 @styled
 def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
-    """Paired differences in points of accuracy: a dot a seed, mean ± standard deviation beside them."""
-    figure, axis = plt.subplots(figsize=(6.5, 0.8 + 0.45 * len(pairs)))
-    axis.axvline(0, color="0.6", linewidth=0.8)
+    """Paired differences of accuracy in points, a line a pair, with the verdict beside it.
+
+    A pale dot for each seed and a bar for their mean; from six seeds on Student's 95 % interval of the mean.
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.8 + 0.42 * len(pairs)))
+    axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
     for y, pair in enumerate(pairs):
-        values = 100 * np.array(pair["differences"])
-        axis.plot(values, np.full(len(values), y - 0.12), MARKERS[y % 7], color=COLOURS[y % 7], alpha=0.5, markersize=4)
-        std = 100 * (pair["std"] or 0)
-        axis.errorbar(100 * pair["mean"], y + 0.12, xerr=std, fmt=MARKERS[y % 7], color=COLOURS[y % 7], capsize=3)
-    names = [f"{labels[p['method']]} − {labels[p['control']]} (n={p['n']})" for p in pairs]
+        _difference(axis, y, pair, COLOURS[0])
+        said = pair["verdict"] if pair["p"] is None else f"{pair['verdict']} (p = {pair['p']:.2g})"
+        axis.text(1.01, y, said, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+    names = [f"{tables.versus(p, labels)} (n={p['n']})" for p in pairs]
     axis.set_yticks(range(len(pairs)), names)
-    axis.set(xlabel="difference in test accuracy, points", ylim=(len(pairs) - 0.5, -0.5))
+    axis.set_xlabel("paired difference in test accuracy, points")
+    _lines(axis, len(pairs))
+    return figure
+
+
+def _difference(axis: Axes, y: float, pair: dict, colour: str) -> None:
+    """Dots, mean and, if n allows, the interval of a pair, lying at height y."""
+    values = 100 * np.array(pair["differences"])
+    axis.plot(values, np.full(len(values), y - 0.1), "o", color=colour, alpha=0.4, markersize=4)
+    axis.plot(100 * pair["mean"], y + 0.12, "|", color=colour, markersize=9, markeredgewidth=2)
+    if pair["n"] >= ENOUGH:
+        axis.plot([100 * pair["low"], 100 * pair["high"]], [y + 0.12] * 2, color=colour, linewidth=1.2)
+
+
+@styled
+def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
+    """Paired difference of accuracy from alpha = 1 against alpha; pairs as `significance.from_alpha_1` gives them.
+
+    Evenly spaced, not to scale: alpha = 1, without the PI teacher, is the zero line at the left. part: of
+    the images, "held-out" or "test".
+    """
+    figure, axis = plt.subplots(figsize=(6.5, 3))
+    axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+    axis.plot(0, 0, "D", color="k", markersize=5)
+    for x, pair in enumerate(pairs, 1):
+        values = 100 * np.array(pair["differences"])
+        axis.plot(np.full(len(values), x), values, "o", color=COLOURS[0], alpha=0.4, markersize=4)
+        if pair["n"] >= ENOUGH:
+            axis.plot([x + 0.12] * 2, [100 * pair["low"], 100 * pair["high"]], color=COLOURS[0])
+        axis.plot(x + 0.12, 100 * pair["mean"], "_", color=COLOURS[0], markersize=10, markeredgewidth=2)
+    ticks = ["1\n(control)"] + [f"{p['alpha']:g}\n(n={p['n']})\n{p['verdict']}" for p in pairs]
+    axis.set_xticks(range(len(ticks)), ticks)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.set(xlim=(-0.5, len(pairs) + 0.5), xlabel="alpha (1: no PI teacher; 0: the PI teacher alone)")
+    axis.set_ylabel(f"{part} accuracy,\ndifference from alpha = 1, points")
     return figure
 
 
 @styled
+def corruption_differences(rows: Sequence[dict], control: str) -> Figure:
+    """Paired difference of accuracy from `control` against severity (0: clean): a panel a corruption.
+
+    A line is the mean over seeds of a method; from six seeds on a band is Student's 95 % interval of it,
+    below that thin lines are the seeds. rows: as `questions.robustness` gives them.
+    """
+    names = list(rows[0]["corrupted"])
+    figure, axes = _panels(len(names))
+    groups = _groups(rows)
+    label = groups.pop(control)[0]["label"]
+    for axis, name in zip(axes, names, strict=False):
+        axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+        axis.set_title(name.replace("_", " "), fontsize=8)
+        for number, (method, chosen) in enumerate(groups.items()):
+            pairs = _by_severity(rows, method, control, name)
+            _course(axis, pairs, _style(number), _with_n(chosen))
+    figure.supxlabel("severity (0: clean)", fontsize=9)
+    figure.supylabel(f"accuracy, difference from {label}, points", fontsize=9)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=3, fontsize=8)
+    return figure
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels of the same axes, four in a row."""
+    columns = min(4, count)
+    lines = -(-count // columns)
+    size = (max(4.5, 2.6 * columns), 2.1 * lines + 0.8)
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    flat = list(axes.flat)
+    for axis in flat[count:]:
+        axis.axis("off")
+    # The lowest panel of each column says its severities, wherever the last line ends.
+    for axis in flat[max(0, count - columns) : count]:
+        axis.tick_params(labelbottom=True)
+    return figure, flat
+
+
+def _by_severity(rows: Sequence[dict], method: str, control: str, corruption: str) -> list[dict]:
+    """The pair of a method against its control at each severity, 0 (clean) first."""
+    pairs = []
+    for severity in range(6):
+        at = []
+        for r in rows:
+            metrics = r["corrupted"][corruption][severity - 1] if severity else r["clean"]
+            at.append({k: r[k] for k in ("method", "seed", "selection")} | {"accuracy": metrics["accuracy"]})
+        pairs.append(paired(at, method, control))
+    return pairs
+
+
+def _course(axis: Axes, pairs: Sequence[dict], style: dict, label: str) -> None:
+    """A method's mean difference over the severities, with what its n allows to show around it."""
+    x = np.arange(len(pairs))
+    axis.plot(x, [100 * p["mean"] for p in pairs], markersize=3, linewidth=1.2, label=label, **style)
+    if pairs[0]["n"] >= ENOUGH:
+        low, high = ([100 * p[end] for p in pairs] for end in ("low", "high"))
+        axis.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        return
+    for seed in zip(*(p["differences"] for p in pairs), strict=True):
+        axis.plot(x, 100 * np.array(seed), color=style["color"], linewidth=0.5, alpha=0.6)
+
+
+# ---------------------------------------------------------------- training, calibration, embeddings
+
+
+@styled
 def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
-    """A figure an epoch, the mean over seeds: one line a method. column: "loss" or "training_accuracy"."""
-    figure, axis = plt.subplots(figsize=(7, 3))
-    for k, m in enumerate(dict.fromkeys(r["method"] for r in rows)):
-        chosen = [r for r in rows if r["method"] == m]
-        mean = np.mean([r[column] for r in chosen], axis=0)
-        label = f"{chosen[0]['label']} (n={len(chosen)})"
-        axis.plot(np.arange(1, len(mean) + 1), mean, marker=MARKERS[k % 7], markersize=3, label=label)
+    """A value an epoch, the mean over seeds: a line a method. column: "loss" or "training_accuracy"."""
+    figure, axis = plt.subplots(figsize=(7.5, 3))
+    scale = 100 if "accuracy" in column else 1
+    for number, chosen in enumerate(_groups(rows).values()):
+        mean = scale * np.mean([r[column] for r in chosen], axis=0)
+        epochs = np.arange(1, len(mean) + 1)
+        axis.plot(epochs, mean, markersize=3, label=_with_n(chosen), **_style(number))
     axis.set(xlabel="epoch", ylabel=ylabel)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 @styled
-def alpha_curve(rows: Sequence[dict], *, ylabel: str) -> Figure:
-    """Accuracy against alpha: a dot a seed, the mean and its standard deviation over seeds. rows: alpha, accuracy.
-
-    Evenly spaced, not to scale: alpha = 1, without the PI teacher, stands at the left.
-    """
-    figure, axis = plt.subplots(figsize=(6, 3))
-    weights = sorted({round(1 - r["alpha"], 6) for r in rows})
-    groups = [100 * np.array([r["accuracy"] for r in rows if round(1 - r["alpha"], 6) == w]) for w in weights]
-    for x, values in enumerate(groups):
-        axis.plot(np.full(len(values), x), values, MARKERS[0], color=COLOURS[0], alpha=0.4, markersize=4)
-    means = [v.mean() for v in groups]
-    spreads = [v.std(ddof=1) if len(v) > 1 else 0 for v in groups]
-    axis.errorbar(np.arange(len(groups)) + 0.1, means, yerr=spreads, fmt="-s", color=COLOURS[3], capsize=3, markersize=4)
-    axis.set_xticks(range(len(weights)), [f"{1 - w:g}\n(n={len(v)})" for w, v in zip(weights, groups, strict=True)])
-    axis.set(xlabel="alpha (1: no PI teacher; 0: the PI teacher alone)", ylabel=ylabel)
-    return figure
-
-
-@styled
-def corruption_curves(rows: Sequence[dict]) -> Figure:
-    """Accuracy against severity (0: clean), a panel a corruption, a line a method: mean over seeds, its range as a band.
-
-    rows: as `studies.robustness` gives them.
-    """
-    names = list(rows[0]["corrupted"])
-    columns = min(4, len(names))
-    lines = -(-len(names) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(2.6 * columns + (2 if columns == 1 else 0), 2.1 * lines + 0.5), squeeze=False, sharex=True, sharey=True)
-    for axis, name in zip(axes.flat, names, strict=False):
-        for k, m in enumerate(dict.fromkeys(r["method"] for r in rows)):
-            chosen = [r for r in rows if r["method"] == m]
-            values = 100 * np.array([[f["accuracy"] for f in (r["clean"], *r["corrupted"][name])] for r in chosen])
-            x, label = np.arange(values.shape[1]), f"{chosen[0]['label']} (n={len(chosen)})"
-            axis.fill_between(x, values.min(0), values.max(0), color=COLOURS[k % 7], alpha=0.15, linewidth=0)
-            axis.plot(x, values.mean(0), marker=MARKERS[k % 7], markersize=3, color=COLOURS[k % 7], label=label)
-        axis.set_title(name.replace("_", " "), fontsize=8)
-    for axis in axes.flat[len(names) :]:
-        axis.axis("off")
-    for axis in axes.flat[max(0, len(names) - columns) : len(names)]:  # the lowest of each column
-        axis.tick_params(labelbottom=True)
-    figure.supxlabel("severity (0: clean)", fontsize=9)
-    figure.supylabel("accuracy, %", fontsize=9)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
-    return figure
-
-
-@styled
 def reliability(rows: Sequence[dict]) -> Figure:
-    """Reliability diagrams, a column a method, all its seeds pooled; above as trained, below after temperature scaling.
+    """Reliability diagrams, a column a method, all its seeds pooled: above as trained, below after scaling.
 
-    rows: as `studies.calibration` gives them. A bar is the accuracy in a bin of confidence, grey where few images lie.
+    rows: as `questions.calibration` gives them. A bar is the accuracy in a bin of confidence.
     """
-    methods = list(dict.fromkeys(r["method"] for r in rows))
-    figure, axes = plt.subplots(2, len(methods), figsize=(1.9 * len(methods), 3.9), squeeze=False, sharex=True, sharey=True)
-    for column, m in enumerate(methods):
-        chosen = [r for r in rows if r["method"] == m]
-        for axis, when in zip(axes[:, column], ("before", "after"), strict=True):
+    groups = _groups(rows)
+    size = (1.9 * len(groups), 3.9)
+    figure, axes = plt.subplots(2, len(groups), figsize=size, squeeze=False, sharex=True, sharey=True)
+    for column, chosen in zip(axes.T, groups.values(), strict=True):
+        for axis, when in zip(column, ("before", "after"), strict=True):
             ece = 100 * np.mean([r[when]["ece"] for r in chosen])
             _reliability(axis, [r[when]["reliability"] for r in chosen])
-            axis.set_title(f"{chosen[0]['label']} (n={len(chosen)})\n{when}: ECE {ece:.1f} %", fontsize=8)
-    figure.supxlabel("confidence", fontsize=9)
-    figure.supylabel("accuracy", fontsize=9)
+            axis.set_title(f"{_with_n(chosen)}\n{when}: ECE {ece:.1f} %", fontsize=8)
+    figure.supxlabel("confidence, %", fontsize=9)
+    figure.supylabel("accuracy, %", fontsize=9)
     return figure
 
 
-def _reliability(axis, diagrams: Sequence[dict]) -> None:
-    counts = np.array([d["count"] for d in diagrams], float)
-    right = np.array([[a or 0 for a in d["accuracy"]] for d in diagrams]) * counts
-    total, bins = counts.sum(0), counts.shape[1]
-    height = np.divide(right.sum(0), total, out=np.zeros(bins), where=total > 0)
-    few = total < 0.01 * total.sum()
+def _reliability(axis: Axes, diagrams: Sequence[dict]) -> None:
+    """The bars of several diagrams pooled, pale where under 1 % of the images lie, and the diagonal."""
+    counts = np.array([d["count"] for d in diagrams], float)  # (seeds, bins)
+    accuracies_ = np.array([d["accuracy"] for d in diagrams], float)  # NaN in an empty bin
+    total = counts.sum(0)
+    right = np.nansum(accuracies_ * counts, axis=0)
+    bins = len(total)
+    height = np.divide(right, total, out=np.zeros(bins), where=total > 0)
+    colours = np.where(total < 0.01 * total.sum(), "0.8", COLOURS[0])
     middles = (np.arange(bins) + 0.5) / bins
-    axis.bar(middles, height, 1 / bins, color=np.where(few, "0.8", COLOURS[0]), edgecolor="w", linewidth=0.4)
-    axis.plot([0, 1], [0, 1], color="k", linewidth=0.8, linestyle="--")
-    axis.set(xlim=(0, 1), ylim=(0, 1))
+    axis.bar(100 * middles, 100 * height, 100 / bins, color=colours, edgecolor="w", linewidth=0.4)
+    axis.plot([0, 100], [0, 100], color="k", linewidth=0.8, linestyle="--")
+    axis.set(xlim=(0, 100), ylim=(0, 100))
 
 
 @styled
 def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
-    """t-SNE of the last layer's input, a panel a network; a class (the first ten) has a marker of its own, full or hollow.
+    """t-SNE of the last layer's input, a panel a network; each class (the first ten) has a marker of its own.
 
-    rows: as `studies.embedding` gives them.
+    rows: as `questions.embedding` gives them. names: of the classes.
     """
-    figure, axes = plt.subplots(1, len(rows), figsize=(3.1 * len(rows), 3.4), squeeze=False)
+    size = (3.6 * len(rows), 4.1)
+    figure, axes = plt.subplots(1, len(rows), figsize=size, squeeze=False)
     labels = np.array(rows[0]["labels"])
     for axis, r in zip(axes[0], rows, strict=True):
         places = np.array(r["places"])
-        for k, c in enumerate(np.unique(labels)[:10]):
-            style = {"marker": MARKERS[k % 7], "edgecolors": COLOURS[k % 7], "facecolors": COLOURS[k % 7] if k < 7 else "none"}
-            axis.scatter(*places[labels == c].T, s=12, linewidth=0.6, label=short_name(names[c]), **style)
+        for number, c in enumerate(np.unique(labels)[:10]):
+            x, y = places[labels == c].T
+            axis.scatter(x, y, s=30, linewidth=0.9, label=short_name(names[c]), **class_marker(number))
         axis.set(title=f"{r['label']}, seed {r['seed']}", xticks=[], yticks=[])
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=8, markerscale=1.2)
     return figure
+
+
+# ---------------------------------------------------------------- cost
 
 
 @styled
 def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
-    """Mean test accuracy against multiply-adds of teachers and students; a vertical line is the range over seeds.
+    """Test accuracy against multiply-adds of teachers and students: a pale dot for each seed, their mean marked.
 
     costs: networks of a `cost.measure` record; rows with role ("student", "image teacher", "PI teacher").
     """
-    figure, axis = plt.subplots(figsize=(6.5, 3.4))
-    for k, m in enumerate(dict.fromkeys(r["method"] for r in rows)):
-        chosen = [r for r in rows if r["method"] == m]
+    figure, axis = plt.subplots(figsize=(7.5, 3.4))
+    for number, chosen in enumerate(_groups(rows).values()):
         values = 100 * np.array([r["accuracy"] for r in chosen])
-        network = costs[chosen[0]["role"]]
-        spread = 1.03 ** (k - 2.5) if chosen[0]["role"] == "student" else 1  # side by side, that they can be told apart
-        x = network["multiply_adds"] / 1e6 * spread
-        axis.plot([x, x], [values.min(), values.max()], color=COLOURS[k % 7], linewidth=1)
-        fill = "full" if k < 7 else "none"
-        axis.plot(x, values.mean(), MARKERS[k % 7], color=COLOURS[k % 7], fillstyle=fill, label=f"{chosen[0]['label']} (n={len(chosen)})")
+        x = costs[chosen[0]["role"]]["multiply_adds"] / 1e6
+        if chosen[0]["role"] == "student":
+            x *= 1.04 ** (number - 2.5)  # side by side, so that they can be told apart
+        axis.plot(np.full(len(values), x), values, ".", color=COLOURS[number % 7], alpha=0.4, markersize=4)
+        axis.plot(x, values.mean(), linestyle="", label=_with_n(chosen), **_style(number))
     axis.set_xscale("log")
     low, high = axis.get_xlim()
     ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]
     axis.set_xticks(ticks, [str(t) for t in ticks])
     axis.minorticks_off()
-    axis.set(xlabel="multiply-adds an image, million", ylabel="test accuracy, %")
+    axis.set(xlabel="multiply-adds per image, million", ylabel="test accuracy, %")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 @styled
 def costs(record: dict) -> Figure:
-    """Seconds an image of networks and topology (left), seconds a training step (right), from `cost.measure`."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9))
-    single = {f"{n}, batch {b}": v[f"batch_{b}"] for n, v in record["networks"].items() for b in (1, 128)}
-    single |= {f"persistence images, batch {b}": record["topology"][f"batch_{b}"] for b in (1, 128)}
-    for axis, timings, unit in ((left, single, "ms an image"), (right, record["steps"], "ms a training step")):
-        for y, (name, s) in enumerate(timings.items()):
-            k = 1 if "persistence" in name else 0
-            axis.plot([1e3 * s["min"], 1e3 * s["max"]], [y, y], color="0.6", linewidth=2)
-            axis.plot(1e3 * s["median"], y, MARKERS[k], color=COLOURS[k])
-            axis.text(1e3 * s["max"], y, f"  {1e3 * s['median']:.3g}", va="center", fontsize=7)
-        axis.set_yticks(range(len(timings)), list(timings))
-        axis.set(xlabel=f"{unit}: median, smallest to largest", ylim=(len(timings) - 0.5, -0.5))
-        axis.margins(x=0.15)
+    """Milliseconds per image of networks and topology (left), per training step (right), from `cost.measure`."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3))
+    single = {}
+    for name, timings in (record["networks"] | {"persistence images": record["topology"]}).items():
+        for batch in (1, 128):
+            single[f"{name}, batch {batch}"] = timings[f"batch_{batch}"]
+    _timings(left, single, "ms per image")
+    _timings(right, record["steps"], "ms per training step")
     left.set_xscale("log")
     right.set_xlim(left=0)
     return figure
+
+
+def _timings(axis: Axes, timings: dict[str, dict], unit: str) -> None:
+    """Medians with their values above them, on lines from the smallest to the largest; topology in its colour."""
+    for y, (name, seconds) in enumerate(timings.items()):
+        number = 1 if "persistence" in name else 0
+        low, median, high = (1e3 * seconds[k] for k in ("min", "median", "max"))
+        axis.plot([low, high], [y, y], color="0.6", linewidth=2)
+        axis.plot(median, y, MARKERS[number], color=COLOURS[number], markersize=4)
+        axis.annotate(
+            f"{median:.3g}", (median, y), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=7
+        )
+    axis.set_yticks(range(len(timings)), list(timings))
+    axis.set(xlabel=f"{unit}: median, smallest to largest", ylim=(len(timings) - 0.5, -0.8))
+    axis.margins(x=0.12)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from tgd_lib import config
-from tgd_lib import files
+from tgd_lib import config, files
 from tgd_lib.config import Settings
 
 # Okabe & Ito's colours: told apart by colour-blind readers; markers tell them apart in grey.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MAP = "magma"  # perceptually even, and read the same by colour-blind readers and in grey
 STYLE = {
     "axes.prop_cycle": mpl.cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -31,10 +35,25 @@ STYLE = {
 # ---------------------------------------------------------------- files
 
 
-def save(figure: Figure, settings: Settings, name: str, *, caption: str, source: object) -> None:
+@dataclass(frozen=True)
+class Captioned:
+    """A figure and its caption. The last line of a notebook's cell shows the one under the other."""
+
+    figure: Figure
+    caption: str
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import Markdown, display
+
+        display(self.figure)
+        display(Markdown(f"*{self.caption}*"))
+
+
+def save(figure: Figure, settings: Settings, name: str, *, caption: str, source: object) -> Captioned:
     """Write a figure as SVG and PNG to `<run>/figures/`, with a record of what it shows and from what; close it.
 
-    `source` is what was drawn (rows, or the keys of artefacts): plain values.
+    `source` is what was drawn (rows, or the keys of artefacts): plain values. Returns the figure with its
+    caption, for a notebook to show.
     """
     folder = config.run_dir(settings) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,120 +63,249 @@ def save(figure: Figure, settings: Settings, name: str, *, caption: str, source:
     record = {"figure": name, "caption": caption, "run": settings.run_name, "source": source}
     files.write_json(folder / f"{name}.json", record | files.provenance())
     plt.close(figure)  # else a notebook shows it twice
+    return Captioned(figure, caption)
 
 
 def styled(plot):
     """Decorator: draw in the project's style and leave matplotlib's global state alone."""
 
+    @functools.wraps(plot)
     def inner(*args, **kwargs):
         with plt.rc_context(STYLE):
             return plot(*args, **kwargs)
 
-    inner.__doc__, inner.__name__ = plot.__doc__, plot.__name__
     return inner
-
-
-# ---------------------------------------------------------------- plots of images and topology
-
-
-@styled
-def pipeline(
-    image: np.ndarray, signal: np.ndarray, diagram: np.ndarray, pi: np.ndarray, *, channel: str, upto: float
-) -> Figure:
-    """Image -> one channel as a signal -> persistence diagram -> persistence image.
-
-    image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R),
-    channel: its name, upto: end of the PI's window on both axes.
-    """
-    figure, axes = plt.subplots(1, 4, figsize=(11, 2.7), width_ratios=(1, 2.2, 1.1, 1.1))
-    axes[0].imshow(image)
-    axes[0].set(title="image", xticks=[], yticks=[])
-    axes[1].plot(signal, linewidth=0.6)
-    axes[1].set(title=f"{channel} channel, row by row", xlabel="sample", ylabel="value", ylim=(0, 1))
-    window = [(0, 0), (upto, upto), (upto, 2 * upto), (0, upto)]  # births and persistences up to `upto`
-    axes[2].fill(*zip(*window, strict=True), color=COLOURS[1], alpha=0.25, linewidth=0)
-    axes[2].plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
-    axes[2].scatter(diagram[:, 0], diagram[:, 1], s=6, alpha=0.6)
-    axes[2].set(title="persistence diagram", xlabel="birth", ylabel="death", aspect="equal")
-    _show_pi(axes[3], pi, upto)
-    axes[3].set(title="persistence image", xlabel="birth", ylabel="persistence")
-    return figure
-
-
-def _show_pi(axis, pi: np.ndarray, upto: float) -> None:
-    axis.imshow(pi, cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=255)
-
-
-@styled
-def by_class(images: np.ndarray, pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Figure:
-    """For each class (the first ten) its first image above that image's persistence images (channels as red, green, blue).
-
-    images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,).
-    """
-    shown = np.unique(labels)[:10]
-    rows = 1 + pis.shape[1] // 3
-    figure, axes = plt.subplots(rows, len(shown), figsize=(1.15 * len(shown), 1.25 * rows), squeeze=False)
-    for column, c in enumerate(shown):
-        i = int(np.flatnonzero(labels == c)[0])
-        axes[0, column].imshow(images[i])
-        axes[0, column].set_title(short_name(names[c]), fontsize=7)
-        for r in range(1, rows):
-            axes[r, column].imshow(pis[i, 3 * r - 3 : 3 * r].transpose(1, 2, 0))
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    return figure
-
-
-@styled
-def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto: float) -> Figure:
-    """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C, R, R)."""
-    shown = np.unique(labels)[:10]
-    columns = -(-len(shown) // 2)
-    figure, axes = plt.subplots(2, columns, figsize=(9, 4), squeeze=False, sharex=True, sharey=True)
-    means = [pis[labels == c].mean((0, 1)) for c in shown]
-    brightest = max(m.max() for m in means)
-    for axis, c, mean in zip(axes.flat, shown, means, strict=False):
-        axis.imshow(mean, cmap="magma", extent=(0, upto, 0, upto), vmin=0, vmax=brightest)
-        axis.set_title(short_name(names[c]), fontsize=8)
-    for axis in axes.flat[len(shown) :]:
-        axis.axis("off")
-    figure.supxlabel("birth")
-    figure.supylabel("persistence")
-    return figure
-
-
-@styled
-def opinions(image: np.ndarray, probabilities: dict[str, np.ndarray], names: Sequence[str], truth: int) -> Figure:
-    """An image, and the class probabilities (classes,) that each network gives it."""
-    k = len(probabilities)
-    likely = np.argsort(-np.max(list(probabilities.values()), axis=0), kind="stable")[:10]
-    shown = sorted({truth, *likely.tolist()})
-    figure, axes = plt.subplots(1, k + 1, figsize=(1.9 * (k + 1), 2.6))
-    axes[0].imshow(image)
-    axes[0].set(title=f"this is:\n{short_name(names[truth])}", xticks=[], yticks=[])
-    for axis, (who, p) in zip(axes[1:], probabilities.items(), strict=True):
-        axis.barh(range(len(shown)), p[shown], color=["0.1" if c == truth else "0.7" for c in shown])
-        axis.set(title=who, xlim=(0, 1), xlabel="probability", yticks=[], xticks=(0, 0.5), xticklabels=("0", "0.5"))
-        axis.invert_yaxis()
-    axes[1].set_yticks(range(len(shown)), [short_name(names[c]) for c in shown], fontsize=7)
-    return figure
-
-
-@styled
-def similarity_maps(maps: dict[str, np.ndarray], boundaries: Sequence[int]) -> Figure:
-    """Row-normalised similarity maps (B, B), side by side; `boundaries` are where a class ends."""
-    figure, axes = plt.subplots(1, len(maps), figsize=(2.3 * len(maps), 2.6), squeeze=False)
-    for axis, (title, g) in zip(axes[0], maps.items(), strict=True):
-        rows = g / np.linalg.norm(g, axis=1, keepdims=True).clip(1e-12)
-        axis.imshow(rows, cmap="magma", vmin=0, vmax=np.quantile(rows, 0.99))
-        for b in boundaries:
-            axis.axhline(b - 0.5, color="w", linewidth=0.3)
-            axis.axvline(b - 0.5, color="w", linewidth=0.3)
-        axis.set(title=title, xticks=[], yticks=[])
-    return figure
 
 
 def short_name(name: str) -> str:
     """A class name that fits above a small picture."""
     name = name.replace("_", " ")
     return name if len(name) <= 18 else name[:17] + "…"
+
+
+def class_marker(number: int) -> dict:
+    """Marker and colours of the class with this number, for a scatter; from the eighth on hollow."""
+    colour = COLOURS[number % 7]
+    face = colour if number < 7 else "none"
+    return {"marker": MARKERS[number % 7], "edgecolors": colour, "facecolors": face}
+
+
+# ---------------------------------------------------------------- from signal to persistence image
+
+
+@styled
+def pipeline(
+    image: np.ndarray,
+    signal: np.ndarray,
+    diagram: np.ndarray,
+    pi: np.ndarray,
+    *,
+    channel: str,
+    upto: float,
+    level: float | None = None,
+) -> Figure:
+    """Image → one channel as a signal, its barcode beside it → persistence diagram → persistence image.
+
+    image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R), channel:
+    its name, upto: end of the PI's window on both axes. level: of the water; what lies under it is marked
+    in the signal, and the barcode and the diagram have grown only so far. None: all of it.
+    """
+    figure, axes = plt.subplots(1, 5, figsize=(12.5, 2.9), width_ratios=(1, 2.2, 0.9, 1.1, 1.25))
+    _image(axes[0], image, "image")
+    _signal(axes[1], signal, level)
+    axes[1].set_title(f"{channel} channel as a signal")
+    _barcode(axes[2], diagram, level)
+    _diagram(axes[3], diagram, upto, level)
+    picture = _pi(axes[4], pi, upto)
+    axes[4].set(title="persistence image", xlabel="birth", ylabel="persistence")
+    figure.colorbar(picture, ax=axes[4], label="level", ticks=(0, 128, 255))
+    return figure
+
+
+def _image(axis: Axes, image: np.ndarray, title: str) -> None:
+    axis.imshow(image)
+    axis.set(title=title, xticks=[], yticks=[])
+
+
+def _signal(axis: Axes, signal: np.ndarray, level: float | None) -> None:
+    """The signal; the components of its sublevel set at `level` are drawn thick at that level."""
+    axis.plot(signal, linewidth=0.6, color=COLOURS[0])
+    if level is not None:
+        under = np.where(signal <= level, level, np.nan)
+        axis.axhline(level, color="0.6", linewidth=0.6)
+        axis.plot(under, color=COLOURS[3], linewidth=3, solid_capstyle="butt", marker=".", markersize=2)
+    axis.set(xlabel="sample", ylabel="value", ylim=(0, 1))
+
+
+def _barcode(axis: Axes, diagram: np.ndarray, level: float | None) -> None:
+    """A bar from birth to death for each point, the longest at the right, on the signal's axis of values."""
+    births, deaths = _grown(diagram, level)
+    order = np.argsort(deaths - births, kind="stable")
+    axis.vlines(np.arange(len(order)), births[order], deaths[order], color=COLOURS[0], linewidth=0.8)
+    axis.set(title="barcode", xlabel="component", ylim=(0, 1), ylabel="birth to death")
+
+
+def _grown(diagram: np.ndarray, level: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Births and deaths (k,) of the components that there are at `level`; the living end at it."""
+    births, deaths = diagram.T
+    if level is None:
+        return births, deaths
+    born = births <= level
+    return births[born], np.minimum(deaths[born], level)
+
+
+def _diagram(axis: Axes, diagram: np.ndarray, upto: float, level: float | None) -> None:
+    """Points (birth, death), and the part of the plane that a persistence image up to `upto` is about."""
+    window = np.array([(0, 0), (upto, upto), (upto, 2 * upto), (0, upto)])
+    axis.fill(*window.T, color=COLOURS[1], alpha=0.25, linewidth=0, label="PI window")
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    births, deaths = _grown(diagram, level)
+    axis.scatter(births, deaths, s=6, alpha=0.6)
+    axis.set(title="persistence diagram", xlabel="birth", ylabel="death", aspect="equal")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.legend(fontsize=7, loc="lower right")
+
+
+def _pi(axis: Axes, pi: np.ndarray, upto: float):
+    """A persistence image over its window; the mappable, for a colour bar."""
+    return axis.imshow(pi, cmap=MAP, extent=(0, upto, 0, upto), vmin=0, vmax=255)
+
+
+@styled
+def window_density(births: np.ndarray, persistences: np.ndarray, *, upto: float) -> Figure:
+    """How many points lie where in (birth, persistence), with the paper's window drawn in.
+
+    births, persistences float (k,) on [0, 1]; upto: end of the window on both axes. Counts are logarithmic.
+    """
+    figure, axis = plt.subplots(figsize=(5.6, 4.2))
+    # Bins five levels wide, edges between levels: so all of them hold equally many of the 256 levels.
+    edges = (np.arange(0, 261, 5) - 0.5) / 255
+    counts, _, _ = np.histogram2d(births, persistences, bins=(edges, edges))
+    shown = np.ma.masked_equal(counts.T, 0)
+    picture = axis.pcolormesh(edges, edges, shown, cmap="viridis", norm=LogNorm(), rasterized=True)
+    window = plt.Rectangle((0, 0), upto, upto, fill=False, edgecolor=COLOURS[3], linewidth=1.8)
+    axis.add_patch(window)
+    axis.text(upto + 0.02, upto, "the paper's window", color=COLOURS[3], va="top", fontsize=8)
+    axis.set(xlabel="birth", ylabel="persistence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    figure.colorbar(picture, ax=axis, label="points in a bin")
+    return figure
+
+
+# ---------------------------------------------------------------- class by class
+
+
+# How the signals of each three channels of a persistence image were read.
+READ = {
+    "row": ("by rows",),
+    "column": ("by columns",),
+    "both": ("by rows", "by columns"),
+    "authors_literal": ("by rows", "by rows again"),
+}
+
+
+@styled
+def by_class(
+    images: np.ndarray,
+    pis: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    orientation: str,
+    upto: float,
+) -> Figure:
+    """For each class (the first ten) its first image above the persistence images of its red channel.
+
+    images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,), upto: end of the PI's window.
+    """
+    classes = np.unique(labels)[:10]
+    rows = 1 + len(READ[orientation])
+    figure, axes = plt.subplots(rows, len(classes), figsize=(1.3 * len(classes) + 0.8, 1.45 * rows))
+    axes = np.asarray(axes).reshape(rows, len(classes))
+    for column, c in zip(axes.T, classes, strict=True):
+        i = int(np.flatnonzero(labels == c)[0])
+        _image(column[0], images[i], short_name(names[c]))
+        column[0].title.set_fontsize(8)
+        for half, axis in enumerate(column[1:]):
+            picture = _pi(axis, pis[i, 3 * half], upto)
+            axis.set(xticks=(0, upto), yticks=(0, upto))
+            axis.tick_params(labelsize=6, labelleft=False, labelbottom=axis is column[-1])
+    for axis, read in zip(axes[1:, 0], READ[orientation], strict=True):
+        axis.set_ylabel(read, fontsize=8)
+        axis.tick_params(labelleft=True)
+    figure.supxlabel("birth", fontsize=8)
+    figure.supylabel("persistence", fontsize=8)
+    figure.colorbar(picture, ax=axes[1:], label="level", shrink=0.8)
+    return figure
+
+
+@styled
+def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto: float) -> Figure:
+    """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C, R, R)."""
+    classes = np.unique(labels)[:10]
+    columns = -(-len(classes) // 2)
+    figure, axes = plt.subplots(2, columns, figsize=(9.6, 4), squeeze=False, sharex=True, sharey=True)
+    means = [pis[labels == c].mean((0, 1)) for c in classes]
+    brightest = max(mean.max() for mean in means)
+    for axis, c, mean in zip(axes.flat, classes, means, strict=False):
+        picture = axis.imshow(mean, cmap=MAP, extent=(0, upto, 0, upto), vmin=0, vmax=brightest)
+        axis.set_title(short_name(names[c]), fontsize=8)
+    for axis in axes.flat[len(classes) :]:
+        axis.axis("off")
+    figure.supxlabel("birth")
+    figure.supylabel("persistence")
+    figure.colorbar(picture, ax=axes, label="mean level (of 255)")
+    return figure
+
+
+# ---------------------------------------------------------------- what networks make of images
+
+
+@styled
+def opinions(
+    image: np.ndarray, probabilities: dict[str, np.ndarray], names: Sequence[str], truth: int
+) -> Figure:
+    """An image, and in a table of colours what each network gives its likeliest classes, in per cent.
+
+    image uint8 (H, W, 3), probabilities (classes,) by network. The true class is framed.
+    """
+    table = np.array(list(probabilities.values()))  # (networks, classes)
+    # The ten classes that some network finds likeliest, and the true one.
+    likely = np.argsort(-table.max(0), kind="stable")[:10]
+    classes = sorted({truth, *likely.tolist()})
+    size = (3 + 0.75 * len(classes), 1.5 + 0.3 * len(table))
+    figure, (left, right) = plt.subplots(1, 2, figsize=size, width_ratios=(1, 0.34 * len(classes)))
+    _image(left, image, short_name(names[truth]))
+    picture = right.imshow(100 * table[:, classes], cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (y, x), share in np.ndenumerate(100 * table[:, classes]):
+        colour = "w" if share > 55 else "k"
+        right.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    right.set_yticks(range(len(table)), list(probabilities))
+    right.set_xticks(range(len(classes)), [short_name(names[c]) for c in classes], rotation=35, ha="right")
+    frame = plt.Rectangle((classes.index(truth) - 0.5, -0.5), 1, len(table), fill=False, edgecolor="k")
+    right.add_patch(frame)
+    figure.colorbar(picture, ax=right, label="probability, %")
+    return figure
+
+
+@styled
+def similarity_maps(maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> Figure:
+    """Row-normalised similarity maps (B, B), side by side on one scale, classes parted by lines and named.
+
+    labels (B,): sorted classes of the images; names: of all classes.
+    """
+    figure, axes = plt.subplots(1, len(maps), figsize=(2.3 * len(maps) + 1, 3.2), squeeze=False)
+    normalised = {}
+    for title, g in maps.items():
+        normalised[title] = g / np.linalg.norm(g, axis=1, keepdims=True).clip(1e-12)
+    brightest = max(np.quantile(rows, 0.99) for rows in normalised.values())
+    classes, starts, counts = np.unique(labels, return_index=True, return_counts=True)
+    for axis, (title, rows) in zip(axes[0], normalised.items(), strict=True):
+        picture = axis.imshow(rows, cmap=MAP, vmin=0, vmax=brightest)
+        for start in starts[1:]:
+            axis.axhline(start - 0.5, color="w", linewidth=0.4)
+            axis.axvline(start - 0.5, color="w", linewidth=0.4)
+        axis.set(title=title, xticks=[], yticks=[])
+    middles = starts + (counts - 1) / 2
+    axes[0, 0].set_yticks(middles, [short_name(names[c]) for c in classes], fontsize=7)
+    figure.colorbar(picture, ax=axes, label="share of the row's norm", shrink=0.7)
+    return figure

@@ -1,46 +1,104 @@
-"""What seeds and test sets allow to say: paired differences, exact tests, intervals."""
+"""What seeds and test sets allow to say: paired differences, exact tests, intervals.
+
+One rule for all tables, figures and notebooks. Six seeds or more: mean difference, Student's 95 % interval,
+exact sign-flip p, verdict. Fewer: the differences seed by seed and "n too small", no interval.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from tgd_lib.config import InputError
+from tgd_lib.study import methods
+
+LEVEL = 0.05
+ENOUGH = 6  # seeds: the fewest with which a two-sided sign-flip test can fall below LEVEL (2 / 2^6 = 0.031)
+TOO_SMALL, DIFFERS, NOTHING = "n too small", "differs", "no difference shown"
+
+# ---------------------------------------------------------------- differences
 
 
 def paired(rows: Sequence[dict], method: str, control: str, column: str = "accuracy") -> dict:
-    """Differences method - control of `column`, seed by seed, with an exact two-sided sign-flip test.
+    """Differences method - control of `column`, seed by seed, and what they allow to say.
 
-    Rows of one selection rule only. Returns {method, control, column, differences, mean, std, low, high, n, p, verdict}:
-    low and high end Student's 95 % interval of the mean; for n = 1 std, low, high and p are None. The smallest p that n
-    seeds can give is 2 / 2^n: 0.25 for 3, 0.031 for 6; below six seeds the verdict says that n is too small to conclude.
+    rows: of one selection rule, with method, seed, selection and `column`. Returns {method, control,
+    column, n, differences, mean, low, high, p, verdict} in the column's units: differences in the order
+    of the seeds, low and high the ends of Student's 95 % interval of the mean, p of the sign-flip test.
+    low, high and p are None below six seeds. Raises InputError where both selection rules are mixed or
+    no seed has both methods.
     """
     if len({r["selection"] for r in rows}) > 1:
         raise InputError("rows of both selection rules: compare last with last, authors with authors")
-    values = {m: {r["seed"]: r[column] for r in rows if r["method"] == m} for m in (method, control)}
-    seeds = sorted(values[method].keys() & values[control].keys())
-    if not seeds:
+    ours = {r["seed"]: r[column] for r in rows if r["method"] == method}
+    theirs = {r["seed"]: r[column] for r in rows if r["method"] == control}
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
         raise InputError(f"no seed has both {method} and {control}: train both first")
-    d = np.array([values[method][s] - values[control][s] for s in seeds])
-    enough = len(d) > 1
-    std, p = (float(d.std(ddof=1)), sign_flip(d)) if enough else (None, None)
-    half = _student(len(d)) * std / math.sqrt(len(d)) if enough else None
-    return {
-        "method": method,
-        "control": control,
-        "column": column,
-        "differences": d.tolist(),
-        "mean": float(d.mean()),
-        "std": std,
-        "low": float(d.mean()) - half if enough else None,
-        "high": float(d.mean()) + half if enough else None,
-        "n": len(d),
-        "p": p,
-        "verdict": verdict(len(d), p),
-    }
+    differences = np.array([ours[seed] - theirs[seed] for seed in shared])
+    pair = {"method": method, "control": control, "column": column}
+    return pair | {"differences": differences.tolist()} | _said_of(differences)
+
+
+def _said_of(differences: np.ndarray) -> dict:
+    """n, mean, and what so many seeds allow: low, high and p, or None."""
+    n, mean = len(differences), float(differences.mean())
+    if n < ENOUGH:
+        low = high = p = None
+    else:
+        half = _half_interval(differences)
+        low, high = mean - half, mean + half
+        p = sign_flip(differences)
+    return {"n": n, "mean": mean, "low": low, "high": high, "p": p, "verdict": verdict(n, p)}
+
+
+def verdict(n: int, p: float | None) -> str:
+    """"n too small", "differs" or "no difference shown" (p of a sign-flip test of n seeds, level 0.05)."""
+    if n < ENOUGH:
+        return TOO_SMALL
+    return DIFFERS if p <= LEVEL else NOTHING
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """Two-sided p of the mean of (n,) paired differences under all 2^n flips of sign, exact.
+
+    The smallest p that n seeds can give is 2 / 2^n: 0.25 for 3, 0.031 for 6.
+    """
+    from scipy import stats  # 1 s, and only for this
+
+    # Of a single sample, "samples" flips signs: that is the paired test of its differences.
+    test = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, axis=0
+    )
+    return float(test.pvalue)
+
+
+def _half_interval(differences: np.ndarray) -> float:
+    """Half of Student's 95 % interval of the mean; 0 where all differences are the same."""
+    from scipy import stats
+
+    quantile = stats.t.ppf(1 - LEVEL / 2, len(differences) - 1)
+    return float(quantile * stats.sem(differences))
+
+
+def from_alpha_1(points: Sequence[dict]) -> list[dict]:
+    """The pair of each alpha against alpha = 1, alpha falling: as `paired`, with `alpha`.
+
+    points: {alpha, seed, accuracy}, a network each. Empty where nothing was trained at alpha = 1.
+    """
+    rows = [p | {"method": f"alpha = {p['alpha']:g}", "selection": "one"} for p in points]
+    alphas = sorted({p["alpha"] for p in points}, reverse=True)
+    if 1.0 not in alphas:
+        return []
+    pairs = []
+    for alpha in alphas[1:]:
+        pairs.append(paired(rows, f"alpha = {alpha:g}", "alpha = 1") | {"alpha": alpha})
+    return pairs
+
+
+# ---------------------------------------------------------------- choices
 
 
 def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
@@ -48,44 +106,50 @@ def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
 
     The first of equal ones; None if fewer than two of them have rows.
     """
-    accuracies = {m: [r["accuracy"] for r in rows if r["method"] == m] for m in among}
-    means = {m: np.mean(values) for m, values in accuracies.items() if values}
-    return max(means, key=means.get) if len(means) > 1 else None
+    frame = pd.DataFrame(rows, columns=["method", "accuracy"])
+    means = frame.groupby("method")["accuracy"].mean()
+    present = [name for name in among if name in means.index]
+    if len(present) < 2:
+        return None
+    return means[present].idxmax()
 
 
-def verdict(n: int, p: float | None, *, level: float = 0.05) -> str:
-    """What a sign-flip test of n seeds allows to say: "n too small to conclude", "differs" or "no difference shown"."""
-    if 2 / 2**n > level:
-        return "n too small to conclude"
-    return "differs" if p <= level else "no difference shown"
+def choose_and_compare(
+    test: Sequence[dict], held_out: Sequence[dict], among: Sequence[str], control: str = "tgd_alpha1"
+) -> dict:
+    """What held-out images choose of `among`, and what the test images then say of it.
+
+    Returns {chosen, candidates, held_out, test}: the name (None: nothing to choose from; the control's
+    own: nothing beats it), the candidates that were there beside the control, the pair against the control
+    on the held-out images, and the pairs on the test images against the control and against the chosen
+    method's matched control (a second image teacher in the same place), where that was trained.
+    """
+    name = chosen(held_out, among)
+    there = {r["method"] for r in held_out}
+    result = {"chosen": name, "candidates": [m for m in among if m in there and m != control]}
+    if name in (None, control):
+        return result | {"held_out": None, "test": []}
+    trained = {r["method"] for r in test}
+    controls = [c for c in (control, methods.MATCHED.get(name)) if c in trained]
+    pairs = [paired(test, name, c) for c in controls]
+    return result | {"held_out": paired(held_out, name, control), "test": pairs}
 
 
-def _student(n: int) -> float:
-    """The 97.5 % point of Student's t with n - 1 degrees of freedom."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(n - 1, 0.975))
+# ---------------------------------------------------------------- test sets
 
 
-def sign_flip(differences: np.ndarray) -> float:
-    """Two-sided p of the mean under all 2^n flips of sign (exact; n up to 16, as many seeds as there may be)."""
-    signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
-    means = np.abs(signs @ differences) / len(differences)
-    return float(np.mean(means >= abs(differences.mean()) - 1e-12))
-
-
-def accuracy_interval(accuracy: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def accuracy_interval(accuracy: float, n: int, level: float = 1 - LEVEL) -> tuple[float, float]:
     """(low, high): Wilson's confidence interval of an accuracy (a fraction) measured on n images.
 
     Where the true accuracy of one network may lie, given so many test images; the spread over seeds is
-    another matter (and another test set of this size would scatter about 1.4 times as wide). Wilson 1927. Raises InputError for values that cannot be.
+    another matter, and methods are never compared by it. Wilson 1927. Raises InputError for values that
+    cannot be.
     """
-    from scipy.special import ndtri
+    from scipy import stats
 
     if not (0 <= accuracy <= 1 and n >= 1 and 0 < level < 1):
         given = f"accuracy={accuracy}, n={n}, level={level}"
-        raise InputError(f"{given}: a fraction from 0 to 1, 1 image or more, a level between 0 and 1 needed")
-    z = float(ndtri((1 + level) / 2))
-    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(accuracy * (1 - accuracy) / n + (z / (2 * n)) ** 2) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
+        raise InputError(f"{given}: give a fraction from 0 to 1, 1 image or more, a level between 0 and 1")
+    test = stats.binomtest(round(accuracy * n), n)
+    interval = test.proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,31 +1,42 @@
-"""Records of runs, and tables drawn from them. No network is touched here."""
+"""Records of runs, and tables drawn from them. No network is touched here.
+
+Where methods are compared, a cell is a paired difference and follows the rule of `significance`.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tgd_lib import config
-from tgd_lib import files
+from tgd_lib import config, files
 from tgd_lib.config import InputError, Settings
-from tgd_lib.report.significance import accuracy_interval, paired
+from tgd_lib.report.significance import ENOUGH, paired
 
 COLUMNS = ("accuracy", "nll", "ece")
-# Accuracies of the authors' released checkpoints on CIFAR-10 (one run each, epoch chosen by them on the test set).
+# How a column is written: scale, digits, unit. Fractions become per cent, their differences points.
+SCALES = {
+    "accuracy": (100, 2, "points"),
+    "transfer": (100, 2, "points"),
+    "ece": (100, 2, "points"),
+    "nll": (1, 3, "nats"),
+    "brier": (1, 3, ""),
+}
+NAMES = {"accuracy": "accuracy", "transfer": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
+# Accuracies of the authors' released checkpoints on CIFAR-10: one run each, epoch chosen on the test set.
 ANCHORS = {"scratch": 0.8454, "kd": 0.8517, "tgd": 0.8595}
 
 # ---------------------------------------------------------------- records
 
-def save_records(rows: Sequence[dict], settings: Settings, name: str) -> Path:
+
+def save_records(rows: Sequence[dict], settings: Settings, name: str) -> None:
     """Write what a notebook measured to `<run>/records/<name>.json`, for others to draw from."""
     path = config.run_dir(settings) / "records" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(path, {"run": settings.run_name, "rows": list(rows)})
-    return path
 
 
 def load_records(settings: Settings, name: str) -> list[dict]:
@@ -38,7 +49,50 @@ def load_records(settings: Settings, name: str) -> list[dict]:
     return files.read_json(path)["rows"]
 
 
-# ---------------------------------------------------------------- tables
+def total_epochs(row: dict) -> int:
+    """Epochs of a network's training and of what it started from; older records say `epochs_in_all`."""
+    return row["total_epochs"] if "total_epochs" in row else row["epochs_in_all"]
+
+
+def of_settings(settings: Settings) -> pd.DataFrame:
+    """All that a run depends on, in one column, for the head of a notebook."""
+    values = dataclasses.asdict(settings)
+    for hidden in ("data_dir", "purpose", "budget", "overrides"):  # paths and prose
+        del values[hidden]
+    words = {name: "all" if value is None else str(value) for name, value in values.items()}
+    return pd.DataFrame({settings.run_name: words})
+
+
+# ---------------------------------------------------------------- cells
+
+
+def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
+    """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)". The only place that writes it."""
+    scaled = scale * np.asarray(list(values), float)
+    mean = f"{scaled.mean():.{digits}f}"
+    if len(scaled) > 1:
+        mean += f" ± {scaled.std(ddof=1):.{digits}f}"
+    return f"{mean} (n={len(scaled)})"
+
+
+def difference(pair: dict) -> str:
+    """A paired difference by the rule, in points or nats: "+0.96 [+0.68, +1.25] (n=6)", or seed by seed."""
+    scale, digits, _ = SCALES[pair["column"]]
+    if pair["n"] >= ENOUGH:
+        mean, low, high = (f"{scale * pair[k]:+.{digits}f}" for k in ("mean", "low", "high"))
+        return f"{mean} [{low}, {high}] (n={pair['n']})"
+    each = ", ".join(f"{scale * d:+.{digits}f}" for d in pair["differences"])
+    return f"{each} (n={pair['n']})"
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame as a markdown table, its index left out."""
+    lines = [list(frame.columns), ["---"] * len(frame.columns)]
+    lines += frame.astype(str).to_numpy().tolist()
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# ---------------------------------------------------------------- results
 
 
 def results(rows: Sequence[dict]) -> pd.DataFrame:
@@ -46,152 +100,158 @@ def results(rows: Sequence[dict]) -> pd.DataFrame:
 
     accuracy and ece are fractions, nll nats; std is empty (NaN) where seeds is 1.
     """
-    frame = pd.DataFrame(rows)
-    lines = []
-    for (method, selection), group in frame.groupby(["method", "selection"], sort=False):
-        line = {"method": method, "selection": selection, "seeds": len(group)}
-        for c in COLUMNS:
-            line |= {f"{c}_mean": round(group[c].mean(), 6), f"{c}_std": round(group[c].std(ddof=1), 6)}
-        lines.append(line)
-    return pd.DataFrame(lines)
+    groups = pd.DataFrame(rows).groupby(["method", "selection"], sort=False)
+    frame = groups.size().to_frame("seeds")
+    for column in COLUMNS:
+        frame[f"{column}_mean"] = groups[column].mean().round(6)
+        frame[f"{column}_std"] = groups[column].std().round(6)
+    return frame.reset_index()
 
 
 def write_results(rows: Sequence[dict], settings: Settings) -> Path:
     """Write `results.csv` of this run, whole or not at all, and return its path."""
     path = config.run_dir(settings) / "results.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    results(rows).to_csv(temporary, index=False)
-    temporary.replace(path)
+    files.write_text(path, results(rows).to_csv(index=False, lineterminator="\n"))
     return path
 
 
 def readable(rows: Sequence[dict]) -> pd.DataFrame:
-    """The results in words: mean ± std (n) a method, accuracy and ECE in per cent, epochs in all."""
-    first_of = {(r["method"], r["selection"]): r for r in reversed(rows)}
-    lines = []
-    for line in results(rows).to_dict("records"):
-        first = first_of[line["method"], line["selection"]]
-        lines.append(
-            {
-                "method": first["label"],
-                "selection": line["selection"],
-                "epochs in all": first["epochs_in_all"],
-                "accuracy %": _spread(line, "accuracy", 100, 2),
-                "NLL": _spread(line, "nll", 1, 3),
-                "ECE %": _spread(line, "ece", 100, 2),
-                "95 % CI, test set": _test_sets(line["accuracy_mean"], first["n"]),
-            }
-        )
-    return pd.DataFrame(lines).set_index("method")
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame as a markdown table, its index left out."""
-    cells = [list(frame.columns), ["---"] * len(frame.columns), *frame.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    """The results in words: mean ± std (n) a method, accuracy and ECE in per cent, NLL in nats."""
+    frame = pd.DataFrame(rows).assign(total_epochs=[total_epochs(r) for r in rows])
+    groups = frame.groupby(["method", "selection"], sort=False)
+    table = groups[["label", "total_epochs"]].first()
+    table.columns = ["method", "total epochs"]
+    table["accuracy %"] = groups["accuracy"].apply(spread)
+    table["NLL"] = groups["nll"].apply(spread, scale=1, digits=3)
+    table["ECE %"] = groups["ece"].apply(spread)
+    table["selection"] = table.index.get_level_values("selection")
+    return table.set_index("method")
 
 
 def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
-    """Each method against `control`, seed by seed: mean ± std (n) of the differences, p and verdict on accuracy.
+    """Each method against `control` by the rule, in the order of the rows; p and verdict of the first column.
 
-    Only methods that share a seed with the control, in the order of the rows; accuracy and ece in points.
+    Only methods that share a seed with the control.
     """
-    scales = {"accuracy": (100, 2, "points"), "ece": (100, 2, "points"), "nll": (1, 3, "nats"), "transfer": (100, 2, "points")}
-    have = {r["seed"] for r in rows if r["method"] == control}
-    labels = {r["method"]: r["label"] for r in rows if r["seed"] in have and r["method"] != control}
+    seeds = {r["seed"] for r in rows if r["method"] == control}
+    labels = {r["method"]: r["label"] for r in rows if r["seed"] in seeds and r["method"] != control}
     lines = []
     for name, label in labels.items():
-        line = {"method": label}
-        for column in columns:
-            pair, (scale, digits, unit) = paired(rows, name, control, column), scales[column]
-            line[f"{column}, {unit}"] = difference(pair, scale, digits)
-        first = paired(rows, name, control, columns[0])
-        p = {f"p, {columns[0]}": None if first["p"] is None else round(first["p"], 3), f"verdict, {columns[0]}": first["verdict"]}
-        lines.append(line | p)
-    return pd.DataFrame(lines).set_index("method")
+        pairs = [paired(rows, name, control, column) for column in columns]
+        lines.append({"method": label} | _cells(pairs))
+    return pd.DataFrame(lines, columns=list(lines[0]) if lines else ["method"]).set_index("method")
+
+
+def contrasts(pairs: Sequence[dict], labels: dict[str, str]) -> pd.DataFrame:
+    """Paired differences, a line each: "A − B", by the rule. labels: of methods."""
+    lines = [{"": versus(pair, labels)} | _cells([pair]) for pair in pairs]
+    return pd.DataFrame(lines).set_index("")
+
+
+def versus(pair: dict, labels: dict[str, str]) -> str:
+    """ "TGD − KD": what a paired difference is of."""
+    return f"{labels[pair['method']]} − {labels[pair['control']]}"
+
+
+def _cells(pairs: Sequence[dict]) -> dict[str, str]:
+    """The cells of a line: a difference a column, p and verdict of the first."""
+    cells = {}
+    for pair in pairs:
+        unit = SCALES[pair["column"]][2]
+        cells[f"{NAMES[pair['column']]}, {unit}"] = difference(pair)
+    p = pairs[0]["p"]
+    name = NAMES[pairs[0]["column"]]
+    return cells | {f"p, {name}": "" if p is None else f"{p:.2g}", f"verdict, {name}": pairs[0]["verdict"]}
+
+
+# ---------------------------------------------------------------- weights and shares
 
 
 def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
     """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha. rows: gamma, alpha, accuracy."""
-    frame = pd.DataFrame(rows)
-    cells = frame.groupby(["gamma", "alpha"])["accuracy"].apply(lambda values: spread(values))
-    return cells.unstack("alpha").rename(columns=lambda a: f"alpha = {a:g}").rename(index=lambda g: f"gamma = {g:g}").fillna("not run")
+    cells = pd.DataFrame(rows).groupby(["gamma", "alpha"])["accuracy"].apply(spread)
+    table = cells.unstack("alpha").fillna("not run")
+    return table.rename(columns="alpha = {:g}".format, index="gamma = {:g}".format)
 
 
-def difference(pair: dict, scale: float = 100, digits: int = 2) -> str:
-    """A paired difference in words: "+1.20 ± 0.30 (n=6)"."""
-    spread = "" if pair["std"] is None else f" ± {scale * pair['std']:.{digits}f}"
-    return f"{scale * pair['mean']:+.{digits}f}{spread} (n={pair['n']})"
+def shares(rows: Sequence[dict]) -> pd.DataFrame:
+    """The second teacher's share of the merged map, per cent, mean ± std (n batches): a column a stage.
+
+    rows: as `questions.shares` gives them. Methods with the same teachers and weights share a line.
+    """
+    lines = []
+    for r in rows:
+        line = {"method": r["label"], "1 − alpha, %": f"{100 * (1 - r['alpha']):g}"}
+        for number, stage in enumerate(zip(*r["shares"], strict=True), 1):
+            line[f"stage {number}"] = spread(stage)
+        lines.append(line)
+    frame = pd.DataFrame(lines, columns=["method", "1 − alpha, %", "stage 1", "stage 2", "stage 3"])
+    return frame.drop_duplicates(list(frame)[1:]).set_index("method")
 
 
-def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
-    """mean ± standard deviation (n) of figures, one a seed."""
-    v = scale * np.asarray(values, float)
-    return f"{v.mean():.{digits}f}{f' ± {v.std(ddof=1):.{digits}f}' if len(v) > 1 else ''} (n={len(v)})"
+# ---------------------------------------------------------------- corruption, calibration, transfer, cost
 
 
 def under_corruption(rows: Sequence[dict]) -> list[dict]:
-    """From rows of `studies.robustness`, one line a network: each figure's mean over corruptions and severities."""
+    """From rows of `questions.robustness`, a line a network: each metric's mean over corruptions and severities."""
     lines = []
     for r in rows:
-        every = [figures for five in r["corrupted"].values() for figures in five]
-        means = {k: float(np.mean([f[k] for f in every])) for k in ("accuracy", "nll", "ece", "brier")}
-        lines.append({k: r[k] for k in ("method", "label", "seed", "selection", "n", "key")} | means | {"clean": r["clean"]["accuracy"]})
+        every = pd.DataFrame([metrics for five in r["corrupted"].values() for metrics in five])
+        means = every[["accuracy", "nll", "ece", "brier"]].mean().to_dict()
+        about = {k: r[k] for k in ("method", "label", "seed", "selection", "n", "key")}
+        lines.append(about | means | {"clean": r["clean"]["accuracy"]})
     return lines
 
 
 def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
     """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a column a method."""
-    table: dict[str, dict[str, str]] = {}
-    for label in dict.fromkeys(r["label"] for r in rows):
-        chosen = [r for r in rows if r["label"] == label]
-        column = {"none": [r["clean"]["accuracy"] for r in chosen]}
-        for name in chosen[0]["corrupted"]:
-            column[name] = [float(np.mean([f["accuracy"] for f in r["corrupted"][name]])) for r in chosen]
-        column["mean of all"] = [r["accuracy"] for r in under_corruption(chosen)]
-        table[label] = {name: spread(values) for name, values in column.items()}
-    return pd.DataFrame(table)
+    lines = []
+    for r, mean in zip(rows, under_corruption(rows), strict=True):
+        lines.append({"label": r["label"], "corruption": "none", "accuracy": r["clean"]["accuracy"]})
+        for name, five in r["corrupted"].items():
+            accuracy = np.mean([metrics["accuracy"] for metrics in five])
+            lines.append({"label": r["label"], "corruption": name, "accuracy": accuracy})
+        lines.append({"label": r["label"], "corruption": "mean of all", "accuracy": mean["accuracy"]})
+    cells = pd.DataFrame(lines).groupby(["corruption", "label"], sort=False)["accuracy"].apply(spread)
+    return cells.unstack("label", sort=False).rename_axis(None).rename_axis(None, axis=1)
 
 
 def calibration(rows: Sequence[dict]) -> pd.DataFrame:
     """Temperature, NLL, ECE and Brier score before and after scaling, a line a method: mean ± std (n)."""
-    lines = {}
-    for label in dict.fromkeys(r["label"] for r in rows):
-        chosen = [r for r in rows if r["label"] == label]
-        line = {"temperature": spread([r["temperature"] for r in chosen], 1)}
+    lines = []
+    for r in rows:
+        line = {"method": r["label"], "temperature": r["temperature"]}
         for when in ("before", "after"):
-            for name, scale, digits in (("nll", 1, 3), ("ece", 100, 2), ("brier", 1, 3)):
-                unit = ", %" if scale == 100 else ""
-                line[f"{name.upper() if name != 'brier' else 'Brier'}{unit}, {when}"] = spread([r[when][name] for r in chosen], scale, digits)
-        lines[label] = line
-    return pd.DataFrame(lines).T
+            line |= {f"NLL, {when}": r[when]["nll"], f"ECE %, {when}": 100 * r[when]["ece"]}
+            line |= {f"Brier, {when}": r[when]["brier"]}
+        lines.append(line)
+    groups = pd.DataFrame(lines).groupby("method", sort=False)
+    return groups.agg(lambda values: spread(values, 1, 2 if "%" in values.name else 3))
+
+
+def transfer(rows: Sequence[dict]) -> pd.DataFrame:
+    """Accuracy in per cent on the CINIC-10 sample, images that CIFAR-10 has not and has apart: a line a method."""
+    groups = pd.DataFrame(rows).groupby("label", sort=False)
+    first = rows[0]
+    heads = {"transfer": f"unseen ({first['n']} images)", "seen": f"in CIFAR-10 ({first['n_seen']} images)"}
+    table = groups[["transfer", "seen"]].agg(spread)
+    return table.rename(columns=heads).rename_axis("method")
 
 
 def costs(record: dict) -> pd.DataFrame:
-    """Parameters, operations and milliseconds an image of each network, from the record of `cost.measure`."""
+    """Parameters, operations and milliseconds per image of each network, from the record of `cost.measure`."""
     lines = {}
-    for name, n in record["networks"].items():
-        lines[name] = {
-            "network": n["network"],
-            "parameters": n["parameters"],
-            "multiply-adds, M": round(n["multiply_adds"] / 1e6, 2),
-            **{f"ms an image, batch {b}": _milliseconds(n[f"batch_{b}"]) for b in (1, 128)},
-        }
+    for name, network in record["networks"].items():
+        line = {"network": network["network"], "parameters": network["parameters"]}
+        line["multiply-adds, M"] = round(network["multiply_adds"] / 1e6, 2)
+        for batch in (1, 128):
+            line[f"ms per image, batch {batch}"] = _milliseconds(network[f"batch_{batch}"])
+        lines[name] = line
     return pd.DataFrame(lines).T
 
 
-def _milliseconds(s: dict) -> str:
-    return f"{1e3 * s['median']:.3f} ({1e3 * s['min']:.3f} to {1e3 * s['max']:.3f})"
-
-
-def _test_sets(accuracy: float, n: int) -> str:
-    """Wilson's 95 % interval, in per cent, for the true accuracy of a network that has this one on n images."""
-    low, high = accuracy_interval(accuracy, n)
-    return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def _spread(line: dict, column: str, scale: float, digits: int) -> str:
-    mean, std = line[f"{column}_mean"] * scale, line[f"{column}_std"] * scale
-    spread = "" if math.isnan(std) else f" ± {std:.{digits}f}"
-    return f"{mean:.{digits}f}{spread} (n={line['seeds']})"
+def _milliseconds(seconds: dict) -> str:
+    """ "median (smallest to largest)" of seconds, in milliseconds."""
+    median, low, high = (f"{1e3 * seconds[k]:.3f}" for k in ("median", "min", "max"))
+    return f"{median} ({low} to {high})"
