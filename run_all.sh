@@ -3,6 +3,7 @@
 #
 # The active Python is used if it has every package of requirements.txt at its version; otherwise
 # .venv is made (Python 3.11 to 3.13 and pip are all it takes). An interrupted installation is continued.
+# --help and --list need no package, so nothing is installed for them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # this clone's tgd_lib, wherever one is installed
@@ -11,6 +12,8 @@ fail() {
     echo "error: $*" >&2
     exit 2
 }
+
+trap 'echo >&2; echo "interrupted: the same command goes on where this one stopped" >&2; exit 130' INT
 
 # Whether the Python $1 runs, is one of ours, and has every pinned package.
 complete() {
@@ -23,12 +26,11 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 14)
 PYTHON
 }
 
-# Prints the first Python that runs, is 3.11 to 3.13 and can make a virtual environment.
+# Prints the first Python that runs, is 3.11 to 3.13 and has the modules $1 (as import names them).
 suitable_python() {
     local candidate
-    for candidate in python3 python3.11 python3.12 python3.13; do
-        if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
-            2>/dev/null; then
+    for candidate in python3 python3.11 python3.12 python3.13 "$root/.venv/bin/python"; do
+        if "$candidate" -c "import sys, $1; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2>/dev/null; then
             echo "$candidate"
             return
         fi
@@ -47,7 +49,7 @@ install() {
     [ "$(cat .venv/complete 2>/dev/null)" = "$(fingerprint)" ] && .venv/bin/python -c '' 2>/dev/null && return
     local python quiet=()
     if ! .venv/bin/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
-        python=$(suitable_python)
+        python=$(suitable_python "ensurepip, venv")
         echo "Making .venv with $("$python" --version)."
         rm -rf .venv
         "$python" -m venv .venv || fail ".venv could not be made in $root; is there room, may you write there?"
@@ -60,6 +62,30 @@ install() {
         fail "the installation stopped (see above); the same command goes on where it did"
     fingerprint >.venv/complete
 }
+
+# Whether all that is asked for is help or the listing.
+only_words() {
+    local argument
+    [ "${1:-}" != --test ] || return 1 # all further arguments are pytest's
+    for argument in "$@"; do
+        case $argument in -h | --help | --list) return 0 ;; esac
+    done
+    return 1
+}
+
+# Becomes the companion under the Python $1. Signals wait until it can answer them with a line of its
+# own, where env knows how to hold them back (GNU's does).
+companion() {
+    local python=$1 held=()
+    shift
+    env --block-signal=INT true 2>/dev/null && held=(env --block-signal=INT --block-signal=TERM --block-signal=HUP)
+    exec ${held[@]+"${held[@]}"} "$python" -P -m tgd_lib.companion "$@"
+}
+
+if only_words "$@"; then
+    python=$(suitable_python argparse)
+    companion "$python" "$@"
+fi
 
 python=python3
 if ! complete "$python"; then
@@ -78,4 +104,4 @@ if [ "${1:-}" = --test ]; then
     cd "$root"
     exec "$python" -m pytest "${@:2}"
 fi
-exec "$python" -P -m tgd_lib.companion "$@"
+companion "$python" "$@"

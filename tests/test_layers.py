@@ -18,7 +18,7 @@ WINGS = {
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "cost"),
     "report": ("significance", "tables", "sentences", "figures", "charts", "summary"),
-    "companion": ("plan", "twins", "execution", "recording", "runner"),
+    "companion": ("plan", "twins", "execution", "recording", "graph", "cluster", "play", "runner", "command"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
 ORDER = [
@@ -26,7 +26,7 @@ ORDER = [
 ]
 LIBRARY = ROOT / "tgd_lib"
 MODULES = sorted(p for p in LIBRARY.rglob("*.py") if not p.stem.startswith("__"))
-LIGHT = ["diagrams", "topology", "datasets", "lab.lab", "report.tables", "companion.runner"]
+LIGHT = ["diagrams", "topology", "datasets", "lab.lab", "report.tables", "companion.runner", "companion.command"]
 
 
 def room(path) -> str:

@@ -2,6 +2,13 @@
 
 import sys
 
-from tgd_lib.companion.runner import main
+from tgd_lib.companion import INTERRUPTED
 
-sys.exit(main())
+try:
+    from tgd_lib.companion.command import main
+
+    status = main()
+except KeyboardInterrupt:  # in the first moments, before `main` listens
+    print(f"\n{INTERRUPTED}", file=sys.stderr)
+    status = 130
+sys.exit(status)

@@ -7,31 +7,52 @@ has registered, that Ctrl-C leaves none behind, and that a failure says where in
 from __future__ import annotations
 
 import ast
+import errno
+import logging
 import os
 import re
+import socket
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tgd_lib.companion import twins
-from tgd_lib.config import PARAMETERS, ROOT, InputError, artifacts_dir
+from tgd_lib.config import ROOT, InputError, artifacts_dir
+
+PARAMETERS = ("profile", "overrides")  # what the parameters cell of a notebook assigns to
+LOOPBACK = "127.0.0.1"
+
+# Words by which a full disk is known. Libraries pass on the system's own (safetensors does, in an
+# error of its own); NumPy counts instead: "1000 requested and 0 written".
+_FULL = re.compile(
+    "|".join([
+        *(re.escape(os.strerror(n)) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+        r"\d+ requested and \d+ written",
+        "no room left",
+    ])
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Where a notebook failed: its cell (counted from 1 in the source, if known), and how."""
+    """Where a notebook failed: its cell (counted from 1 in the source, if known), and how.
+
+    kind: "error", something to mend in the notebook or the library; "input", what was given cannot
+    be used; "full", the disk is full. Of the last two, `traceback` is one line for people.
+    """
 
     cell: int | None
     source: str
     traceback: str
+    kind: str = "error"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one notebook went. The status is "ok", "failed", or "skipped: needs ..."."""
+    """How one notebook went. The status is "ok", "failed", or "skipped: ..." with the reason."""
 
     notebook: str
     status: str
@@ -40,27 +61,51 @@ class Outcome:
     failure: Failure | None = None
 
 
+# ---------------------------------------------------------------- before
+
+
 def prepare(source: Path):
-    """The notebook in `source`, with one cell of exactly the parameters there are; else InputError."""
+    """The notebook in `source`, with one cell of exactly the two parameters; else InputError."""
+    place = short_path(source)
     if not source.exists():
-        raise InputError(f"{short_path(source)}: missing; restore it (git checkout -- {short_path(source)})")
+        raise InputError(f"{place}: missing; restore it (git checkout -- {place})")
     notebook = twins.read(source)
     cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
-        raise InputError(f'{short_path(source)}: {len(cells)} cells tagged "parameters"; there must be one')
+        raise InputError(f'{place}: {len(cells)} cells tagged "parameters"; there must be one')
     names = parameter_names(cells[0].source)
     if names != list(PARAMETERS):
-        known = ", ".join(PARAMETERS)
-        raise InputError(f"{short_path(source)}: its parameters are {', '.join(names)}; must be {known}")
+        found, wanted = ", ".join(names), " and ".join(PARAMETERS)
+        raise InputError(f"{place}: its parameters are {found}; must be {wanted}")
     notebook.metadata["kernelspec"] = dict(twins.KERNELSPEC)
     return notebook
 
 
 def parameter_names(code: str) -> list[str]:
     """The names that a parameters cell assigns to, in order."""
-    statements = ast.parse(code).body
-    targets = [t for s in statements for t in getattr(s, "targets", [getattr(s, "target", None)])]
-    return [t.id for t in targets if isinstance(t, ast.Name)]
+    names = []
+    for statement in ast.parse(code).body:
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        names += [t.id for t in targets if isinstance(t, ast.Name)]
+    return names
+
+
+def check_loopback() -> None:
+    """InputError where this machine cannot speak to itself over the network, as kernels are spoken to.
+
+    papermill would wait for minutes, and then not say why.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        raise InputError(
+            f"no loopback network ({LOOPBACK}: {error.strerror or error}): notebooks cannot run without it; "
+            "allow it (ip link set lo up), or use --train, which needs none"
+        ) from None
+
+
+# ---------------------------------------------------------------- execution
 
 
 def execute_one(name: str, notebook, output: Path, parameters: dict, kernels: Kernels) -> Outcome:
@@ -68,37 +113,80 @@ def execute_one(name: str, notebook, output: Path, parameters: dict, kernels: Ke
     import nbformat
     import papermill
 
-    nbformat.write(notebook, output)
-    start, peak = time.perf_counter(), 0
+    logging.getLogger("papermill").disabled = True  # what it says is in the exception, too
     options = dict(
         kernel_name="python3", progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
         start_timeout=300, iopub_timeout=120, kernel_manager_class=kernels.manager(),
+        # Kernels note each Ctrl-C that they survive, also the one that they are shut down with.
+        extra_arguments=[f"--Application.log_level={logging.CRITICAL}"],
     )  # fmt: skip
-    with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(papermill.execute_notebook, output, output, parameters, **options)
-        try:
-            while not wait([job], timeout=0.25).done:
-                peak = max(peak, kernels.memory())
-        except KeyboardInterrupt:
-            while not wait([job], timeout=0.1).done:  # also one that is only starting
-                kernels.kill()
-            raise
-    seconds, error = time.perf_counter() - start, job.exception()
-    failure = _failure(error, output) if error else None
-    return Outcome(name, "failed" if failure else "ok", seconds, round(peak / 2**20), failure)
+    start, peak = time.perf_counter(), 0
+    try:
+        nbformat.write(notebook, output)
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(papermill.execute_notebook, output, output, parameters, **options)
+            peak = _watch(job, kernels)
+        error = job.exception()
+    except OSError as full:
+        error = full
+    failure = failure_of(error, output) if error else None
+    status = "failed" if failure else "ok"
+    return Outcome(name, status, time.perf_counter() - start, round(peak / 2**20), failure)
 
 
-def _failure(error: BaseException, output: Path) -> Failure:
+def _watch(job: Future, kernels: Kernels) -> int:
+    """Waits for a notebook; the most bytes that its kernel held. On Ctrl-C no kernel is left."""
+    peak = 0
+    try:
+        while not wait([job], timeout=0.25).done:
+            peak = max(peak, kernels.memory())
+    except KeyboardInterrupt:
+        while not wait([job], timeout=0.1).done:  # also one that is only starting
+            kernels.kill()
+        raise
+    return peak
+
+
+def failure_of(error: BaseException, output: Path) -> Failure:
     """What went wrong, from papermill's exception and the notebook as far as it got."""
-    added = {twins.INJECTED, "papermill-error-cell-tag"}
-    cells = [c for c in twins.read(output).cells if not added & set(c.metadata.get("tags", []))]
-    begun = [n for n, c in enumerate(cells, 1) if c.metadata.get("papermill", {}).get("start_time")]
-    number = max(begun, default=None)
+    number, source = _place(output)
+    kind = getattr(error, "ename", type(error).__name__)
+    said = getattr(error, "evalue", None) or str(error)
+    if no_room(said):
+        return Failure(number, source, f"error: {room_wanted(said)}", "full")
+    if kind == "InputError":  # says all there is to say in one line
+        return Failure(number, source, f"error: {said}", "input")
     traceback = "\n".join(getattr(error, "traceback", [])) or f"{type(error).__name__}: {error}"
-    if getattr(error, "ename", "") == "InputError":  # says all there is to say in one line
-        traceback = f"error: {error.evalue}"
-    source = cells[number - 1].source if number else ""
     return Failure(number, source, re.sub(r"\x1b\[[0-9;]*m", "", traceback))
+
+
+def _place(output: Path) -> tuple[int | None, str]:
+    """The last cell that was begun: its number in the source, from 1, and its code; (None, "") if unknown."""
+    added = {twins.INJECTED, "papermill-error-cell-tag"}
+    try:
+        cells = twins.read(output).cells
+    except (OSError, ValueError, AttributeError):  # half written, when the disk was full
+        return None, ""
+    own = [c for c in cells if not added & set(c.metadata.get("tags", []))]
+    begun = [n for n, c in enumerate(own, 1) if c.metadata.get("papermill", {}).get("start_time")]
+    if not begun:
+        return None, ""
+    return begun[-1], own[begun[-1] - 1].source
+
+
+def no_room(said: str) -> bool:
+    """Whether an error's message says that the disk is full, or a file larger than allowed."""
+    return _FULL.search(said) is not None
+
+
+def room_wanted(said: str) -> str:
+    """One line about a full disk, for people."""
+    if "no room left" in said:  # the store's own words
+        return said
+    return f"no room left on the disk ({' '.join(said.split())}); make some and give the same command again"
+
+
+# ---------------------------------------------------------------- kernels
 
 
 class Kernels:
@@ -121,7 +209,8 @@ class Kernels:
 
             async def start_kernel(self, **options):
                 self.transport_encryption = "auto"  # others on this machine cannot listen
-                await super().start_kernel(**options | {"env": kernels.environment, "cwd": kernels.cwd})
+                options |= {"env": kernels.environment, "cwd": kernels.cwd}
+                await super().start_kernel(**options)
                 kernels.processes.append(psutil.Process(self.provisioner.pid))
 
         return Manager
@@ -156,12 +245,16 @@ class Kernels:
 
 
 def kernel_environment(scratch: str, force: bool) -> dict[str, str]:
-    """What the kernels inherit: our environment, less what would make them differ from reader to reader."""
-    kept = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # else no figure in the notebook
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    fixed = {"TGD_ARTIFACTS": str(artifacts_dir().resolve()), "IPYTHONDIR": scratch}
-    forced = {"TGD_FORCE_SINCE": repr(time.time())} if force else {}
-    return kept | {"PYTHONPATH": os.pathsep.join(path)} | fixed | forced
+    """What the kernels inherit: our environment, less what would make readers' notebooks differ."""
+    environment = dict(os.environ)
+    environment.pop("MPLBACKEND", None)  # else no figure in the notebook
+    inherited = os.environ.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([inherited] if inherited else [])])
+    environment["TGD_ARTIFACTS"] = str(artifacts_dir().resolve())
+    environment["IPYTHONDIR"] = scratch
+    if force:
+        environment["TGD_FORCE_SINCE"] = repr(time.time())
+    return environment
 
 
 def short_path(path: Path) -> Path:

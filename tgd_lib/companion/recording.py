@@ -1,95 +1,156 @@
-"""What is left of a run of notebooks: a report on the screen, its timings, and the record in the repository."""
+"""What is left of a run of notebooks: its report, its timings, its record in the repository."""
 
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
 import platform
 import shutil
-import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from tgd_lib.companion import twins
+from tgd_lib.companion.execution import Failure, Outcome, short_path
 from tgd_lib.config import BY_SIZE, ROOT, Settings, run_dir
-from tgd_lib.companion.execution import Outcome, short_path
+from tgd_lib.files import git, write_json, write_text
 
-NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
+RESULTS = ROOT / "docs" / "results"
+
+# What a record is: these of a run's folder, and nothing else that lies there.
+COPIED = ("figures", "records", "results.csv", "run.json", "timings.csv")
+NETWORKS = "networks"  # published ones (`study.published`): those there stay, a run adds its own
+TEXTS = (".json", ".csv", ".md", ".svg", ".txt")  # in which a path of this machine may stand
+LIBRARIES = ("torch", "torchvision", "gudhi", "numpy", "scipy", "papermill", "jupytext")
 
 
-def report(outcomes: list[Outcome], settings: Settings) -> None:
+# ---------------------------------------------------------------- on the screen
+
+
+def report(outcomes: Sequence[Outcome], settings: Settings) -> None:
     """Prints every failure, the table of the notebooks, and where the results are."""
-    for o in (o for o in outcomes if o.failure):
-        place = f"cell {o.failure.cell}" if o.failure.cell else "outside its cells"
-        print(f"--- {o.notebook} failed, {place} ---\n{o.failure.source}\n\n{o.failure.traceback}\n")
+    for outcome in outcomes:
+        if outcome.failure:
+            print(_described(outcome.notebook, outcome.failure))
     width = max(len(o.notebook) for o in outcomes)
     print(f"{'notebook':<{width}}  seconds  peak MB  status")
     for o in outcomes:
         print(f"{o.notebook:<{width}}  {o.seconds:7.1f}  {o.peak_mb:7d}  {o.status}")
     print(f"{'all':<{width}}  {sum(o.seconds for o in outcomes):7.1f}")
-    folder, results = run_dir(settings), run_dir(settings) / "results.csv"
+    print(f"\n{_where(outcomes, settings)}", flush=True)
+
+
+def _described(notebook: str, failure: Failure) -> str:
+    """A failure: one line if it is no bug, else the cell and its traceback."""
+    place = f"cell {failure.cell}" if failure.cell else "outside its cells"
+    if failure.kind != "error":
+        return f"{failure.traceback} ({notebook}, {place})\n"
+    return f"--- {notebook} failed, {place} ---\n{failure.source}\n\n{failure.traceback}\n"
+
+
+def _where(outcomes: Sequence[Outcome], settings: Settings) -> str:
+    """Where to look: the table of results if this run made it, else the folder."""
+    folder = run_dir(settings)
+    results = folder / "results.csv"
     fresh = any(o.notebook.startswith("07") and o.status == "ok" for o in outcomes)
-    where = f"results: {short_path(results)}" if fresh and results.exists() else f"output: {short_path(folder)}"
-    print(f"\n{where}", flush=True)
+    if fresh and results.exists():
+        return f"results: {short_path(results)}"
+    return f"output: {short_path(folder)}"
 
 
-def write_timings(outcomes: list[Outcome], settings: Settings) -> None:
+# ---------------------------------------------------------------- in the folder of the run
+
+
+def write_timings(outcomes: Sequence[Outcome], settings: Settings) -> None:
     """timings.csv, and run.json with all that a reader needs to place those figures."""
-    rows = [(o.notebook, f"{o.seconds:.1f}", o.peak_mb, o.status) for o in outcomes]
-    with open(run_dir(settings) / "timings.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("notebook", "seconds", "peak_mb", "status"), *rows])
-    libraries = ("torch", "torchvision", "gudhi", "numpy", "scipy", "papermill", "jupytext")
-    run = {
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("notebook", "seconds", "peak_mb", "status"))
+    for o in outcomes:
+        writer.writerow((o.notebook, f"{o.seconds:.1f}", o.peak_mb, o.status))
+    write_text(run_dir(settings) / "timings.csv", table.getvalue())
+    write_json(run_dir(settings) / "run.json", _described_run(settings))
+
+
+def _described_run(settings: Settings) -> dict:
+    changed = (git("status", "--porcelain") or "").splitlines()
+    return {
         "profile": settings.profile,
         "overrides": {k: v for k, v in settings.overrides if k != "data_dir"},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
+        "commit": git("rev-parse", "HEAD"),
+        "changed_files": len(changed),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: metadata.version(name) for name in libraries},
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
-    (run_dir(settings) / "run.json").write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
 
-def _git(*arguments: str) -> str | None:
-    """git's answer about this repository, or None if it has none."""
-    with suppress(OSError):
-        done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else None
+# ---------------------------------------------------------------- in the repository
 
 
-def record(names, settings: Settings, *, notebooks: Path = NOTEBOOKS, figures: Path = FIGURES) -> None:
-    """Copies a run's figures, tables and records to figures/<profile>/, its notebooks to the twins.
+def record(names: Sequence[str], settings: Settings) -> None:
+    """Brings a run to figures/<profile>/, docs/results/<profile>.md and the notebooks' twins.
 
-    The twins show the most telling run that is recorded: where a better one is, they stay as they are.
+    The twins show the most telling run that is recorded: where a better one is, they stay as they
+    are.
     """
-    target = figures / settings.profile
-    fresh, old = (figures / f".{settings.profile}.{os.getpid()}.{state}" for state in ("new", "old"))
-    left_out = ["*.ipynb", ".*"]
-    if not settings.publishes:
-        left_out.append("networks")
-    shutil.copytree(run_dir(settings), fresh, ignore=shutil.ignore_patterns(*left_out))
-    for path in fresh.rglob("*"):
-        if path.suffix in (".json", ".csv", ".md", ".svg", ".txt"):
-            path.write_text(twins.scrub_text(path.read_text(encoding="utf-8")), encoding="utf-8")
+    target = FIGURES / settings.profile
+    _replace(target, settings)
+    _write_results(target, settings.profile)
+    better = [p for p in BY_SIZE[: BY_SIZE.index(settings.profile)] if (FIGURES / p).is_dir()]
+    if better:
+        shown = f"the notebooks go on showing {better[0]}"
+    else:
+        _write_twins(names, settings)
+        shown = f"{len(names)} notebooks in {short_path(twins.NOTEBOOKS)}"
+    print(f"recorded: {short_path(target)}; {shown}")
+
+
+def _replace(target: Path, settings: Settings) -> None:
+    """Puts a run's record in the place of an older one: first made whole beside it, then swapped."""
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    fresh.mkdir(parents=True)
+    for name in COPIED:
+        _copy(run_dir(settings) / name, fresh / name)
+    _copy(target / NETWORKS, fresh / NETWORKS)
+    if settings.publishes:
+        _copy(run_dir(settings) / NETWORKS, fresh / NETWORKS)
+    for path in sorted(fresh.rglob("*")):
+        if path.suffix in TEXTS:
+            write_text(path, twins.scrub_text(path.read_text(encoding="utf-8")))
     if target.exists():
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    better = [p for p in BY_SIZE[: BY_SIZE.index(settings.profile)] if (figures / p).is_dir()]
-    names = [] if better else names
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file or a folder, where there is one."""
+    if source.is_dir():
+        hidden = shutil.ignore_patterns(".*")
+        shutil.copytree(source, target, ignore=hidden, dirs_exist_ok=True)
+    elif source.exists():
+        shutil.copyfile(source, target)
+
+
+def _write_results(target: Path, profile: str) -> None:
+    """docs/results/<profile>.md, from the records that notebooks 04 and 05 leave."""
+    records = target / "records"
+    if not all((records / f"{name}.json").exists() for name in ("04_ablations", "05_robustness")):
+        return
+    from tgd_lib.report import summary  # with pandas, and only here
+
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_text(RESULTS / f"{profile}.md", summary.block(target, profile))
+
+
+def _write_twins(names: Sequence[str], settings: Settings) -> None:
     for name in names:
         executed = twins.read(run_dir(settings) / f"{name}.ipynb")
-        twins.write(twins.scrub(executed, settings.profile), notebooks / f"{name}.ipynb")
-    if (target / "records" / "05_robustness.json").exists() and figures == FIGURES:
-        from tgd_lib.report import summary  # with pandas, and only here
-
-        if not summary.update(ROOT / "README.md", target, settings.profile):
-            print(f"README.md has no place for it: put <!-- results:{settings.profile} --> and <!-- /results --> there")
-    shown = f"{len(names)} notebooks in {short_path(notebooks)}" if names else f"the notebooks go on showing {better[0]}"
-    print(f"recorded: {short_path(target)}; {shown}")
+        scrubbed = twins.scrub(executed, settings.profile)
+        twins.write(scrubbed, twins.NOTEBOOKS / f"{name}.ipynb")

@@ -1,27 +1,24 @@
-"""Run the notebooks: parameters checked first, progress shown, every failure collected.
-
-    python -m tgd_lib.companion        --profile quick        (or ./run_all.sh, which also installs what it needs)
+"""Run the notebooks: each after what it needs, alone in its folder, every failure collected.
 
 Each notebook's source is executed by papermill in a kernel of this very Python, into the folder of
-the run; no tracked file is touched unless --record or --twins asks for it. torch is imported by --train, --plan and
---verify, and to look for the GPU that --device cuda asks for.
+the run; no tracked file is touched unless --record asks for it.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
+import platform
 import re
-import signal
-import sys
 import tempfile
-import time
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tgd_lib.companion import twins
-from tgd_lib.config import PARAMETERS, PROFILES, InputError, Settings, parse, resolve, run_dir
-from tgd_lib.companion.execution import Kernels, Outcome, execute_one, kernel_environment, prepare, short_path
-from tgd_lib.companion.recording import FIGURES, NOTEBOOKS, record, report, write_timings
+from tgd_lib.companion import execution, recording, twins
+from tgd_lib.companion.execution import Kernels, Outcome, short_path
+from tgd_lib.config import InputError, Settings, run_dir
+from tgd_lib.files import read_json, write_json
 
 NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a notebook
     "00_start_here": ("03_distillation",),
@@ -31,23 +28,20 @@ NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a noteb
     "04_ablations": ("03_distillation",),
     "05_robustness_and_calibration": ("03_distillation",),
     "06_cost": ("03_distillation",),
-    "07_results": ("03_distillation", "04_ablations", "05_robustness_and_calibration", "06_cost"),
+    "07_results": (
+        "03_distillation",
+        "04_ablations",
+        "05_robustness_and_calibration",
+        "06_cost",
+    ),
 }
-EXAMPLES = """examples:
-  ./run_all.sh                                    all notebooks on the sample in the repository
-  ./run_all.sh --profile smoke --only 01-03       a range of them, at toy size
-  ./run_all.sh -p alpha 0.9 -p temperature 8      other parameters (a folder of its own)
-  ./run_all.sh -p dataset folder --data photos    your own images
-  ./run_all.sh --profile paper --device cuda      the paper's setting, on a GPU
-  ./run_all.sh --test                             the whole test suite
-
-A killed run goes on where it stopped when the command is given again."""
+LOCK, HOLDER = ".lock", ".holder.json"  # in the folder of a run: whose it is at the moment
 
 
 # ---------------------------------------------------------------- which notebooks, in which order
 
 
-def select(text: str | None, names) -> list[str]:
+def select(text: str | None, names: Sequence[str]) -> list[str]:
     """The notebooks that ``--only`` names: ``03``, ``01-03``, ``01,03``, or all if it is None."""
     if text is None:
         return list(names)
@@ -62,7 +56,7 @@ def select(text: str | None, names) -> list[str]:
     return chosen
 
 
-def in_order(names, needs=NEEDS) -> list[str]:
+def in_order(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
     """`names` by number, but each after those of them that it needs."""
     waiting, order = sorted(names), []
     while waiting:
@@ -72,88 +66,63 @@ def in_order(names, needs=NEEDS) -> list[str]:
     return order
 
 
-# ---------------------------------------------------------------- execution
+# ---------------------------------------------------------------- one run
 
 
-def execute(names, settings: Settings, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, force=False):
+def run(
+    only: str | None, settings: Settings, *, force: bool = False, record: bool = False, wait: bool = True
+) -> int:
+    """Executes, reports and records; the exit status (0, 1 or 2, as `status_of`).
+
+    wait: another run of the same is waited for; else InputError if there is one.
+    """
+    names = select(only, list(NEEDS))
+    execution.check_loopback()
+    with alone(run_dir(settings), wait=wait):
+        print(f"{settings.run_name}: {settings.purpose} ({settings.budget})\n", flush=True)
+        outcomes = execute(names, settings, force=force)
+        recording.report(outcomes, settings)  # first: it needs no room on the disk
+        recording.write_timings(outcomes, settings)
+        status = status_of(outcomes)
+        if record and status:
+            print("not recorded: only a run without failures is")
+        elif record:
+            recording.record(names, settings)
+    return status
+
+
+def execute(names: Sequence[str], settings: Settings, *, force: bool = False) -> list[Outcome]:
     """Executes the notebooks called `names` and returns their outcomes, in the order of execution.
 
-    All are checked before any runs. One that fails stops those that need it, and no others.
+    All are checked before any runs. One that fails stops those that need it, and no others; a full
+    disk stops all.
     """
-    order = in_order(names, needs)
-    prepared = {name: prepare(notebooks / f"{name}.py") for name in order}
-    parameters = {"profile": settings.profile, **dict(settings.overrides)}
+    order = in_order(names, NEEDS)
+    prepared = {name: execution.prepare(twins.NOTEBOOKS / f"{name}.py") for name in order}
+    parameters = {"profile": settings.profile, "overrides": dict(settings.overrides)}
     folder = run_dir(settings).resolve()
     done: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        kernels = Kernels(kernel_environment(scratch, force), notebooks)
+        environment = execution.kernel_environment(scratch, force)
+        kernels = Kernels(environment, twins.NOTEBOOKS)
         for number, name in enumerate(order, 1):
             print(f"[{number}/{len(order)}] {name}", flush=True)
-            lacking = [n for n in needs[name] if n in done and done[n].status != "ok"]
-            if lacking:
-                done[name] = Outcome(name, f"skipped: needs {', '.join(lacking)}")
+            reason = _stopped_by(name, done)
+            if reason:
+                done[name] = Outcome(name, f"skipped: {reason}")
             else:
-                done[name] = execute_one(name, prepared[name], folder / f"{name}.ipynb", parameters, kernels)
+                output = folder / f"{name}.ipynb"
+                done[name] = execution.execute_one(name, prepared[name], output, parameters, kernels)
             print(f"      {_line(done[name])}\n", flush=True)
     return list(done.values())
 
 
-# ---------------------------------------------------------------- other things to do than to run
-
-
-def train(settings: Settings, *, force: bool = False) -> None:
-    """Trains and evaluates every network of a profile; cut off at any moment, the same command goes on."""
-    from tgd_lib.study import methods, questions  # torch, and only here
-    from tgd_lib.lab.lab import Lab
-    from tgd_lib.study.specs import specs_of
-    from tgd_lib.lab.store import Store
-
-    lab = Lab(settings, store=Store(newer_than=time.time()) if force else None)
-    specs = specs_of(lab).students(methods.of(settings))
-    lost = lab.train(specs, tolerant=True)
-    for spec in lost:
-        print(f"{spec.label}: diverged, or its teacher or start did")
-    specs = [s for s in specs if s not in lost]
-    for spec in specs:
-        row = lab.row(spec)
-        print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
-        if settings.holdout:
-            lab.evaluation(spec, "holdout")
-    questions.robustness(lab, [s for s in specs if s.method in methods.EXAMINED])
-
-
-def verify(arguments: argparse.Namespace, figures: Path) -> int:
-    """Evaluates the recorded students of a profile, the largest recorded one if none is named; the exit status."""
-    from tgd_lib.study import published  # torch, and only here
-
-    known = published.published_profiles(figures)
-    arguments.profile = arguments.profile or (known[0] if known else None)
-    return published.verify(_settings(arguments), figures)
-
-
-def update_twins(notebooks: Path = NOTEBOOKS) -> None:
-    """Brings every changed source into its twin."""
-    for source in sorted(notebooks.glob("*.py")):
-        twin = source.with_suffix(".ipynb")
-        print(f"{short_path(twin)}: {'updated' if twins.update(source, twin) else 'as it was'}")
-
-
-def listing(needs=NEEDS, notebooks: Path = NOTEBOOKS) -> str:
-    """What can be run: notebooks with titles and needs, profiles, parameters."""
-    lines = ["notebooks"]
-    for name in needs:
-        source = notebooks / f"{name}.py"
-        text = source.read_text(encoding="utf-8") if source.exists() else "# # (missing)"
-        title = re.search(r"^# # (.+)$", text, re.MULTILINE)
-        after = f"  (after {', '.join(needs[name])})" if needs[name] else ""
-        lines.append(f"  {name:<31}{title[1] if title else ''}{after}")
-    lines += ["", "profiles (--profile)"]
-    lines += [f"  {p.profile:<15}{p.dataset:<13}{p.purpose}; {p.budget}" for p in PROFILES.values()]
-    lines += ["", "parameters (-p NAME VALUE)"]
-    for name, p in PARAMETERS.items():
-        choices = f": {', '.join(p.choices)}" if p.choices else ""
-        lines.append(f"  {name:<15}{p.kind.__name__:<6}{p.help}{choices}")
-    return "\n".join(lines)
+def _stopped_by(name: str, done: Mapping[str, Outcome]) -> str:
+    """Why a notebook cannot run after those `done`; "" if it can."""
+    if any(o.failure and o.failure.kind == "full" for o in done.values()):
+        return "no room left on the disk"
+    lacking = [n for n in NEEDS[name] if n in done and done[n].status != "ok"]
+    return f"needs {', '.join(lacking)}" if lacking else ""
 
 
 def _line(outcome: Outcome) -> str:
@@ -162,122 +131,72 @@ def _line(outcome: Outcome) -> str:
     return f"{outcome.status}, {outcome.seconds:.1f} s, peak {outcome.peak_mb} MB"
 
 
-# ---------------------------------------------------------------- command line
+def status_of(outcomes: Sequence[Outcome]) -> int:
+    """0: all is well. 2: what was given cannot be used, or the disk is full. 1: any other failure."""
+    kinds = {o.failure.kind for o in outcomes if o.failure}
+    if not kinds:
+        return 0
+    return 1 if "error" in kinds and "full" not in kinds else 2
 
 
-def _arguments(argv) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="run_all.sh", usage="./run_all.sh [options]  (--help shows them)", allow_abbrev=False,
-        description="Executes the notebooks and collects their figures, tables and timings.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add = parser.add_argument
-    add("--profile", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
-    add("--only", metavar="NN", help="these notebooks alone: 03, 01-03, or 01,03")
-    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="override a parameter of the notebooks; may be repeated (--list shows them)")  # fmt: skip
-    add("--data", metavar="DIR", help="the data set's folder, relative to where you are")
-    add("--device", metavar="NAME", help="auto, cpu or cuda")
-    add("--force", action="store_true", help="make everything again, even what is in the store")
-    add("--list", action="store_true", help="show notebooks, profiles and parameters, run nothing")
-    add("--plan", action="store_true", help="show what would be trained, what is there, time and memory; run nothing")
-    add("--train", action="store_true", help="train and evaluate all networks of the profile, main methods first; no notebooks")
-    add("--verify", action="store_true", help="evaluate the recorded students again and compare with their records")
-    add("--record", action="store_true", help="after the run, bring it into figures/ and the .ipynb twins")
-    add("--twins", action="store_true", help="bring changed sources into the .ipynb twins, run nothing")
-    add("--test", action="store_true", help="run the test suite instead (further arguments go to pytest)")
-    return parser.parse_args(argv)
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    """The settings that the command line asks for, all checked."""
-    given = list(arguments.parameters)
-    given += [("data_dir", str(Path(arguments.data).absolute()))] if arguments.data else []
-    given += [("device", arguments.device)] if arguments.device else []
-    settings = resolve(**{"profile": arguments.profile or "quick"} | {name: parse(name, text) for name, text in given})
-    if arguments.record and (arguments.only or settings.run_name != settings.profile):
-        raise InputError("--record: records whole runs of a profile as it is; leave out --only and -p")
-    from tgd_lib import datasets  # with NumPy
-
-    datasets.check(settings)
-    if settings.device == "cuda":
-        import torch  # 3 s, and only here
-
-        if not torch.cuda.is_available():
-            raise InputError("device 'cuda': PyTorch finds no CUDA device here; use device 'cpu' or 'auto'")
-    return settings
+# ---------------------------------------------------------------- one at a time
 
 
 @contextmanager
-def _alone(folder: Path):
-    """Holds the folder of a run; InputError if another run does, or it cannot be written."""
+def alone(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Holds the folder of a run, once nobody else does.
+
+    With `wait`, a line says for whom; else InputError if it is held. InputError, too, if it cannot
+    be written.
+    """
+    lock = _acquire(folder, wait=wait)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / HOLDER).unlink()
+        lock.release()
+
+
+def _acquire(folder: Path, *, wait: bool):
     import filelock
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        lock.acquire()
-    except filelock.Timeout:
-        raise InputError(f"{short_path(folder)}: another run is writing there; wait for it to end") from None
+        lock = filelock.FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            _refuse_or_say(folder, wait=wait)
+            lock.acquire()
+        # Beside the lock and not in it: whoever tries the lock empties its file.
+        write_json(folder / HOLDER, _me())
+        return lock
     except OSError as error:
         raise InputError(
-            f"{short_path(folder)}: cannot be written ({error.strerror}); make room, or set TGD_ARTIFACTS"
+            f"{short_path(folder)}: cannot be written ({error.strerror}); "
+            "make room, or set TGD_ARTIFACTS"
         ) from None
-    with lock:
-        yield
 
 
-def run(arguments: argparse.Namespace, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures=FIGURES) -> int:
-    """Executes, reports and records what the command line asks for; the exit status."""
-    names = select(arguments.only, needs)
-    settings = _settings(arguments)
-    with _alone(run_dir(settings)):
-        print(f"{settings.run_name}: {settings.purpose} ({settings.budget})\n", flush=True)
-        outcomes = execute(names, settings, needs=needs, notebooks=notebooks, force=arguments.force)
-        write_timings(outcomes, settings)
-        report(outcomes, settings)
-        failed = any(o.status != "ok" for o in outcomes)
-        if arguments.record and failed:
-            print("not recorded: only a run without failures is")
-        elif arguments.record:
-            record(names, settings, notebooks=notebooks, figures=figures)
-    return int(failed)
+def _refuse_or_say(folder: Path, *, wait: bool) -> None:
+    holder = _holder(folder)
+    if not wait:
+        raise InputError(
+            f"{short_path(folder)}: {holder} is writing there; leave out --no-wait to wait for it"
+        )
+    print(f"{short_path(folder)}: waiting for {holder}", flush=True)
 
 
-def main(argv=None, *, needs=NEEDS, notebooks: Path = NOTEBOOKS, figures: Path = FIGURES) -> int:
-    """The command line; returns the exit status (0 fine, 1 a notebook failed, 2 bad input, 130 Ctrl-C)."""
-    arguments = _arguments(argv)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _me() -> dict:
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return {"pid": os.getpid(), "host": platform.node(), "since": now}
+
+
+def _holder(folder: Path) -> str:
+    """Who holds the folder of a run, for people; "another run" where that is not (yet) written."""
     try:
-        if arguments.test:
-            raise InputError("--test: must come first, as in ./run_all.sh --test")
-        if arguments.list:
-            print(listing(needs, notebooks))
-            return 0
-        if arguments.twins:
-            update_twins(notebooks)
-            return 0
-        if arguments.plan:
-            from tgd_lib.companion import plan  # torch, and only here
-
-            print(plan.text(_settings(arguments)))
-            return 0
-        if arguments.train:
-            train(_settings(arguments), force=arguments.force)
-            return 0
-        if arguments.verify:
-            return verify(arguments, figures)
-        return run(arguments, needs=needs, notebooks=notebooks, figures=figures)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'writing the run'}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        again = "the same command (without --force) goes on where this one stopped"
-        print(f"\ninterrupted: {again}", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
+        who = read_json(folder / HOLDER)
+        return f"process {who['pid']} on {who['host']}, since {who['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"

@@ -8,7 +8,6 @@ and cell ids that follow from the cells' text, so that an unchanged cell never s
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections import Counter
@@ -16,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tgd_lib.config import ROOT, artifacts_dir
+from tgd_lib.files import write_text
 
+NOTEBOOKS = ROOT / "notebooks"
 INJECTED = "injected-parameters"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 _CELL_METADATA = ("tags", "jupyter")  # all else is of one run or one machine
@@ -44,9 +45,7 @@ def write(notebook, path: Path) -> bool:
     text = nbformat.writes(notebook, version=4) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
     return True
 
 

@@ -1,0 +1,365 @@
+"""The command line: what is asked for, who does it, and the status it ends with.
+
+    python -m tgd_lib.companion --profile quick      (or ./run_all.sh, which also installs)
+
+--help and --list need the standard library alone; torch is imported by --train, --plan and --verify,
+and to look for the GPU that --device cuda asks for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from tgd_lib.companion import INTERRUPTED, recording, runner, twins
+from tgd_lib.companion.execution import no_room, room_wanted, short_path
+from tgd_lib.config import PARAMETERS, PROFILES, InputError, Settings, parse, resolve
+
+EPILOG = """examples:
+  ./run_all.sh                                    all notebooks, no download of data
+  ./run_all.sh --profile smoke --only 01-03       a range of them, at toy size
+  ./run_all.sh -p alpha 0.9 -p temperature 8      other parameters (a folder of its own)
+  ./run_all.sh -p dataset folder --data photos    your own images
+  ./run_all.sh --profile paper --device cuda      the paper's setting, on a GPU
+  ./run_all.sh --test                             the whole test suite
+
+exit status:
+  0    all is well
+  1    a notebook failed, or --verify found a difference
+  2    what was given cannot be used, or the machine lacks something: room on the disk, say
+  129  the terminal was closed (SIGHUP)
+  130  Ctrl-C (SIGINT)
+  143  stopped by another program (SIGTERM)
+
+A run that was stopped goes on where it was when the same command is given again."""
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+# ---------------------------------------------------------------- asked for
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, and ours."""
+
+    def error(self, message: str):
+        raise InputError(f"{message}; --help shows what there is")
+
+
+class _Once(argparse.Action):
+    """Stores a value, and refuses a second one."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        if getattr(namespace, self.dest) is not None:
+            raise InputError(f"{option}: given twice; give it once")
+        setattr(namespace, self.dest, value)
+
+
+def arguments_of(argv: list[str] | None) -> Namespace:
+    """The command line, parsed, and refused where it cannot be meant (InputError)."""
+    parser = _Parser(
+        prog="run_all.sh", usage="./run_all.sh [options]  (--help shows them)",
+        description="Executes the notebooks and collects their figures, tables and timings.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    _add_choices(parser)
+    _add_verbs(parser)
+    arguments = parser.parse_args(argv)
+    _refuse_empty(arguments)
+    _refuse_together(arguments)
+    return arguments
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """What a run depends on."""
+    add = parser.add_argument
+    add("--profile", metavar="NAME", action=_Once, help=f"{', '.join(PROFILES)} (default: quick)")
+    add("--only", metavar="NN", action=_Once, help="these notebooks alone: 03, 01-03, or 01,03")
+    add("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"),
+        help="override a parameter of the notebooks; may be repeated (--list shows them)")  # fmt: skip
+    add("--data", metavar="DIR", action=_Once,
+        help="the data set's folder, relative to where you are")  # fmt: skip
+    add("--device", metavar="NAME", action=_Once, help="auto, cpu or cuda")
+    add("--force", action="store_true", help="make everything again, even what is in the store")
+    add("--record", action="store_true",
+        help="after the run, bring it into figures/, docs/ and the .ipynb twins")  # fmt: skip
+    add("--no-wait", action="store_true",
+        help="refuse to start while the same is running, instead of waiting for it")  # fmt: skip
+
+
+def _add_verbs(parser: argparse.ArgumentParser) -> None:
+    """What can be done instead of running the notebooks."""
+    group = parser.add_argument_group("instead of running the notebooks (one of these)")
+    for name, help_text in {
+        "list": "show notebooks, profiles and parameters",
+        "plan": "show what would be trained, what is there, time, memory and disk",
+        "train": "train and evaluate all networks of the profile, main methods first",
+        "verify": "evaluate the published networks again and compare with their records",
+        "twins": "bring changed sources into the .ipynb twins",
+        "test": "run the test suite (must come first; further arguments go to pytest)",
+    }.items():
+        group.add_argument(f"--{name}", action="store_true", help=help_text)
+
+
+# For each verb the options that mean something to it; any other is a mistake.
+_SETTINGS = ("profile", "parameters", "data", "device")
+TAKES = {
+    "run": (*_SETTINGS, "only", "force", "record", "no_wait"),
+    "list": (),
+    "plan": _SETTINGS,
+    "train": (*_SETTINGS, "force"),
+    "verify": _SETTINGS,
+    "twins": (),
+    "test": (),
+}
+
+
+def _verb(arguments: Namespace) -> str:
+    """The verb that is asked for, "run" if none is; InputError if there are several."""
+    asked = [verb for verb in TAKES if getattr(arguments, verb, False)]
+    if len(asked) > 1:
+        raise InputError(f"--{' and --'.join(asked)}: one at a time")
+    return asked[0] if asked else "run"
+
+
+def _refuse_together(arguments: Namespace) -> None:
+    """InputError for options that do not go together, and would be ignored."""
+    verb = _verb(arguments)
+    if verb == "test":
+        raise InputError("--test: must come first, as in ./run_all.sh --test")
+    for option in TAKES["run"]:
+        if getattr(arguments, option) and option not in TAKES[verb]:
+            written = "-p" if option == "parameters" else f"--{option.replace('_', '-')}"
+            raise InputError(f"--{verb} and {written}: do not go together; leave one out")
+
+
+def _given(arguments: Namespace) -> list[tuple[str, str]]:
+    """Names and texts of the parameters given in any way, the profile among them."""
+    given = []
+    if arguments.profile is not None:
+        given.append(("profile", arguments.profile))
+    given += arguments.parameters or []
+    if arguments.data is not None:
+        given.append(("data_dir", arguments.data))
+    if arguments.device is not None:
+        given.append(("device", arguments.device))
+    return given
+
+
+def _refuse_empty(arguments: Namespace) -> None:
+    """InputError for a value of nothing, as "$UNSET" gives, and for a parameter given twice."""
+    seen = {}
+    for name, text in [*_given(arguments), ("only", arguments.only)]:
+        if text is not None and not text.strip():
+            raise InputError(f"{name}={text!r}: empty; give a value, or leave it out")
+        if name in seen:
+            raise InputError(f"{name}: given twice ({seen[name]}, {text}); give it once")
+        seen[name] = text
+
+
+def settings_of(arguments: Namespace) -> Settings:
+    """The settings that the command line asks for, all checked (InputError)."""
+    given = {name: parse(name, text) for name, text in _given(arguments)}
+    if arguments.data is not None:  # on a command line, relative to where one is
+        given["data_dir"] = str(Path(arguments.data).absolute())
+    settings = resolve(**given)
+    if arguments.record and (arguments.only or settings.run_name != settings.profile):
+        raise InputError("--record: records whole runs of a profile as it is; leave out --only and -p")
+    from tgd_lib import datasets  # with NumPy
+
+    datasets.check(settings)
+    if settings.device == "cuda":
+        _check_cuda()
+    return settings
+
+
+def _check_cuda() -> None:
+    import torch  # 3 s, and only here
+
+    if not torch.cuda.is_available():
+        raise InputError(
+            "device 'cuda': PyTorch finds no CUDA device here; use device 'cpu' or 'auto'"
+        )
+
+
+# ---------------------------------------------------------------- done, a function a verb
+
+
+def run(arguments: Namespace) -> int:
+    """The notebooks."""
+    return runner.run(
+        arguments.only,
+        settings_of(arguments),
+        force=arguments.force,
+        record=arguments.record,
+        wait=not arguments.no_wait,
+    )
+
+
+def show_list(_: Namespace) -> int:
+    """Notebooks with titles and needs, profiles, parameters."""
+    print("\n".join([*_notebooks(), "", *_profiles(), "", *_parameters()]))
+    return 0
+
+
+def _notebooks() -> list[str]:
+    lines = ["notebooks"]
+    for name, needs in runner.NEEDS.items():
+        source = twins.NOTEBOOKS / f"{name}.py"
+        text = source.read_text(encoding="utf-8") if source.exists() else "# # (missing)"
+        title = re.search(r"^# # (.+)$", text, re.MULTILINE)
+        after = f"  (after {', '.join(needs)})" if needs else ""
+        lines.append(f"  {name:<31}{title[1] if title else ''}{after}")
+    return lines
+
+
+def _profiles() -> list[str]:
+    lines = ["profiles (--profile)"]
+    for p in PROFILES.values():
+        lines.append(f"  {p.profile:<15}{p.dataset:<13}{p.purpose}; {p.budget}")
+    return lines
+
+
+def _parameters() -> list[str]:
+    lines = ["parameters (-p NAME VALUE)"]
+    for name, p in PARAMETERS.items():
+        choices = f": {', '.join(p.choices)}" if p.choices else ""
+        lines.append(f"  {name:<15}{p.kind.__name__:<6}{p.help}{choices}")
+    return lines
+
+
+def show_plan(arguments: Namespace) -> int:
+    """What would be trained, what is there, what the rest takes."""
+    from tgd_lib.companion import plan  # torch, and only here
+
+    print(plan.text(settings_of(arguments)))
+    return 0
+
+
+def train(arguments: Namespace) -> int:
+    """Every network of a profile; cut off at any moment, the same command goes on."""
+    settings = settings_of(arguments)
+    from tgd_lib.lab.lab import Lab  # torch, and only here
+    from tgd_lib.lab.store import Store
+    from tgd_lib.study import methods, questions
+    from tgd_lib.study.specs import specs_of
+
+    lab = Lab(settings, store=Store(newer_than=time.time()) if arguments.force else None)
+    specs = specs_of(lab).students(methods.of(settings))
+    lost = lab.train(specs, tolerant=True)
+    for spec in lost:
+        print(f"{spec.label}: diverged, or its teacher or start did")
+    left = [s for s in specs if s not in lost]
+    for spec in left:
+        row = lab.row(spec)
+        print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
+        if settings.holdout:
+            lab.evaluation(spec, "holdout")
+    questions.robustness(lab, [s for s in left if s.method in methods.EXAMINED])
+    return 0
+
+
+def verify(arguments: Namespace) -> int:
+    """Checks the published networks of a profile, the most telling one if none is named."""
+    from tgd_lib.study import published  # torch, and only here
+
+    known = published.published_profiles(recording.FIGURES)
+    if arguments.profile is None and known:
+        arguments.profile = known[0]
+    return published.verify(settings_of(arguments), recording.FIGURES)
+
+
+def update_twins(_: Namespace) -> int:
+    """Every changed source into its twin."""
+    for source in sorted(twins.NOTEBOOKS.glob("*.py")):
+        twin = source.with_suffix(".ipynb")
+        changed = twins.update(source, twin)
+        print(f"{short_path(twin)}: {'updated' if changed else 'as it was'}")
+    return 0
+
+
+DO = {
+    "run": run,
+    "list": show_list,
+    "plan": show_plan,
+    "train": train,
+    "verify": verify,
+    "twins": update_twins,
+}
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status (see --help)."""
+    before = _listen()
+    try:
+        # run_all.sh holds signals back until there is somebody to answer them: now.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        arguments = arguments_of(argv)
+        return DO[_verb(arguments)](arguments)
+    except KeyboardInterrupt as stop:
+        _complain(f"\n{INTERRUPTED}")
+        return 128 + getattr(stop, "number", signal.SIGINT)
+    except BrokenPipeError:  # as of `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        line = _one_line(error)
+        if line is None:
+            raise
+        _complain(f"error: {line}")
+        return 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen() -> dict:
+    """From now on each stopping signal raises `Stopped`; returns who answered them before.
+
+    One that is ignored (nohup does that) stays ignored.
+    """
+
+    def stop(number, _):
+        raise Stopped(number)
+
+    before = {}
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, stop)
+    return before
+
+
+def _one_line(error: Exception) -> str | None:
+    """What a person needs to know of an error that is not a bug; None of any other."""
+    if isinstance(error, InputError):
+        return str(error)
+    if no_room(str(error)):  # an OSError, or safetensors' own
+        return room_wanted(str(error))
+    if isinstance(error, OSError):
+        return f"{error.filename or 'writing the run'}: {error.strerror or error}"
+    return None
+
+
+def _complain(line: str) -> None:
+    """To stderr, if that can still be written: a terminal may be gone, a disk full."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        pass
