@@ -55,7 +55,7 @@ def assemble(source: Path) -> None:
     left_out = shutil.ignore_patterns("*.safetensors", "*.md")
     shutil.copytree(ROOT / "figures", source / "figures", ignore=left_out)
     shutil.copytree(ROOT / "benchmarks" / "recorded", source / "benchmarks" / "recorded", ignore=left_out)
-    for name in ("LICENSE", "CITATION.cff"):
+    for name in ("LICENSE", "CITATION.cff", "examples/export.py"):
         shutil.copy(ROOT / name, source)
     for origin, place in places.items():
         if origin == "README.md":
@@ -114,7 +114,7 @@ def markdown_page(text: str, origin: str, places: dict[str, str]) -> str:
         text = f"# {Path(origin).stem.capitalize()}\n\n{text}"
     shown = [m["name"] for m in FIGURE.finditer(text)]
     if origin.startswith("docs/results/"):
-        text += other_figures(Path(origin).stem, shown)
+        text = unbroken(text) + other_figures(Path(origin).stem, shown)
     return relinked(FIGURE.sub(figure_block, text), origin, places)
 
 
@@ -141,6 +141,15 @@ def figure_block(match: re.Match) -> str:
         f"{caption} [Record]({record})",
         ":::",
     ]
+    return "\n".join(lines)
+
+
+def unbroken(text: str) -> str:
+    """Tables in which a number stays on one line with its spread, n and interval."""
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        if line.startswith("|"):
+            lines[i] = re.sub(r"(?<=[\d)±,]) (?=[-+\d(\[±])", "\u00a0", line)
     return "\n".join(lines)
 
 
@@ -229,8 +238,10 @@ def fold(cell: dict, source: str) -> None:
     tags = cell["metadata"].setdefault("tags", [])
     if "parameters" in tags:
         tags.append("hide-cell")
+        cell["metadata"]["mystnb"] = {"code_prompt_show": "Show the parameters"}
     elif "figures.save(" in source:
         tags.append("hide-input")
+        cell["metadata"]["mystnb"] = {"code_prompt_show": "Show how it is drawn and recorded"}
 
 
 def describe_figure(cell: dict, source: str, run: str | None) -> None:
@@ -243,10 +254,8 @@ def describe_figure(cell: dict, source: str, run: str | None) -> None:
     if not (ROOT / "figures" / run / "figures" / f"{name}.json").is_file():
         return
     caption = f"{caption_of(run, name)} [Record](../figures/{run}/figures/{name}.json)"
-    cell["metadata"]["mystnb"] = {
-        "image": {"alt": alt_of(run, name)},
-        "figure": {"caption": caption, "name": name},
-    }
+    shown = {"image": {"alt": alt_of(run, name)}, "figure": {"caption": caption, "name": name}}
+    cell["metadata"].setdefault("mystnb", {}).update(shown)
 
 
 # ---------------------------------------------------------------- the API
@@ -260,12 +269,12 @@ WINGS = ("images", "lab", "study", "report", "companion")
 def rooms() -> dict[str, list[str]]:
     """Each room and its modules by dotted name: the method first, then the wings that are there."""
     package = ROOT / "tgd_lib"
-    lying_there = [p.stem for p in sorted(package.glob("*.py")) if p.stem != "__init__"]
+    lying_there = [p.stem for p in sorted(package.glob("*.py")) if not p.stem.startswith("__")]
     rest = [name for name in lying_there if name not in READING]
     method = [name for name in READING if name in lying_there]
     found = {"The method": [f"tgd_lib.{name}" for name in (*method, *rest)]}
     for wing in WINGS:
-        modules = [p.stem for p in sorted((package / wing).glob("*.py")) if p.stem != "__init__"]
+        modules = [p.stem for p in sorted((package / wing).glob("*.py")) if not p.stem.startswith("__")]
         if modules:
             found[wing.capitalize()] = [f"tgd_lib.{wing}.{name}" for name in modules]
     return found
