@@ -5,24 +5,66 @@ import re
 import pytest
 
 from tgd_lib import config
-from tgd_lib.report import summary
+from tgd_lib.files import read_json
+from tgd_lib.report import significance, summary, tables
 
 README = (config.ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = config.ROOT / "docs" / "results"
 RECORDED = sorted(p.parent for p in (config.ROOT / "figures").glob("*/run.json"))
+PAGES = ["README.md", "REPRODUCING.md", "DEVIATIONS.md", "CONTRIBUTING.md"]
+MAIN = "cifar10-small"  # the record that the README quotes
+ROWS = {  # the README's name of a method: ours
+    "Scratch": "scratch",
+    "KD (`mean`, as the authors), annealing": "kd_annealed",
+    "TGD without the PI teacher (α = 1)": "tgd_alpha1",
+    "TGD": "tgd",
+    "KD (`batchmean`), annealing": "kd_batchmean_annealed",
+}
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda p: p.name)
-def test_the_readme_s_results_are_the_records(folder):
+def test_a_page_of_results_holds_the_records(folder):
+    page = (RESULTS / f"{folder.name}.md").read_text(encoding="utf-8")
     block = summary.block(folder, folder.name)
-    assert f"<!-- results:{folder.name} -->\n{block}<!-- /results -->" in README
+    assert f"<!-- results:{folder.name} -->\n{block}<!-- /results -->" in page
 
 
-def test_only_recorded_results_are_shown():
-    shown = re.findall(r"<!-- results:(\S+) -->\n(.*?)<!-- /results -->", README, re.DOTALL)
-    assert {name for name, text in shown if text} <= {p.name for p in RECORDED}
+def main_rows() -> list[dict]:
+    return read_json(config.ROOT / "figures" / MAIN / "records" / "04_ablations.json")["rows"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "REPRODUCING.md", "DEVIATIONS.md"])
+def test_the_readme_s_table_is_the_record():
+    lines = re.findall(r"^\| ([^|]+) \| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (\d) \|$", README, re.M)
+    assert [line[0] for line in lines] == list(ROWS)
+    for name, epochs, accuracy, nll, ece, n in lines:
+        rows = [r for r in main_rows() if r["method"] == ROWS[name]]
+        written = f"{accuracy} (n={n})"
+        assert written == tables.spread([r["accuracy"] for r in rows]), name
+        assert nll == f"{sum(r['nll'] for r in rows) / len(rows):.3f}", name
+        assert ece == f"{100 * sum(r['ece'] for r in rows) / len(rows):.2f}", name
+        assert {r["epochs_in_all"] for r in rows} == {int(epochs)}, name
+
+
+@pytest.mark.parametrize("pair", [("tgd", "tgd_alpha1"), ("tgd_alpha1", "kd_annealed")])
+def test_the_readme_s_findings_are_the_record(pair):
+    found = significance.paired(main_rows(), *pair)
+    mean, low, high = (f"{100 * found[k]:+.2f}".replace("-", "−") for k in ("mean", "low", "high"))
+    text = " ".join(README.split())
+    assert f"{mean} points" in text and f"[{low}, {high}], n = {found['n']}" in text
+
+
+def test_textbook_kd_is_above_tgd_in_each_seed():
+    of = {(r["method"], r["seed"]): r["accuracy"] for r in main_rows()}
+    seeds = [s for m, s in of if m == "kd_batchmean_annealed"]
+    assert len(seeds) == 3
+    assert all(of["kd_batchmean_annealed", s] > of["tgd", s] for s in seeds)
+
+
+def test_the_readme_is_two_screens():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_to_files(name):
     text = (config.ROOT / name).read_text(encoding="utf-8")
     links = [x for x in re.findall(r"\]\(([^)#]+)\)", text) if not x.startswith("http")]
@@ -30,13 +72,15 @@ def test_links_lead_to_files(name):
 
 
 def test_every_parameter_in_the_documents_exists():
-    for name in ("README.md", "REPRODUCING.md", "DEVIATIONS.md"):
-        text = (config.ROOT / name).read_text(encoding="utf-8")
+    for page in [config.ROOT / name for name in PAGES] + sorted((config.ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
         for parameter, value in re.findall(r"-p ([a-z_]+) ([\w.]+)", text):
             config.parse(parameter, value)
 
 
-def test_every_figure_of_the_main_record_has_its_alt_text():
-    alts = {path: alt for alt, path in re.findall(r"!\[([^\]]*)\]\((figures/[^)]+)\)", README)}
-    figures = sorted((config.ROOT / "figures" / "cifar10-small" / "figures").glob("*.png"))
-    assert figures and not [p.name for p in figures if len(alts.get(p.relative_to(config.ROOT).as_posix(), "")) < 30]
+def test_every_figure_that_is_shown_has_its_alt_text():
+    for page in [config.ROOT / "README.md", *sorted(RESULTS.glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
+            assert len(alt) >= 30, (page.name, path)
+            assert (page.parent / path).is_file(), (page.name, path)

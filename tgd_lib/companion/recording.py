@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tgd_lib.companion import twins
 from tgd_lib.companion.execution import Failure, Outcome, short_path
-from tgd_lib.config import BY_SIZE, ROOT, Settings, run_dir
+from tgd_lib.config import BY_SIZE, PROFILES, ROOT, Settings, run_dir
 from tgd_lib.files import git, write_json, write_text
 
 FIGURES = ROOT / "figures"
@@ -139,14 +139,18 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _write_results(target: Path, profile: str) -> None:
-    """docs/results/<profile>.md, from the records that notebooks 04 and 05 leave."""
+    """The block of docs/results/<profile>.md, from the records that notebooks 04 and 05 leave; its prose stays."""
     records = target / "records"
     if not all((records / f"{name}.json").exists() for name in ("04_ablations", "05_robustness")):
         return
     from tgd_lib.report import summary  # with pandas, and only here
 
     RESULTS.mkdir(parents=True, exist_ok=True)
-    write_text(RESULTS / f"{profile}.md", summary.block(target, profile))
+    page = RESULTS / f"{profile}.md"
+    if not page.is_file():
+        title = PROFILES[profile].purpose
+        write_text(page, f"# {title[0].upper()}{title[1:]}\n\n{summary.marks(profile)}\n")
+    summary.update(page, target, profile)
 
 
 def _write_twins(names: Sequence[str], settings: Settings) -> None:

@@ -36,15 +36,17 @@ def block(folder: Path, profile: str) -> str:
     return "\n".join(lines)
 
 
-def update(readme: Path, folder: Path, profile: str) -> bool:
-    """Write the block of `profile` between its marks in the README; whether the README has such marks."""
-    text = readme.read_text(encoding="utf-8")
+def marks(profile: str) -> str:
+    """An empty place for the block of `profile`."""
+    return f"<!-- results:{profile} -->\n<!-- /results -->"
+
+
+def update(page: Path, folder: Path, profile: str) -> None:
+    """Write the block of `profile` between its marks in a page; what else stands there stays."""
+    text = page.read_text(encoding="utf-8")
     pattern = re.compile(_BLOCK.format(re.escape(profile)), re.DOTALL)
-    if not pattern.search(text):
-        return False
-    written = pattern.sub(lambda marks: marks[1] + block(folder, profile) + marks[2], text)
-    files.write_text(readme, written)
-    return True
+    written = pattern.sub(lambda found: found[1] + block(folder, profile) + found[2], text)
+    files.write_text(page, written)
 
 
 def _rows(folder: Path, name: str) -> list[dict]:
