@@ -21,8 +21,8 @@ from benchmarks import _measure
 from tgd_lib import config, datasets, topology, training
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
-from tgd_lib.study.cost import interleaved, summary
 from tgd_lib.networks import wide_resnet
+from tgd_lib.study.cost import interleaved, summary
 
 PACKAGES = ("torch", "numpy")
 BATCH = 128

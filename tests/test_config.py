@@ -107,3 +107,10 @@ def test_refusals_are_one_line_with_a_way_out(name, text, hint):
 def test_a_value_of_the_wrong_kind_is_refused(value):
     with pytest.raises(InputError):
         config.resolve("quick", n_train=value)
+
+
+def test_the_line_of_an_error_is_one_line_whatever_it_names():
+    odd = config.InputError("a\nb\x1b[31m\udcff\u202ec")
+    assert str(odd) == r"a\nb\x1b[31m\udcff\u202ec"
+    long = str(config.Diverged("x" * 5000))
+    assert len(long) < 1000 and " ... " in long

@@ -2,10 +2,12 @@
 
 import shutil
 import json
+import contextlib
 import hashlib
 import io
 import os
 import pickle
+import socket
 import struct
 import subprocess
 import sys
@@ -452,6 +454,94 @@ def test_foreign_files_in_a_class(tmp_path):
     fails(lambda: datasets.load("folder", "train", tmp_path), "cat/more", "not an image")
 
 
+def pipe(path):
+    os.mkfifo(path)
+
+
+def local_socket(path):
+    with socket.socket(socket.AF_UNIX) as s, contextlib.chdir(path.parent):  # long paths are refused
+        s.bind(path.name)
+
+
+STRANGE = {
+    "a pipe": (pipe, "not an ordinary file"),
+    "a socket": (local_socket, "not an ordinary file"),
+    "a device": (lambda path: path.symlink_to("/dev/zero"), "not an ordinary file"),
+    "a dangling link": (lambda path: path.symlink_to("nowhere"), "is missing"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "cannot be read"),
+    "a folder": (lambda path: path.mkdir(), "cannot be read"),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes in the file system")
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("place", ["train/dog/0002.png", "train/dog/9999.png"])
+def test_what_is_no_ordinary_file_neither_hangs_nor_passes(tmp_path, kind, place):
+    two_classes(tmp_path)
+    make, words = STRANGE[kind]
+    (tmp_path / place).unlink(missing_ok=True)
+    make(tmp_path / place)
+    fails(lambda: datasets.load("folder", "train", tmp_path), tmp_path / place, words)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes in the file system")
+@pytest.mark.parametrize("name", ["test.npz", "cifar-10-batches-py/data_batch_3", "data_batch_3.bin"])
+def test_pipes_in_the_place_of_arrays(tmp_path, monkeypatch, name):
+    if name.endswith("npz"):
+        write_npz(tmp_path, "train", IMAGES, LABELS)
+    elif name.endswith("bin"):
+        write_bin(tmp_path / "root", monkeypatch)
+        tmp_path = tmp_path / "root"
+    else:
+        write_py(tmp_path / "cifar-10-batches-py", monkeypatch)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    split = "test" if name == "test.npz" else "train"
+    fails(lambda: datasets.load("cifar10", split, tmp_path), tmp_path / name, "not an ordinary file")
+
+
+NAMES = [b"a\nb", b"\xff\xfe", b"\x1b[31mred", "\u202egnp".encode(), b"-rf", b"a b", "Ångström".encode()]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_file_names_of_any_encoding(tmp_path, name):
+    """A sound image may have any name; a damaged one is named in one line that can be printed."""
+    two_classes(tmp_path)
+    path = os.path.join(os.fsencode(tmp_path / "train" / "dog"), name + b".png")
+    try:
+        os.rename(tmp_path / "train" / "dog" / "0002.png", path)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert len(datasets.load("folder", "train", tmp_path).labels) == 4
+    with open(path, "wb") as file:
+        file.write(b"x")
+    line = fails(lambda: datasets.load("folder", "train", tmp_path), "cannot be read")
+    assert line.isprintable() and line.encode()
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_class_names_of_any_encoding(tmp_path, name):
+    two_classes(tmp_path)
+    root = os.fsencode(tmp_path)
+    try:
+        for split in (b"train", b"test"):
+            os.rename(os.path.join(root, split, b"dog"), os.path.join(root, split, name))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    shown = os.fsdecode(name)
+    if shown.isprintable():
+        assert shown in datasets.load("folder", "train", tmp_path).class_names
+    else:
+        fails(lambda: datasets.load("folder", "train", tmp_path), "a name that can be printed")
+
+
+def test_names_that_are_too_long(tmp_path):
+    for wrong in (tmp_path / ("x" * 300), tmp_path / "/".join(["y" * 200] * 40), "a\0b"):
+        with pytest.raises(InputError) as caught:
+            datasets.load("folder", "train", wrong)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 1100
+
+
 def test_folder_layout_errors(tmp_path):
     load = partial(datasets.load, "folder", "train", tmp_path)
     fails(load, tmp_path, "no train and no test folder", "there are no folders", "train/CLASS")
@@ -668,6 +758,52 @@ def test_archive_that_climbs_out(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "CINIC10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
     fails(lambda: datasets.load("cinic10", "train", root), path, "cannot be read", "owned")
     assert tree(tmp_path) == ["root", "root/CINIC-10.tar.gz"]
+
+
+def member(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+CLIMBERS = {
+    "a path": [member("../../owned", tarfile.REGTYPE)],
+    "a path in the middle": [member("a/../../../owned", tarfile.REGTYPE)],
+    "a link out": [member("train", tarfile.SYMTYPE, "../../..")],
+    "an absolute link": [member("train", tarfile.SYMTYPE, "/etc")],
+    "a hard link": [member("train", tarfile.LNKTYPE, "../../CINIC-10.tar.gz")],
+    "through a link": [
+        member("train", tarfile.SYMTYPE, "../.."),
+        member("train/owned", tarfile.REGTYPE),
+    ],
+    "a device": [member("zero", tarfile.CHRTYPE)],
+    "a disk": [member("disk", tarfile.BLKTYPE)],
+    "a pipe": [member("train/pipe.png", tarfile.FIFOTYPE)],
+}
+
+
+@pytest.mark.parametrize("climber", CLIMBERS)
+def test_archives_that_pass_their_sum_are_still_not_trusted(tmp_path, monkeypatch, climber):
+    root = tmp_path / "root"
+    root.mkdir()
+    path = root / "CINIC-10.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for info in CLIMBERS[climber]:
+            tar.addfile(info)
+    monkeypatch.setattr(cifar, "CINIC10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    fails(lambda: datasets.load("cinic10", "train", root), path, "cannot be read")
+    assert tree(tmp_path) == ["root", "root/CINIC-10.tar.gz"]
+
+
+def test_an_absolute_path_in_an_archive_stays_inside(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    root.mkdir()
+    path = root / "CINIC-10.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo(f"{tmp_path}/owned"))
+    monkeypatch.setattr(cifar, "CINIC10_MD5", hashlib.md5(path.read_bytes()).hexdigest())
+    fails(lambda: datasets.load("cinic10", "train", root), "no CINIC-10")
+    assert not (tmp_path / "owned").exists()
 
 
 def test_archive_in_a_folder_that_cannot_be_written(tmp_path, archive, monkeypatch):
@@ -895,6 +1031,13 @@ def test_parts_refused(tmp_path):
         (paper, ["holdout=10 outside n_train", "0 are available"]),
     ):
         fails(lambda s=settings: datasets.load_parts(s), *words)
+
+
+def test_one_class_is_nothing_to_learn(tmp_path):
+    for split in ("train", "test"):
+        write_npz(tmp_path, split, IMAGES, np.full(20, 3))
+    settings = config.resolve("paper", data_dir=str(tmp_path))
+    fails(lambda: datasets.load_parts(settings), "all 20 training images are of class 'cat'", "2 classes")
 
 
 def test_parts_of_a_folder(tmp_path):
