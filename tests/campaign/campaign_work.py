@@ -1,0 +1,152 @@
+"""The work that the campaign disturbs, the processes it runs in, and the bytes it comes to."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tgd_lib import config
+from tgd_lib.config import InputError
+from tgd_lib.lab.store import MANIFEST, Store, damage
+
+# Of everything that is drawn at random; a run prints it.
+SEED = int(os.environ.get("CAMPAIGN_SEED") or random.SystemRandom().randrange(1_000_000))
+
+KINDS = (
+    "persistence_images",
+    "network",
+    "teacher_logits",
+    "teacher_maps",
+    "teacher_bank",
+    "evaluation",
+)
+VARIABLE = ("seconds", "made", "made_unix", "training_seconds", "modified", "commit")
+
+
+def work(root: Path) -> None:
+    """Persistence images, two teachers, a scratch student, two TGD students, and their evaluations.
+
+    The first TGD student takes its teachers' maps from memory, the second from files built by tiles.
+    """
+    import torch
+
+    from tgd_lib import bank
+    from tgd_lib.lab.lab import Lab
+    from tgd_lib.study import methods
+    from tgd_lib.study.specs import specs_of
+
+    torch.set_num_threads(1)  # the bits of a sum depend on their number
+    small = {"n_train": 96, "n_test": 80, "holdout": 0, "epochs": 3, "teacher_epochs": 3}
+    store = Store(root, newer_than=0, published=[])
+    lab = Lab(config.resolve("smoke", **small), store=store, say=print)
+    specs = specs_of(lab)
+    lab.evaluation(specs.student("tgd", 0))
+    bank.MAPS_KEPT = 0
+    other = replace(methods.method("tgd"), name="tiles", label="Tiles", alpha=0.5)
+    lab.evaluation(specs.student(other, 0))
+
+
+class Ending(NamedTuple):
+    """How a process ended: its exit status (negative: killed by that signal), and what it said."""
+
+    code: int
+    said: str
+
+    @property
+    def clear(self) -> bool:
+        """It did its work, or ended in one line that says what is wrong."""
+        errors = [line for line in self.said.splitlines() if line.startswith("error: ")]
+        return self.code == 0 or (self.code == 2 and len(errors) == 1)
+
+
+def start(function, *arguments, log: Path) -> int:
+    """Begin `function(*arguments)` in a process of its own, a copy of this one; its id.
+
+    A fork, because a fresh interpreter takes seconds to import torch. It writes to `log`, and ends
+    as a run does: 0, 2 for an InputError, 1 for anything else.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.alarm(0)  # the parent's
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.stdout = sys.stderr = open(descriptor, "w", buffering=1, closefd=False)
+        function(*arguments)
+        code = 0
+    except InputError as error:
+        print(f"error: {error}")
+        code = 2
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(pid: int, log: Path, *, patience: float = 120) -> Ending:
+    """Wait for a process; one that takes longer than `patience` seconds is killed."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            said = log.read_text(errors="replace") if log.exists() else ""
+            return Ending(os.waitstatus_to_exitcode(status), said)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return Ending(-9, f"killed after {patience} s: it hung")
+
+
+def run(function, *arguments, log: Path, patience: float = 120) -> Ending:
+    """`start` and `ended` in one."""
+    return ended(start(function, *arguments, log=log), log, patience=patience)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Path: bytes of every file of every finished artefact; of records what does not vary.
+
+    AssertionError if an artefact is damaged, or something unfinished is left.
+    """
+    found = {}
+    for kind in KINDS:
+        for folder in sorted((root / kind).iterdir()):
+            assert not folder.name.endswith(".partial"), f"{folder} is left"
+            assert damage(folder) is None, f"{folder}: {damage(folder)}"
+            for path in folder.iterdir():
+                if path.name != MANIFEST:  # it holds the sum of the record, whose times vary
+                    found[str(path.relative_to(root))] = _fixed(path)
+    return found
+
+
+def _fixed(path: Path) -> bytes:
+    if path.name != "record.json":
+        return path.read_bytes()
+    record = json.loads(path.read_text())
+    for name in VARIABLE:
+        record.pop(name, None)
+    for epoch in record.get("history", []):
+        epoch.pop("seconds", None)
+    return json.dumps(record, sort_keys=True).encode()
+
+
+def verdict(ending: Ending, root: Path, wanted: dict[str, bytes]) -> tuple[str, str]:
+    """The outcome of work that should have ended well, for the tally."""
+    if ending.code:
+        return "unclear", f"exit {ending.code}: {ending.said[-400:]}"
+    try:
+        found = contents(root)
+    except (AssertionError, OSError) as error:
+        return "lost", str(error)
+    odd = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+    return ("lost", f"other bytes: {odd[:3]}") if odd else ("clear", "")
