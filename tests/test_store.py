@@ -285,3 +285,33 @@ def test_a_drop_that_was_cut_off_is_finished_by_the_next(store, monkeypatch):
     store.make(KIND, {"q": 1}, build)
     assert store.drop(KIND) > 0
     assert list((store.root / KIND).iterdir()) == []
+
+
+# ---------------------------------------------------------------- published networks
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A store that also answers from a folder of published networks, with one in it."""
+    made = Store(tmp_path / "made", newer_than=0, published=[])
+    path = made.make("network", {"q": 1}, build).path
+    shutil.copytree(path, tmp_path / "networks" / path.name)
+    return Store(tmp_path / "artifacts", newer_than=0, published=[tmp_path / "networks"])
+
+
+def test_a_published_network_is_found_and_stands_in_for_a_damaged_one(published):
+    found = published.make("network", {"q": 1}, never)
+    assert found.path.parent.name == "networks"
+    own = published.root / "network" / found.key
+    shutil.copytree(found.path, own)
+    (own / "x.npy").write_bytes(b"")
+    fresh = Store(published.root, newer_than=0, published=published.published)
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert fresh.make("network", {"q": 1}, never).path == found.path
+
+
+def test_a_damaged_published_network_is_said_and_made_again(published):
+    (next(published.published[0].iterdir()) / "x.npy").write_bytes(b"")
+    with pytest.warns(UserWarning, match="published network .* is damaged"):
+        made = published.make("network", {"q": 1}, build)
+    assert made.path.parent.parent == published.root and made.record["answer"] == 42

@@ -207,7 +207,9 @@ def test_cut_off_after_any_tile_it_goes_on_to_the_same_bytes(tmp_path_factory, w
         patch.setattr(tiles, "_write", interrupted)
         with pytest.raises(Killed):
             built(broken, weighted, 8)
-    assert json.loads((broken / tiles.PROGRESS).read_text())["done"] == whole
+    assert json.loads((broken / tiles.PROGRESS).read_text())["sums"] == json.loads(
+        (unbroken / tiles.PROGRESS).read_text()
+    )["sums"][:whole]
     said = []
     built(broken, weighted, 20, said.append)
     assert contents(broken) == contents(unbroken)
@@ -220,6 +222,43 @@ def test_a_finished_one_is_not_begun_again(weighted, tmp_path, monkeypatch):
     first = built(tmp_path, weighted, 8)
     monkeypatch.setattr(tiles, "_write", None)
     assert built(tmp_path, weighted, 8) == first
+
+
+def test_a_flipped_bit_in_a_tile_is_found_and_the_tile_made_again(weighted, tmp_path):
+    wanted = built(tmp_path, weighted, 8), contents(tmp_path)
+    whole = bytearray((tmp_path / "stage2.npy").read_bytes())
+    whole[-2] ^= 1  # in the last tile
+    (tmp_path / "stage2.npy").write_bytes(whole)
+    with pytest.warns(UserWarning, match="tile 5 is damaged"):
+        found = built(tmp_path, weighted, 8)
+    assert (found, contents(tmp_path)) == wanted
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "{", "", '{"sum": 1}', "scale", "another folder"])
+def test_a_damaged_state_begins_anew(weighted, tmp_path, text):
+    wanted = built(tmp_path, weighted, 8), contents(tmp_path)
+    state = json.loads((tmp_path / tiles.PROGRESS).read_text())
+    changed = {"scale": state | {"scales": [1, 1, 1]}, "another folder": state | {"of": "x"}}
+    text = json.dumps(changed[text]) if text in changed else text
+    (tmp_path / tiles.PROGRESS).write_text(text)
+    with pytest.warns(UserWarning, match="begun anew"):
+        found = built(tmp_path, weighted, 8)
+    assert (found, contents(tmp_path)) == wanted
+
+
+@pytest.mark.parametrize("harm", ["gone", "nothing", "short", "another type"])
+def test_a_damaged_map_is_begun_anew(weighted, tmp_path, harm):
+    wanted = built(tmp_path, weighted, 8), contents(tmp_path)
+    path = tmp_path / "stage1.npy"
+    whole = path.read_bytes()
+    path.unlink()
+    if harm == "another type":
+        np.save(path, np.zeros((N, N)))
+    elif harm != "gone":
+        path.write_bytes(whole[:-2] if harm == "short" else b"")
+    with pytest.warns(UserWarning, match="begun anew"):
+        found = built(tmp_path, weighted, 8)
+    assert (found, contents(tmp_path)) == wanted
 
 
 def test_another_number_of_threads_is_said(weighted, tmp_path, monkeypatch):

@@ -7,15 +7,19 @@ the map. Of a pair of blocks one tile is made, since the map is symmetric; featu
 for each tile that needs them, which costs a few passes of the teachers and no room on the disk.
 
 Merged maps that are large are stored as float16, with a scale, in `stage1.npy` to `stage3.npy` of a
-folder. A build that is cut off goes on after its last whole tile and ends in the same bytes.
+folder. A build that is cut off goes on after its last whole tile and ends in the same bytes; what
+it finds on the disk is checked by its sums before it goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +37,7 @@ HALF_PEAK = 2.0**15
 FEATURES = {"cpu": 8e9, "cuda": 16e9}  # bytes of the features that a build holds, at most
 SLICE = 4096  # length of the scalar products that are rounded to bfloat16, see `_product`
 EVERY = 60.0  # seconds between two lines of progress
-PROGRESS = "progress.json"  # of an unfinished build: its plan, its scales, how many tiles are done
+PROGRESS = "progress.json"  # of an unfinished build: its plan, its scales, sums of the tiles done
 
 Weighted = Sequence[tuple[Teacher, float]]  # the teachers of a map and their weights
 
@@ -192,9 +196,7 @@ def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
     return total
 
 
-def _tile(
-    stage: int, weights: Sequence[float], a: Sequence, b: Sequence, *, exact: bool
-) -> Tensor:
+def _tile(stage: int, weights: Sequence[float], a: Sequence, b: Sequence, *, exact: bool) -> Tensor:
     """The sum over teachers of weight A B^T of a stage, float32 (p, q)."""
     total = None
     for weight, one, other in zip(weights, a, b, strict=True):
@@ -246,15 +248,16 @@ def build(
     state = _begin(folder, weighted, plan, say)
     plan = Plan(state["n"], state["block"])
     factors = [1 / scale for scale in state["scales"]]
-    tell = _Progress(plan, state["done"], say)
-    for number, (i, j), held in _walk(teachers, plan, done=state["done"]):
+    done = len(state["sums"])
+    tell = _Progress(plan, done, say)
+    for number, (i, j), held in _walk(teachers, plan, done=done):
         rows, columns = plan.rows(i), plan.rows(j)
         for stage, factor in enumerate(factors):
             tile = _tile(stage, weights, held[i], held[j], exact=False).mul_(factor)
             _write(_file(folder, stage), tile.half().cpu().numpy(), rows, columns)
         # Only a tile that has reached the disk counts.
-        state["done"] = number + 1
-        write_json(folder / PROGRESS, state)
+        state["sums"].append(_tile_sum(folder, plan, number))
+        _write_state(folder, state)
         tell(number + 1)
     return {name: state[name] for name in ("n", "block", "scales")}
 
@@ -262,9 +265,8 @@ def build(
 def _begin(folder: Path, weighted: Weighted, plan: Plan | None, say: Callable) -> dict:
     """The state of the build in `folder`; of a new one with room made for its maps."""
     n = len(weighted[0][0].pixels)
-    path = folder / PROGRESS
-    if path.exists():
-        state = read_json(path)
+    state = _read_state(folder) if (folder / PROGRESS).exists() else None
+    if state:
         # The number of threads decides how a sum is split.
         if state["threads"] != torch.get_num_threads():
             say(f"similarity maps: begun with {state['threads']} threads, so last bits will differ")
@@ -275,14 +277,63 @@ def _begin(folder: Path, weighted: Weighted, plan: Plan | None, say: Callable) -
     for stage in range(STAGES):
         _reserve(_file(folder, stage), n)
     state = {
+        "of": folder.name,
         "n": n,
         "block": plan.block,
         "scales": _scales(weighted),
         "threads": torch.get_num_threads(),
-        "done": 0,
+        "sums": [],
     }
-    write_json(path, state)
+    _write_state(folder, state)
     return state
+
+
+def _write_state(folder: Path, state: dict) -> None:
+    write_json(folder / PROGRESS, state | {"sum": _state_sum(state)})
+
+
+def _state_sum(state: dict) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _read_state(folder: Path) -> dict | None:
+    """The state that was written into this folder, with the sums of those tiles that are whole.
+
+    None, with a warning, where it is another one or anything else: the maps are begun anew.
+    """
+    try:
+        state = read_json(folder / PROGRESS)
+        if state.pop("sum") != _state_sum(state) or state["of"] != folder.name:
+            raise ValueError("its sum is wrong, or it is of another bank")
+        plan = Plan(state["n"], state["block"])
+        whole = 0
+        for number, expected in enumerate(state["sums"]):
+            if _tile_sum(folder, plan, number) != expected:
+                warnings.warn(f"{folder.name}: tile {number} is damaged: made again", stacklevel=4)
+                break
+            whole = number + 1
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = str(error).split("\n")[0][:80]
+        warnings.warn(f"{folder.name}: maps are damaged ({reason}): begun anew", stacklevel=4)
+        return None
+    return state | {"sums": state["sums"][:whole]}
+
+
+def _tile_sum(folder: Path, plan: Plan, number: int) -> int:
+    """A sum over a tile and its mirror image, of all stages, as they are in the files.
+
+    Raises ValueError or OSError where a file is not the map that was begun.
+    """
+    i, j = plan.tiles[number]
+    rows, columns = plan.rows(i), plan.rows(j)
+    found = 0
+    for stage in range(STAGES):
+        whole = np.load(_file(folder, stage), mmap_mode="r", allow_pickle=False)
+        if whole.shape != (plan.n, plan.n) or whole.dtype != np.float16:
+            raise ValueError(f"stage {stage + 1} is {whole.dtype} {whole.shape}")
+        for part in (whole[rows, columns], whole[columns, rows]):
+            found = zlib.crc32(np.ascontiguousarray(part), found)
+    return found
 
 
 def _scales(weighted: Weighted) -> list[float]:

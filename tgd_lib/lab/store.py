@@ -181,11 +181,14 @@ class Store:
             if partial.is_dir() and not path.exists() and damage(partial) is None:
                 partial.rename(path)  # it was whole when its maker was killed
             found, problem = self._look(kind, path.name)
+            if not found and path.exists():
+                self._set_aside(path, problem)
+                found, problem = self._look(kind, path.name)  # a published one may be whole
             if found:
                 yield None
                 return
-            if path.exists():
-                self._set_aside(path, problem)
+            if self._place(kind, path.name) != path:
+                warnings.warn(f"published {kind} {path.name} {problem}", stacklevel=3)
             if not resumable or (partial.exists() and partial.stat().st_mtime < self.newer_than):
                 shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True, exist_ok=True)
