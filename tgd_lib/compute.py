@@ -21,7 +21,7 @@ class Compute:
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "fp32") -> Compute:
-        """`device` may be auto: CUDA if there is one. InputError if CUDA is asked for and absent."""
+        """`device` may be auto: CUDA if there is one. InputError if CUDA is asked for in vain."""
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError(
                 "device 'cuda': PyTorch finds no CUDA device here; use device 'cpu' or 'auto'"

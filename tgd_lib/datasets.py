@@ -101,6 +101,7 @@ def check(settings: config.Settings) -> None:
 def fingerprint(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str] = ()) -> str:
     """sha256 (hex) over the shapes, dtypes and bytes of both arrays and the class names."""
     arrays = [np.ascontiguousarray(images), np.ascontiguousarray(labels)]
+    # Shapes and names as well: the same bytes may be another data set.
     header = [[a.dtype.str, a.shape] for a in arrays] + [list(class_names)]
     digest = hashlib.sha256(json.dumps(header).encode())
     for array in arrays:
@@ -159,6 +160,7 @@ def stratified(labels: np.ndarray, n: int, *, seed: int, exclude: Sequence[int] 
     `exclude`. Raises InputError if there are fewer than n, or a class would get none.
     """
     labels = np.asarray(labels)
+    # Classes are those of the whole: one that `exclude` has emptied must be missed, not forgotten.
     free = np.ones(len(labels), bool)
     free[np.asarray(exclude, np.int64)] = False
     classes = np.unique(labels)
@@ -176,7 +178,7 @@ def stratified(labels: np.ndarray, n: int, *, seed: int, exclude: Sequence[int] 
     # The raw stream of a bit generator never changes between NumPy versions; Generator.choice may.
     order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
     order = order[free[order]]
-    chosen = []
+    chosen = []  # of each class its first ones in that order
     for c, share in zip(classes, shares, strict=True):
         chosen.append(order[labels[order] == c][:share])
     return np.sort(np.concatenate(chosen))
@@ -266,8 +268,8 @@ def teachers_images(fingerprint: str, settings: config.Settings) -> Dataset:
         whole = load("cifar10", "train", root)
     except InputError as error:
         raise InputError(
-            f"a teacher is to be trained on all of CIFAR-10, which is not at hand: leave out --force"
-            f" to take the published one, or name a copy with --data ({error})"
+            "a teacher is to be trained on all of CIFAR-10, which is not at hand: leave out "
+            f"--force to take the published one, or name a copy with --data ({error})"
         ) from None
     found = not_held_out(whole)
     if found.fingerprint != fingerprint:
@@ -279,7 +281,7 @@ def teachers_images(fingerprint: str, settings: config.Settings) -> Dataset:
 
 
 def not_held_out(whole: Dataset) -> Dataset:
-    """CIFAR-10's training images without the 2,000 that `study` holds out (and `quick`, 500 of them)."""
+    """CIFAR-10's training images without the 2,000 that `study` holds out (`quick` 500 of them)."""
     study = config.PROFILES["study"]
     students = stratified(whole.labels, study.n_train, seed=study.data_seed)
     held_out = stratified(whole.labels, study.holdout, seed=study.data_seed, exclude=students)

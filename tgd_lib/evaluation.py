@@ -25,6 +25,7 @@ def logits_of(network: nn.Module, pixels: Pixels, *, exact: bool = False) -> Ten
     arithmetic = pixels.compute.autocast()
     if exact:
         arithmetic = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    # Batch normalisation must use its running figures, not those of these images.
     training = network.training
     network.eval()
     parts = []
@@ -45,6 +46,7 @@ def metrics(logits: Tensor, labels: Tensor) -> dict:
     correct = (predicted == labels).double()  # (N,)
     per_class: list[float | None] = []
     for c in range(logits.shape[1]):
+        # The mean over no images would be nan, which JSON has no word for.
         answers = correct[labels == c]
         per_class.append(round(float(answers.mean()), 6) if len(answers) else None)
     return {
@@ -86,6 +88,7 @@ def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, list]:
     """
     confidence, predicted = probabilities.double().max(1)
     correct = (predicted == labels).double()
+    # The inner edges alone: what lies beyond the last one, 1 as well, is in the last bin.
     edges = torch.linspace(0, 1, BINS + 1, dtype=torch.float64)[1:-1]
     where = torch.bucketize(confidence, edges, right=True)  # (N,)
     count = torch.bincount(where, minlength=BINS)
@@ -114,6 +117,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         raise InputError(
             "temperature scaling: finite logits of at least one held-out image are needed"
         )
+    # In log T, because the NLL is as sensitive at T = 0.1 as at T = 10.
     exact, bound = logits.double(), math.log(100)
 
     def nll(log_temperature: float) -> float:

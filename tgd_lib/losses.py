@@ -46,8 +46,9 @@ def kd_loss(
         raise InputError(
             "a teacher that has weight gave no logits: give them, or set its weight to 0"
         )
-    # One row would be taken for a whole batch's, without a word.
+    # A single row would be taken for a whole batch's, without a word.
     check_logits("teacher logits", teacher_logits, like=student_logits)
+    # Both as logarithms: a probability that underflows to 0 would be lost.
     student = F.log_softmax(student_logits.float() / temperature, dim=1)  # (B, classes)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     total = F.kl_div(student, teacher, reduction="sum", log_target=True)
@@ -124,6 +125,7 @@ def merge_maps(
     if alpha == 0:
         return list(second)
     _check_alike("first teacher", first, "second teacher", second)
+    # On raw maps the teacher with the larger features has the larger share.
     if order:
         first = [F.normalize(g, dim=1) for g in first]
         second = [F.normalize(g, dim=1) for g in second]
@@ -179,9 +181,11 @@ def tgd_loss(
     if not isinstance(teacher_logits, Sequence) or len(teacher_logits) != 2:
         raise InputError("teacher_logits: a pair is needed, None where a teacher has no weight")
 
+    # What has no weight is 0 all the same, so that every record has the same terms.
     zero = logits.new_zeros((), dtype=torch.float32)
     terms = {"ce": (1 - lam) * F.cross_entropy(logits.float(), labels)}
     weights = {"kd_t1": lam * alpha, "kd_t2": lam * (1 - alpha)}
+    # Without weight a teacher is not asked: it may be absent, and its 0 * inf would be nan.
     for (name, weight), teacher in zip(weights.items(), teacher_logits, strict=True):
         terms[name] = zero
         if weight:

@@ -32,6 +32,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
+        # The shortcut takes the activated input, the identity the raw one: the authors' variant.
         a = F.relu(self.bn1(x))
         skip = x if self.shortcut is None else self.shortcut(a)
         return skip + self.conv2(F.relu(self.bn2(self.conv1(a))))
@@ -91,6 +92,7 @@ def wide_resnet(
         raise InputError("WRN width, in_channels and num_classes must be positive")
     if seed is None:
         return _initialise(WideResNet(depth, width, in_channels, num_classes))
+    # Layers draw from the global random state; it is put back afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _initialise(WideResNet(depth, width, in_channels, num_classes))
@@ -143,6 +145,7 @@ def load_authors_checkpoint(path: str | Path) -> WideResNet:
             f"{path}: no such file; the authors' checkpoints are in their repository jeunsom/TGD"
         )
     try:
+        # weights_only: a pickle from outside must not run code.
         state = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         renamed = {_our_name(name): tensor for name, tensor in state.items()}
         network = wide_resnet(16, 1, seed=0)

@@ -42,6 +42,7 @@ REMEDIES = {
 
 def batch_order(n: int, *, seed: int, epoch: int) -> Tensor:
     """The order int64 (n,) in which `epoch` visits the images; the same for every method."""
+    # A prime beyond any number of epochs, so that no two (seed, epoch) share an order.
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(n, generator=generator)
 
@@ -75,6 +76,7 @@ class Run:
     ):
         self.compute = pixels.compute
         self.network = self.compute.place(network)
+        # An empty module where a method trains nothing beside: it has no weights and no state.
         self.own = self.compute.place(own or nn.Module()).train()
         self.pixels, self.labels = pixels, labels.to(self.compute.device)
         self.schedule, self.seed = schedule, seed
@@ -127,12 +129,14 @@ class Run:
         """
         index = self._batches[number]  # (B,)
         labels = self.labels[index]
+        # Only the forward pass runs in the run's precision; losses are float32 in any.
         with self.compute.autocast():
             logits, features = self.network.stages(self.pixels[index])
         total, terms = self.objective(logits, features, labels, index)
         self.optimiser.zero_grad()
         total.backward()
         self.optimiser.step()
+        # Weighted by the images of the batch: the last one of an epoch may be short.
         with torch.no_grad():
             self._add("loss", total.detach() * len(index))
             for name, value in terms.items():
@@ -163,6 +167,7 @@ class Run:
         if not math.isfinite(entry["loss"]):
             state = f"training diverged in epoch {epoch} (loss {entry['loss']})"
             raise Diverged(state + self._why())
+        # The test set is looked at under the authors' rule only.
         if self.evaluate:
             entry["test_accuracy"] = self.evaluate(self.network)
             before = [h["test_accuracy"] for h in self.history]
@@ -200,6 +205,7 @@ class Run:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"own.{k}": v for k, v in self.own.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
+        # Momentum is all that SGD remembers.
         for i, p in enumerate(self._parameters):
             tensors[f"momentum.{i}"] = self.optimiser.state[p]["momentum_buffer"]
         about = {
@@ -227,6 +233,7 @@ class Run:
             )
             return
         self._restore_threads(threads)
+        # The epoch, and with it the order of batches and the rate, is the length of the history.
         self.history = history
         self.network.load_state_dict(_under("network.", tensors))
         self.own.load_state_dict(_under("own.", tensors))

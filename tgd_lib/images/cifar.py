@@ -115,6 +115,7 @@ def _read_py(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         path = folder / name
         _check_md5(path, BATCH_MD5[name])
         with reading(path), path.open("rb") as file:
+            # Written by Python 2: its byte strings become text of as many characters.
             batch = _ArraysOnly(file, encoding="latin1").load()
             pixels = np.asarray(batch["data"]).reshape(-1, 3, 32, 32)
             labels = np.asarray(batch["labels"])
@@ -251,6 +252,7 @@ def _unpack(archive: Path, md5: str, target: Path) -> None:
         with tarfile.open(archive) as tar:
             # Refuses what climbs out of the folder, links that lead out of it, and devices.
             tar.extractall(work / "all", filter="data")
+        # Archives come with a folder of their own or without. The rename makes it whole or nothing.
         inner = work / "all" / target.name
         try:
             (inner if inner.is_dir() else work / "all").rename(target)
@@ -262,7 +264,7 @@ def _unpack(archive: Path, md5: str, target: Path) -> None:
 def _download_cifar10(root: Path) -> bool:
     """Downloads CIFAR-10 and unpacks it into root: True, or InputError with nothing left behind."""
     archive, (md5, folder) = next(iter(CIFAR10_ARCHIVES.items()))
-    made = not root.exists()
+    made = not root.exists()  # then it goes again where nothing comes of it
     try:
         try:
             root.mkdir(parents=True, exist_ok=True)

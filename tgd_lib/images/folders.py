@@ -126,8 +126,10 @@ def read(
     image, images of different sizes without `size`, or more than 8 GiB of pixels.
     """
     names = class_names(root)
+    # All is listed and looked over before a first image is decoded.
     classes = [_files(root / split / name) for name in names]
     files = [file for files_of_class in classes for file in files_of_class]
+    # The first image says how large all are: so the room is known before it is taken.
     shape = decode(files[0], size).shape
     if len(files) * int(np.prod(shape)) > MAX_BYTES:
         raise InputError(
@@ -192,6 +194,7 @@ def _rgb(image):
     """A PIL image of any 8-bit mode in RGB, transparency laid on white."""
     from PIL import Image
 
+    # Converted straight to RGB, transparent pixels would show whatever colour lies under them.
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")

@@ -69,8 +69,10 @@ class Claim:
         record |= {**provenance(), "key": key}
         write_json(self.folder / "spec.json", json.loads(canonical(self.spec)))
         write_json(self.folder / "record.json", record)
+        # The manifest comes last: without it an artefact is not whole.
         kept = [f for f in _files(self.folder) if f.name not in (*drop, MANIFEST)]
         write_json(self.folder / MANIFEST, {f.name: sha256(f) for f in kept})
+        # All of it is on the disk before the state that could make it again goes.
         _flush(self.folder)
         for name in drop:
             (self.folder / name).unlink(missing_ok=True)
@@ -130,6 +132,7 @@ class Store:
         path = self._place(kind, key)
         if not path.is_dir():
             return None, "is not there"
+        # Sums are checked once a process: large artefacts are asked for again and again.
         problem = None if path in self._checked else damage(path)
         if problem:
             return None, f"is damaged ({problem})"
@@ -158,6 +161,7 @@ class Store:
         `build` gets an empty folder to write data files to and returns the results for the record.
         Raises InputError when the store cannot be written to (no right, no room).
         """
+        # Without the lock first: a store that may only be read still answers.
         found = self.find(kind, spec, version=version)
         if found:
             return found
@@ -311,7 +315,7 @@ def _flush(folder: Path) -> None:
 
 
 def republish(source: Path, target: Path, about: dict) -> None:
-    """Copy a finished artefact to `target`, with `about` added to its record, whole or not at all."""
+    """Copy a finished artefact to `target`, with `about` added to its record: whole or not at all."""
     if target.exists():
         shutil.rmtree(target)
     fresh = target.with_name(target.name + ".tmp")
