@@ -177,11 +177,13 @@ def test_a_map_of_few_images_is_the_plain_product(images):
 
 
 def test_normalise_then_merge_by_hand():
-    """One row a map: after normalising, the second teacher's share no longer depends on its scale."""
-    first, second = [torch.tensor([[3.0, 4.0]])], [torch.tensor([[0.0, 1000.0]])]
+    """After normalising, the second teacher's share no longer depends on its scale."""
+    first = [torch.tensor([[3.0, 4.0], [4.0, 3.0]])]
+    second = [torch.tensor([[0.0, 1000.0], [1000.0, 0.0]])]
     merged = losses.merge_maps(first, second, alpha=0.5, order="normalise")[0]
-    torch.testing.assert_close(merged, torch.tensor([[0.3, 0.9]]))
-    torch.testing.assert_close(losses.merge_maps(first, second, alpha=0.5)[0], torch.tensor([[1.5, 502.0]]))
+    torch.testing.assert_close(merged, torch.tensor([[0.3, 0.9], [0.9, 0.3]]))
+    raw = losses.merge_maps(first, second, alpha=0.5)[0]
+    torch.testing.assert_close(raw, torch.tensor([[1.5, 502.0], [502.0, 1.5]]))
     with pytest.raises(InputError, match="order='first'"):
         losses.merge_maps(first, second, alpha=0.5, order="first")
 

@@ -39,6 +39,17 @@ SLICE = 4096  # length of the scalar products that are rounded to bfloat16, see 
 EVERY = 60.0  # seconds between two lines of progress
 PROGRESS = "progress.json"  # of an unfinished build: its plan, its scales, sums of the tiles done
 
+# What reading a file that is something else can raise.
+STATE_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+
 Weighted = Sequence[tuple[Teacher, float]]  # the teachers of a map and their weights
 
 
@@ -312,7 +323,7 @@ def _read_state(folder: Path) -> dict | None:
                 warnings.warn(f"{folder.name}: tile {number} is damaged: made again", stacklevel=4)
                 break
             whole = number + 1
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except STATE_ERRORS as error:
         reason = str(error).split("\n")[0][:80]
         warnings.warn(f"{folder.name}: maps are damaged ({reason}): begun anew", stacklevel=4)
         return None

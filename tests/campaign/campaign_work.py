@@ -1,5 +1,6 @@
 """The work that the campaign disturbs, the processes it runs in, and the bytes it comes to."""
 
+import fcntl
 import json
 import os
 import random
@@ -36,7 +37,7 @@ def work(root: Path) -> None:
     """
     import torch
 
-    from tgd_lib import bank
+    from tgd_lib import bank, tiles
     from tgd_lib.lab.lab import Lab
     from tgd_lib.study import methods
     from tgd_lib.study.specs import specs_of
@@ -47,9 +48,17 @@ def work(root: Path) -> None:
     lab = Lab(config.resolve("smoke", **small), store=store, say=print)
     specs = specs_of(lab)
     lab.evaluation(specs.student("tgd", 0))
-    bank.MAPS_KEPT = 0
+    # Maps of any size are now built in files, four blocks of 24 images.
+    bank.MAPS_KEPT, bank.GLANCE["cpu"], tiles.FEATURES["cpu"] = 0, 24, 1
     other = replace(methods.method("tgd"), name="tiles", label="Tiles", alpha=0.5)
     lab.evaluation(specs.student(other, 0))
+
+
+class Process(NamedTuple):
+    """A process at work, and the end of the pipe that it speaks into."""
+
+    pid: int
+    pipe: int
 
 
 class Ending(NamedTuple):
@@ -65,52 +74,72 @@ class Ending(NamedTuple):
         return self.code == 0 or (self.code == 2 and len(errors) == 1)
 
 
-def start(function, *arguments, log: Path) -> int:
-    """Begin `function(*arguments)` in a process of its own, a copy of this one; its id.
+def start(function, *arguments) -> Process:
+    """Begin `function(*arguments)` in a process of its own, a copy of this one.
 
-    A fork, because a fresh interpreter takes seconds to import torch. It writes to `log`, and ends
-    as a run does: 0, 2 for an InputError, 1 for anything else.
+    A fork, because a fresh interpreter takes seconds to import torch. It ends as a run does: with
+    0, 2 for an InputError, 1 for anything else. It speaks into a pipe, which no full disk stops.
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    pipe, mouth = os.pipe()
+    fcntl.fcntl(mouth, fcntl.F_SETPIPE_SZ, 2**20)  # so that nobody need read meanwhile
     pid = os.fork()
     if pid:
-        return pid
+        os.close(mouth)
+        return Process(pid, pipe)
     code = 1
     try:
         signal.alarm(0)  # the parent's
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.stdout = sys.stderr = open(descriptor, "w", buffering=1, closefd=False)
+        os.dup2(mouth, 1)
+        os.dup2(mouth, 2)
+        sys.stdout = sys.stderr = open(mouth, "w", buffering=1, closefd=False)
         function(*arguments)
         code = 0
     except InputError as error:
-        print(f"error: {error}")
         code = 2
+        print(f"error: {error}")
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
-def ended(pid: int, log: Path, *, patience: float = 120) -> Ending:
+def ended(process: Process, *, patience: float = 120) -> Ending:
     """Wait for a process; one that takes longer than `patience` seconds is killed."""
     until = time.monotonic() + patience
-    while time.monotonic() < until:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            said = log.read_text(errors="replace") if log.exists() else ""
-            return Ending(os.waitstatus_to_exitcode(status), said)
+    found = 0
+    while not found and time.monotonic() < until:
+        found, status = os.waitpid(process.pid, os.WNOHANG)
         time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return Ending(-9, f"killed after {patience} s: it hung")
+    if not found:
+        os.kill(process.pid, signal.SIGKILL)
+        _, status = os.waitpid(process.pid, 0)
+    os.set_blocking(process.pipe, False)  # another copy may still hold its mouth
+    with open(process.pipe, "rb", buffering=0) as pipe:
+        said = (pipe.read(2**20) or b"").decode(errors="replace")
+    if not found:
+        return Ending(-9, f"it hung: killed after {patience} s. {said}")
+    return Ending(os.waitstatus_to_exitcode(status), said)
 
 
-def run(function, *arguments, log: Path, patience: float = 120) -> Ending:
+def kill(process: Process) -> None:
+    """End it at once, in whatever it does."""
+    os.kill(process.pid, signal.SIGKILL)
+    ended(process)
+
+
+def run(function, *arguments, patience: float = 120) -> Ending:
     """`start` and `ended` in one."""
-    return ended(start(function, *arguments, log=log), log, patience=patience)
+    return ended(start(function, *arguments), patience=patience)
+
+
+class Reference(NamedTuple):
+    """The work undisturbed: its store, its bytes, and how long it took."""
+
+    root: Path
+    contents: dict[str, bytes]
+    seconds: float
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -10,9 +10,11 @@ repeats it.
 
 import random
 import signal
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import campaign_work as tools
 import pytest
 from campaign_work import SEED
 
@@ -65,6 +67,24 @@ def tally():
 
     yield count
     assert not bad, "\n".join(bad)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory) -> tools.Reference:
+    """The work undisturbed. What it imports is imported here, for all the copies of this process."""
+    import torch
+    from torchmetrics.functional import classification  # noqa: F401
+
+    from tgd_lib import diagrams, evaluation, topology  # noqa: F401
+    from tgd_lib.lab import lab, objectives, trained  # noqa: F401
+
+    # Threads do not survive a fork; whoever waits for theirs would wait for ever.
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("reference") / "store"
+    started = time.monotonic()
+    ending = tools.run(tools.work, root)
+    assert ending.code == 0, ending.said
+    return tools.Reference(root, tools.contents(root), time.monotonic() - started)
 
 
 @pytest.fixture

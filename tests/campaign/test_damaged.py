@@ -10,7 +10,6 @@ from pathlib import Path
 import campaign_work as tools
 import numpy as np
 import pytest
-from test_interrupted import Reference, reference  # noqa: F401  a fixture
 
 from tgd_lib.lab.store import Store
 
@@ -52,7 +51,7 @@ def valid_but_other(suffix: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", tools.KINDS)
-def test_a_damaged_artefact_is_never_taken(reference, tmp_path, tally, dice, kind):  # noqa: F811
+def test_a_damaged_artefact_is_never_taken(reference, tmp_path, tally, dice, kind):
     folder = next((reference.root / kind).iterdir())
     for path in sorted(folder.iterdir()):
         others = [p for p in reference.root.rglob(f"*{path.suffix}") if p.is_file() and p != path]
@@ -73,60 +72,60 @@ def test_a_damaged_artefact_is_never_taken(reference, tmp_path, tally, dice, kin
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_damaged_store_is_made_whole_again(reference, tmp_path, tally, dice, harm):  # noqa: F811
-    """One file of every kind at once; nothing that was there is thrown away."""
+def test_a_damaged_store_is_made_whole_again(reference, tmp_path, tally, dice, harm):
+    """One file of every artefact at once, so that each is needed; nothing is thrown away."""
     root = tmp_path / "store"
     shutil.copytree(reference.root, root)
-    for kind in tools.KINDS:
-        files = [p for p in sorted((root / kind).rglob("*")) if p.is_file()]
-        path, other = dice.sample(files, 2)
-        while other.read_bytes() == path.read_bytes():
-            path, other = dice.sample(files, 2)
-        hurt(path, harm, dice, other=other)
-    ending = tools.run(tools.work, root, log=tmp_path / "log")
+    artefacts = [folder for kind in tools.KINDS for folder in sorted((root / kind).iterdir())]
+    for folder in artefacts:
+        path = dice.choice(sorted(folder.iterdir()))
+        others = [p for p in sorted(reference.root.rglob(f"*{path.suffix}")) if p.is_file()]
+        others = [p for p in others if p.read_bytes() != path.read_bytes()]
+        hurt(path, harm, dice, other=dice.choice(others))
+    ending = tools.run(tools.work, root)
     tally("a store damaged", *tools.verdict(ending, root, reference.contents))
-    aside = len(list((root / "set-aside").iterdir()))
-    tally("a store damaged", "clear" if aside == len(tools.KINDS) else "lost", f"{aside} kept")
+    kept = len(list((root / "set-aside").iterdir()))
+    tally("a store damaged", "clear" if kept == len(artefacts) else "lost", f"{kept} are kept")
 
 
 # ---------------------------------------------------------------- what is unfinished
 
 
-def stopped(root: Path, name: str, log: Path) -> Path:
-    """A store whose work was killed as soon as an unfinished artefact held a file `name`."""
-    pid = tools.start(tools.work, root, log=log)
+def stopped(root: Path, name: str) -> Path:
+    """A file `name` of an unfinished artefact: the work was killed as soon as there was one."""
+    process = tools.start(tools.work, root)
     until = time.monotonic() + 120
-    while time.monotonic() < until:
-        found = sorted(root.glob(f"*/*.partial/{name}"))
-        if found and found[0].stat().st_size:
-            os.kill(pid, signal.SIGSTOP)  # it may have gone on: look once more
-            if found[0].exists():
-                os.kill(pid, signal.SIGKILL)
-                tools.ended(pid, log)
+    try:
+        while time.monotonic() < until:
+            time.sleep(0.001)
+            if not any(root.glob(f"*/*.partial/{name}")):
+                continue
+            os.kill(process.pid, signal.SIGSTOP)
+            found = [p for p in root.glob(f"*/*.partial/{name}") if p.stat().st_size]
+            if found:  # it has not gone on in between
                 return found[0]
-            os.kill(pid, signal.SIGCONT)
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    tools.ended(pid, log)
+            os.kill(process.pid, signal.SIGCONT)
+    finally:
+        tools.kill(process)
     pytest.fail(f"no {name} was seen")
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "progress.json"])
-def test_a_damaged_state_goes_on_or_begins_anew(reference, tmp_path, tally, dice, name):  # noqa: F811
+@pytest.mark.parametrize("name", ["state.safetensors", "progress.json", "stage2.npy"])
+def test_a_damaged_state_goes_on_or_begins_anew(reference, tmp_path, tally, dice, name):
     first = tmp_path / "stopped"
-    state = stopped(first, name, tmp_path / "log")
+    state = stopped(first, name)
+    others = [p for p in sorted(reference.root.rglob(f"*{state.suffix}")) if p.is_file()]
     for harm in HARMS:
         root = tmp_path / "store"
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(first, root)
-        other = next(p for p in reference.root.rglob(f"*{state.suffix}") if p.is_file())
-        hurt(root / state.relative_to(first), harm, dice, other=other)
-        ending = tools.run(tools.work, root, log=tmp_path / "log")
+        hurt(root / state.relative_to(first), harm, dice, other=dice.choice(others))
+        ending = tools.run(tools.work, root)
         outcome, what = tools.verdict(ending, root, reference.contents)
         tally("states damaged", outcome, f"{name}, {harm}: {what}")
 
 
-def test_no_warning_of_a_sound_store(reference, tmp_path, tally):  # noqa: F811
+def test_no_warning_of_a_sound_store(reference, tmp_path, tally):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for kind in tools.KINDS:
@@ -135,6 +134,3 @@ def test_no_warning_of_a_sound_store(reference, tmp_path, tally):  # noqa: F811
                     kind, folder.name
                 )
                 tally("sound artefacts", "clear" if found else "lost", str(folder))
-
-
-__all__ = ["Reference", "reference"]
