@@ -339,3 +339,15 @@ def test_exact_evaluations_are_those_of_fp32(root):
     spec = specs_of(plain).student("scratch", 0)
     exact, usual = plain.evaluation(spec, exact=True), plain.evaluation(spec)
     assert exact.key != usual.key and (exact.array("logits") == usual.array("logits")).all()
+
+
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])
+def test_what_is_asked_for_without_gradients_is_trained_with_them(tmp_path, mode):
+    """A notebook that only looks at networks, on an empty store, is the first to need them."""
+    import torch
+
+    one = lab(tmp_path)
+    spec = specs_of(one).student("tgd", 0)
+    with getattr(torch, mode)():
+        one.network(spec)
+    assert one.trained(spec).record["history"][0]["loss"] > 0

@@ -83,7 +83,8 @@ def start(function, *arguments) -> Process:
     sys.stdout.flush()
     sys.stderr.flush()
     pipe, mouth = os.pipe()
-    fcntl.fcntl(mouth, fcntl.F_SETPIPE_SZ, 2**20)  # so that nobody need read meanwhile
+    if hasattr(fcntl, "F_SETPIPE_SZ"):  # large enough that nobody need read meanwhile
+        fcntl.fcntl(mouth, fcntl.F_SETPIPE_SZ, 2**20)
     pid = os.fork()
     if pid:
         os.close(mouth)
