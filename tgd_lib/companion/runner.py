@@ -70,7 +70,12 @@ def in_order(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[s
 
 
 def run(
-    only: str | None, settings: Settings, *, force: bool = False, record: bool = False, wait: bool = True
+    only: str | None,
+    settings: Settings,
+    *,
+    force: bool = False,
+    record: bool = False,
+    wait: bool = True,
 ) -> int:
     """Executes, reports and records; the exit status (0, 1 or 2, as `status_of`).
 
@@ -112,7 +117,9 @@ def execute(names: Sequence[str], settings: Settings, *, force: bool = False) ->
                 done[name] = Outcome(name, f"skipped: {reason}")
             else:
                 output = folder / f"{name}.ipynb"
-                done[name] = execution.execute_one(name, prepared[name], output, parameters, kernels)
+                done[name] = execution.execute_one(
+                    name, prepared[name], output, parameters, kernels
+                )
             print(f"      {_line(done[name])}\n", flush=True)
     return list(done.values())
 
