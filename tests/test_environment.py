@@ -77,7 +77,8 @@ import zipfile
 def build_editable(directory, config_settings=None, metadata_directory=None):
     name = "toy-1.0-py3-none-any.whl"
     with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
-        wheel.writestr("toy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: toy\\nVersion: 1.0\\n")
+        metadata = "Metadata-Version: 2.1\\nName: toy\\nVersion: 1.0\\n"
+        wheel.writestr("toy-1.0.dist-info/METADATA", metadata)
         wheel.writestr("toy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
         wheel.writestr("toy-1.0.dist-info/RECORD", "")
     return name
@@ -96,7 +97,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A clone with run_all.sh, one required package (lying in wheels/), and a runner that only prints."""
+    """A clone with run_all.sh, one required package (in wheels/), and a runner that only prints."""
     folder = tmp_path / "a clone"
     (folder / "tgd_lib" / "companion").mkdir(parents=True)
     shutil.copy(ROOT / "run_all.sh", folder)
@@ -142,8 +143,9 @@ def command(clone: Path, *arguments: str, path: str) -> subprocess.Popen:
         "PIP_FIND_LINKS": (clone.parent / "wheels").as_uri(),
         "PIP_CONFIG_FILE": os.devnull,
     }
+    environment = kept | wheels | {"PATH": path}
     return subprocess.Popen(
-        ["bash", str(clone / "run_all.sh"), *arguments], env=kept | wheels | {"PATH": path}, cwd=clone.parent,
+        ["bash", str(clone / "run_all.sh"), *arguments], env=environment, cwd=clone.parent,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
@@ -209,7 +211,7 @@ def test_ctrl_c_is_answered_from_the_first_moment(script, clone, tmp_path):
 
 @pytest.mark.slow
 def test_from_nothing_through_interruption_and_damage_to_a_run(clone, tmp_path):
-    """Each state that an installation can be left in is gone on from, and a finished one costs nothing."""
+    """Each state of an installation is gone on from, and a finished one costs nothing."""
     path = pythons(tmp_path / "bin", python3="echo shim >&2; exit 127", **{"python3.13": GOOD})
     status, out, err = outcome(command(clone, path=path))
     assert status == 2 and "the same command goes on where it did" in err  # toypin is nowhere yet

@@ -1,4 +1,4 @@
-"""The notebooks themselves: their form, and the whole of them at profile smoke by the real command."""
+"""The notebooks themselves: their form, and all of them at profile smoke by the real command."""
 
 import ast
 import csv

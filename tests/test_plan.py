@@ -49,7 +49,7 @@ def test_features_are_counted_from_the_network_itself(teacher, shape, numbers):
 
 
 def test_memory_by_hand(lab, monkeypatch):
-    """Of TGD alone at toy size: teachers WRN-10-2, 96 and 80 images, persistence images of 50 x 50."""
+    """Of TGD alone at toy size: teachers WRN-10-2, 96 and 80 images, PIs of 50 x 50."""
     tgd = specs_of(lab).student("tgd", 0)
     monkeypatch.setattr(plan, "networks", lambda lab: [*tgd.needs, tgd])
     side = lab.data.train.images.shape[1]

@@ -1,4 +1,4 @@
-"""The runner on toy notebooks: what runs, in which order, and what happens when something goes wrong."""
+"""The runner on toy notebooks: what runs, in which order, and what happens when things go wrong."""
 
 import csv
 import json
@@ -92,7 +92,7 @@ def test_each_notebook_comes_after_what_it_needs():
     assert alone == ["00_start_here", "01_persistence_images"]
 
 
-# ---------------------------------------------------------------- what is checked before anything runs
+# ---------------------------------------------------------------- what is checked before
 
 
 def test_a_notebook_whose_parameters_differ_is_refused(notebooks):
@@ -121,8 +121,8 @@ def test_without_a_loopback_network_it_says_so_at_once(notebooks, monkeypatch, c
     monkeypatch.setattr(execution.socket, "create_connection", refuse)
     assert main([]) == 2
     assert capsys.readouterr().err == (
-        "error: no loopback network (127.0.0.1: Network is unreachable): notebooks cannot run without it; "
-        "allow it (ip link set lo up), or use --train, which needs none\n"
+        "error: no loopback network (127.0.0.1: Network is unreachable): notebooks cannot run "
+        "without it; allow it (ip link set lo up), or use --train, which needs none\n"
     )
 
 
@@ -265,19 +265,15 @@ def test_a_full_disk_stops_the_run_with_one_line_and_the_table(
     monkeypatch.setattr(runner, "NEEDS", {"01_a": (), "02_b": ()})
     toy(
         notebooks, "01_a",
-        f"from tgd_lib import config\nhalf = config.run_dir(config.resolve(profile)) / '01_a.ipynb'\nhalf.write_text({HALF!r})",
+        "from tgd_lib import config\nhalf = config.run_dir(config.resolve(profile)) / '01_a.ipynb'",
+        f"half.write_text({HALF!r})",
         f"class SafetensorError(Exception): pass\nraise SafetensorError({SAFETENSORS!r})",
     )  # fmt: skip
     toy(notebooks, "02_b", "print('never')")
     assert main([]) == 2
     out = capsys.readouterr().out
     assert "never" not in out and "Traceback" not in out
-    assert (
-        out.count(
-            f"error: no room left on the disk ({SAFETENSORS}); make some and give the same command again"
-        )
-        == 1
-    )
+    assert out.count(f"error: no room left on the disk ({SAFETENSORS}); make some and give") == 1
     table = out[out.index("notebook  seconds") :].splitlines()
     assert [line.split()[0] for line in table[:4]] == ["notebook", "01_a", "02_b", "all"]
     assert "failed" in table[1] and "skipped: no room left on the disk" in table[2]
@@ -301,7 +297,7 @@ def test_where_nothing_more_can_be_written_the_table_comes_first(artifacts, note
 def start(
     notebooks: Path, *arguments: str, setup: str = "", before: list[str] | None = None
 ) -> subprocess.Popen:
-    """The command line on one notebook, 01_a, in a process of its own (that does not ignore Ctrl-C)."""
+    """The command line on one notebook, 01_a, in a process that does not ignore Ctrl-C."""
     code = f"""
 import sys; from pathlib import Path
 from tgd_lib.companion import command, runner, twins
@@ -334,10 +330,11 @@ def alive(pid: str | int) -> bool:
 
 
 def sleeping(notebooks: Path) -> Path:
-    """A notebook that writes its kernel's process ids (and a child's) to the file returned, then sleeps."""
+    """A notebook that writes its kernel's and a child's process ids to a file, then sleeps."""
     pids = notebooks / "pids"
     toy(
-        notebooks, "01_a", "import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])",
+        notebooks, "01_a",
+        "import os, subprocess, time\nchild = subprocess.Popen(['sleep', '600'])",
         f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}} ')",
         "time.sleep(600)",
     )  # fmt: skip
@@ -419,7 +416,8 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(
         (figures / "quick" / name).parent.mkdir(parents=True, exist_ok=True)
         (figures / "quick" / name).write_text(str(ROOT))
     toy(
-        notebooks, "01_a", "from tgd_lib import config\nout = config.run_dir(config.resolve(profile))",
+        notebooks, "01_a",
+        "from tgd_lib import config\nout = config.run_dir(config.resolve(profile))",
         "(out / 'figures').mkdir(exist_ok=True)\nprint(out)",
         "(out / 'figures' / 'a.svg').write_text(f'<svg>{out}</svg>')",
         "(out / 'scratch.txt').write_text('not part of a record')",
@@ -427,7 +425,8 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(
     assert main(["--record", "--data", str(tmp_path)]) == 0
     kept = sorted(str(p.relative_to(figures)) for p in figures.rglob("*") if p.is_file())
     assert kept == [
-        "quick/figures/a.svg", "quick/networks/image.safetensors", "quick/run.json", "quick/timings.csv",
+        "quick/figures/a.svg", "quick/networks/image.safetensors",
+        "quick/run.json", "quick/timings.csv",
     ]  # fmt: skip
     assert (figures / "quick/networks/image.safetensors").read_text() == str(ROOT)  # left alone
     assert (figures / "quick/figures/a.svg").read_text() == "<svg>artifacts/runs/quick</svg>"

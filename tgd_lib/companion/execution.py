@@ -1,7 +1,8 @@
 """One notebook, executed: its source checked, a kernel of this very Python, memory watched.
 
-papermill does the work; what is added here is that the right kernel is started whatever the machine
-has registered, that Ctrl-C leaves none behind, and that a failure says where in the *source* it was.
+papermill does the work; what is added here is that the right kernel is started whatever the
+machine has registered, that Ctrl-C leaves none behind, and that a failure says where in the
+*source* it was.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def parameter_names(code: str) -> list[str]:
 
 
 def check_loopback() -> None:
-    """InputError where this machine cannot speak to itself over the network, as kernels are spoken to.
+    """InputError where this machine cannot speak to itself: that is how kernels are spoken to.
 
     papermill would wait for minutes, and then not say why.
     """
@@ -100,8 +101,8 @@ def check_loopback() -> None:
             socket.create_connection(server.getsockname(), timeout=5).close()
     except OSError as error:
         raise InputError(
-            f"no loopback network ({LOOPBACK}: {error.strerror or error}): notebooks cannot run without it; "
-            "allow it (ip link set lo up), or use --train, which needs none"
+            f"no loopback network ({LOOPBACK}: {error.strerror or error}): notebooks cannot run "
+            "without it; allow it (ip link set lo up), or use --train, which needs none"
         ) from None
 
 
@@ -161,7 +162,10 @@ def failure_of(error: BaseException, output: Path) -> Failure:
 
 
 def _place(output: Path) -> tuple[int | None, str]:
-    """The last cell that was begun: its number in the source, from 1, and its code; (None, "") if unknown."""
+    """The last cell that was begun: its number in the source, from 1, and its code.
+
+    (None, "") where that cannot be told.
+    """
     added = {twins.INJECTED, "papermill-error-cell-tag"}
     try:
         cells = twins.read(output).cells
@@ -183,7 +187,8 @@ def room_wanted(said: str) -> str:
     """One line about a full disk, for people."""
     if "no room left" in said:  # the store's own words
         return said
-    return f"no room left on the disk ({' '.join(said.split())}); make some and give the same command again"
+    reason = " ".join(said.split())  # on one line
+    return f"no room left on the disk ({reason}); make some and give the same command again"
 
 
 # ---------------------------------------------------------------- kernels

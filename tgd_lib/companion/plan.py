@@ -1,8 +1,8 @@
 """What a run would train, what of it is there already, and what the rest takes: nothing is trained.
 
-Keys are known before anything is made, so the store can be asked for every network. Seconds are those
-of a few training steps of each kind of network on random pixels, timed here and now, times the steps
-to be done; memory and disk follow from the networks' shapes.
+Keys are known before anything is made, so the store can be asked for every network. Seconds are
+those of a few training steps of each kind of network on random pixels, timed here and now, times
+the steps to be done; memory and disk follow from the networks' shapes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from tgd_lib.training import Run
 STEPS = 3  # that are timed, after one that is not
 BACKWARD = 2  # a backward pass takes the operations of two forward passes
 # Steps of the student in units of plain ones, both measured on a CPU: with maps from a bank
-# (benchmarks/recorded/distillation.json, "bank, maps merged once"), and with a loss on stage features
-# (figures/cifar10-study/records/04_ablations.json: the mean of such baselines by the median of KD's).
+# (benchmarks/recorded/distillation.json, "bank, maps merged once"), and with a loss on stage
+# features (figures/cifar10-study/records/04_ablations.json: mean of such baselines by KD's).
 BANK_STEP, FEATURES_STEP = 1.2, 1.5
 FLOAT = 4  # bytes
 
@@ -65,7 +65,7 @@ def text(settings: Settings) -> str:
 
 
 def networks(lab: Lab) -> list[Spec]:
-    """Every network of this run's profile once, in the order of training: teachers, then students."""
+    """Every network of this run's profile, once: teachers, then students."""
     found: dict[str, Spec] = {}
     for spec in specs_of(lab).students(methods.of(lab.settings.profile)):
         for needed in (*spec.needs, spec):
@@ -98,7 +98,7 @@ def shape_of(lab: Lab, view: View) -> Shape:
 
 
 def sketch(spec: Spec) -> WideResNet:
-    """The network of a spec without any weights: it has shapes, takes no memory, computes nothing."""
+    """The network of a spec without weights: it has shapes and takes no memory."""
     depth, width, classes = spec.network
     with torch.device("meta"):
         return wide_resnet(depth, width, spec.view.channels, classes)
@@ -169,7 +169,7 @@ def memory(lab: Lab) -> dict[str, float]:
     """Bytes at the worst moment, by what they are for, if all that could be held were held."""
     n, specs = len(lab.data.train.labels), networks(lab)
     guided = [s for s in specs if s.guidance and s.guidance.gamma]
-    # Merged maps are three and one in the making; normalised before merging, both teachers' are held.
+    # Merged maps are three and one in the making; normalised first, both teachers' are held.
     apart = any(s.guidance.order and all(s.teachers) for s in guided)
     stages = 2 * bank.STAGES if apart else bank.STAGES + 1
     return {

@@ -111,7 +111,7 @@ def record(names: Sequence[str], settings: Settings) -> None:
 
 
 def _replace(target: Path, settings: Settings) -> None:
-    """Puts a run's record in the place of an older one: first made whole beside it, then swapped."""
+    """Puts a run's record in the place of an older one: made whole beside it, then swapped."""
     fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     fresh.mkdir(parents=True)

@@ -139,7 +139,7 @@ def _line(outcome: Outcome) -> str:
 
 
 def status_of(outcomes: Sequence[Outcome]) -> int:
-    """0: all is well. 2: what was given cannot be used, or the disk is full. 1: any other failure."""
+    """0: all is well. 2: the disk is full, or what was given cannot be used. 1: another failure."""
     kinds = {o.failure.kind for o in outcomes if o.failure}
     if not kinds:
         return 0

@@ -1,12 +1,12 @@
-"""The rendered twin of a notebook: the `.ipynb` beside its `.py` source, fit to be kept and reviewed.
+"""The rendered twin of a notebook: the `.ipynb` beside its `.py` source, fit to be kept.
 
 People edit the source; the runner alone writes the twin, with the outputs of a recorded run. A twin
 holds nothing that differs from machine to machine: no path, no progress line, no injected
 parameters, and cell ids that follow from the cells' text, so that an unchanged cell never shows up
 in a diff.
 
-jupytext can pair files, too (`combine_inputs_with_outputs`), but lets a changed cell keep the output
-of the one that stood in its place; here an output is that of its very code, or gone.
+jupytext can pair files, too (`combine_inputs_with_outputs`), but lets a changed cell keep the
+output of the one that stood in its place; here an output is that of its very code, or gone.
 """
 
 from __future__ import annotations
