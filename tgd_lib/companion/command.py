@@ -82,7 +82,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     add("--profile", metavar="NAME", action=_Once, help=f"{', '.join(PROFILES)} (default: quick)")
     add("--only", metavar="NN", action=_Once, help="these notebooks alone: 03, 01-03, or 01,03")
     add("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"),
-        help="override a parameter of the notebooks, as often as you like (see --list)")  # fmt: skip
+        help="override a parameter of the notebooks; may be repeated (see --list)")  # fmt: skip
     add("--data", metavar="DIR", action=_Once,
         help="the data set's folder, relative to where you are")  # fmt: skip
     add("--device", metavar="NAME", action=_Once, help="auto, cpu or cuda")

@@ -45,9 +45,10 @@ def report(outcomes: Sequence[Outcome], settings: Settings) -> None:
 
 def _described(notebook: str, failure: Failure) -> str:
     """A failure: one line if it is no bug, else the cell and its traceback."""
-    place = f"cell {failure.cell}" if failure.cell else "outside its cells"
     if failure.kind != "error":
-        return f"{failure.traceback} ({notebook}, {place})\n"
+        place = f", cell {failure.cell}" if failure.cell else ""
+        return f"{failure.traceback} ({notebook}{place})\n"
+    place = f"cell {failure.cell}" if failure.cell else "outside its cells"
     return f"--- {notebook} failed, {place} ---\n{failure.source}\n\n{failure.traceback}\n"
 
 

@@ -86,9 +86,13 @@ def run(
     with alone(run_dir(settings), wait=wait):
         print(f"{settings.run_name}: {settings.purpose} ({settings.budget})\n", flush=True)
         outcomes = execute(names, settings, force=force)
-        recording.report(outcomes, settings)  # first: it needs no room on the disk
-        recording.write_timings(outcomes, settings)
         status = status_of(outcomes)
+        recording.report(outcomes, settings)  # first: it needs no room on the disk
+        try:
+            recording.write_timings(outcomes, settings)
+        except OSError:
+            if status != 2:  # else the report has said that the disk is full
+                raise
         if record and status:
             print("not recorded: only a run without failures is")
         elif record:
