@@ -4,8 +4,9 @@ import json
 from statistics import mean, median
 
 import pytest
+import torch
 
-from tgd_lib import baselines, config
+from tgd_lib import bank, baselines, config
 from tgd_lib.companion import plan
 from tgd_lib.lab.lab import Lab
 from tgd_lib.study import methods
@@ -55,7 +56,7 @@ def test_memory_by_hand(lab, monkeypatch):
     side = lab.data.train.images.shape[1]
     sizes = plan.memory(lab)
     assert sizes["images and persistence images"] == 176 * (3 * side**2 + 6 * 50 * 50)
-    assert sizes["similarity maps"] == 4 * 4 * 96**2
+    assert sizes["similarity maps"] == 4 * (3 + 1) * 96**2
     assert sizes["features"] == 4 * 96 * (32 * 50 * 50 + 64 * 25 * 25 + 128 * 13 * 13)
     assert sizes["Python and a training step"] > 1e8
 
@@ -65,9 +66,11 @@ def test_disk_by_hand(lab, monkeypatch):
     monkeypatch.setattr(plan, "networks", lambda lab: [tgd, wide])
     sizes = plan.disk(lab)
     parameters = sum(p.numel() for p in plan.sketch(tgd).parameters())
-    assert sizes == {"networks": 2 * 4 * parameters, "teacher banks": 2 * 3 * 2 * 96**2}
-    again = specs_of(lab).student("tgd", 1)
-    assert plan.banks([tgd, again]) == 1 and plan.banks([specs_of(lab).student("kd", 0)]) == 0
+    # Small maps are kept in float32, three a teacher: one image teacher, two others.
+    assert sizes == {"networks": 2 * 4 * parameters, "teacher banks": 3 * 3 * 4 * 96**2}
+    half = bank.Choice("bank", torch.float16, "", True)
+    monkeypatch.setattr(plan, "_choice", lambda lab, spec: half)
+    assert plan.disk(lab)["teacher banks"] == 2 * 3 * 2 * 96**2  # large ones for each pair
 
 
 def test_what_does_not_fit_is_said():
@@ -109,7 +112,8 @@ def test_a_step_on_features_is_as_recorded():
 
 def test_an_online_step_is_about_as_recorded(lab, monkeypatch):
     """By operations, against the clock: TGD at the paper's size, 8.2 and 7.5 times a plain step."""
-    monkeypatch.setattr(plan, "_by_bank", lambda lab: False)
+    online = bank.Choice("online", torch.float32, "", True)
+    monkeypatch.setattr(plan, "_choice", lambda lab, spec: online)
     monkeypatch.setattr(
         plan,
         "shape_of",

@@ -412,7 +412,7 @@ def test_one_that_waits_can_be_interrupted(artifacts, notebooks):
 def test_record_brings_figures_and_twins_and_replaces_older_ones(
     artifacts, notebooks, figures, tmp_path, capsys
 ):
-    for name in ("stale.svg", "networks/image.safetensors"):
+    for name in ("stale.svg", "networks/0a/record.json"):
         (figures / "quick" / name).parent.mkdir(parents=True, exist_ok=True)
         (figures / "quick" / name).write_text(str(ROOT))
     toy(
@@ -425,10 +425,10 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(
     assert main(["--record", "--data", str(tmp_path)]) == 0
     kept = sorted(str(p.relative_to(figures)) for p in figures.rglob("*") if p.is_file())
     assert kept == [
-        "quick/figures/a.svg", "quick/networks/image.safetensors",
+        "quick/figures/a.svg", "quick/networks/0a/record.json",
         "quick/run.json", "quick/timings.csv",
     ]  # fmt: skip
-    assert (figures / "quick/networks/image.safetensors").read_text() == str(ROOT)  # left alone
+    assert (figures / "quick/networks/0a/record.json").read_text() == str(ROOT)  # left alone
     assert (figures / "quick/figures/a.svg").read_text() == "<svg>artifacts/runs/quick</svg>"
     assert str(tmp_path) not in (figures / "quick/run.json").read_text()
     assert twins.check(notebooks / "01_a.py", notebooks / "01_a.ipynb") == []

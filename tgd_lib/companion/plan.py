@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import torch
 
-from tgd_lib import bank
+from tgd_lib import bank, tiles
 from tgd_lib.baselines import LOGITS_ONLY
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule, Settings
 from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.objectives import merges
 from tgd_lib.lab.spec import Spec, View
 from tgd_lib.networks import WideResNet, parameter_count, wide_resnet
 from tgd_lib.study import methods
@@ -67,7 +68,7 @@ def text(settings: Settings) -> str:
 def networks(lab: Lab) -> list[Spec]:
     """Every network of this run's profile, once: teachers, then students."""
     found: dict[str, Spec] = {}
-    for spec in specs_of(lab).students(methods.of(lab.settings.profile)):
+    for spec in specs_of(lab).students(methods.of(lab.settings)):
         for needed in (*spec.needs, spec):
             found.setdefault(needed.key, needed)
     return sorted(found.values(), key=lambda spec: spec.method in methods.METHODS)
@@ -81,10 +82,9 @@ def lines(lab: Lab) -> list[Line]:
     timed: dict[tuple, float] = {}
     found = []
     for specs in groups.values():
-        label = specs[0].label.rsplit(", seed", 1)[0]
         there = sum(lab.store.find("network", s.question) is not None for s in specs)
         seconds = _seconds(lab, specs[0], timed) if there < len(specs) else 0.0
-        found.append(Line(label, len(specs), there, seconds))
+        found.append(Line(specs[0].name, len(specs), there, seconds))
     return found
 
 
@@ -128,7 +128,7 @@ def _factor(lab: Lab, spec: Spec) -> float:
         return 1.0 if spec.baseline.loss in LOGITS_ONLY else FEATURES_STEP
     if not spec.guidance or not spec.guidance.gamma:
         return 1.0
-    if _by_bank(lab):
+    if _choice(lab, spec).mode == "bank":
         return BANK_STEP
     # Online, each teacher passes forward once a step, beside the student's forward and backward.
     step = (1 + BACKWARD) * multiply_adds(sketch(spec), shape_of(lab, spec.view))
@@ -137,9 +137,11 @@ def _factor(lab: Lab, spec: Spec) -> float:
     return 1 + passes / step
 
 
-def _by_bank(lab: Lab) -> bool:
-    n = len(lab.data.train.labels)
-    return bank.choose(lab.teachers, n=n, compute=lab.compute)[0] == "bank"
+def _choice(lab: Lab, spec: Spec) -> bank.Choice:
+    """How the teachers of a guided student would answer, in the memory that is free now."""
+    n, device = len(lab.data.train.labels), lab.compute.device
+    free = bank.available(lab.compute)
+    return bank.choose(lab.teachers, n=n, sets=len(merges(spec)), free=free, device=device)
 
 
 def _step(compute: Compute, network: tuple[int, int, int], shape: Shape, batch: int) -> float:
@@ -167,17 +169,31 @@ def _step(compute: Compute, network: tuple[int, int, int], shape: Shape, batch: 
 
 def memory(lab: Lab) -> dict[str, float]:
     """Bytes at the worst moment, by what they are for, if all that could be held were held."""
-    n, specs = len(lab.data.train.labels), networks(lab)
-    guided = [s for s in specs if s.guidance and s.guidance.gamma]
-    # Merged maps are three and one in the making; normalised first, both teachers' are held.
-    apart = any(s.guidance.order and all(s.teachers) for s in guided)
-    stages = 2 * bank.STAGES if apart else bank.STAGES + 1
+    specs = networks(lab)
+    maps = [_map_bytes(lab, s) for s in guided(specs)]
     return {
         "Python and a training step": _own_peak(),
         "images and persistence images": _pixels(lab, specs),
-        "similarity maps": float(stages * FLOAT * n**2) if guided else 0.0,
+        "similarity maps": float(max(maps, default=0)),
         "features": _features(lab, specs),
     }
+
+
+def guided(specs: Sequence[Spec]) -> list[Spec]:
+    """The students among `specs` that are guided by similarity maps."""
+    return [s for s in specs if s.guidance and s.guidance.gamma]
+
+
+def _map_bytes(lab: Lab, spec: Spec) -> int:
+    """Memory for the maps of a guided student."""
+    choice, n = _choice(lab, spec), len(lab.data.train.labels)
+    if choice.mode == "online":
+        return 0
+    numbers = len(merges(spec)) * bank.STAGES * n**2
+    if choice.dtype == torch.float16:
+        return 2 * numbers
+    # While they are merged, one teacher's map of a stage stands beside the sum.
+    return FLOAT * (numbers + n**2)
 
 
 def _own_peak() -> float:
@@ -206,34 +222,35 @@ def _features(lab: Lab, specs: Sequence[Spec]) -> float:
             largest = max(largest, numbers)
             if spec.baseline:
                 kept = max(kept, numbers)
-    making = min(bank.FEATURES[lab.compute.device], FLOAT * n * largest)
+    making = min(tiles.FEATURES[lab.compute.device], FLOAT * n * largest)
     return float(max(making, min(bank.available(lab.compute) / 2, FLOAT * n * kept)))
 
 
 def disk(lab: Lab) -> dict[str, float]:
-    """Bytes that the store comes to, by kind, of what is not there yet."""
-    n = len(lab.data.train.labels)
+    """Bytes that the store will take up, by kind, for what is not there yet."""
     missing = [s for s in networks(lab) if lab.store.find("network", s.question) is None]
     weights = sum(FLOAT * parameter_count(sketch(s)) for s in missing)
-    return {
-        "networks": float(weights),
-        "teacher banks": float(bank_bytes(n, banks(missing))),
-    }
+    return {"networks": float(weights), "teacher banks": float(_bank_disk(lab, missing))}
 
 
-def banks(specs: Sequence[Spec]) -> int:
-    """How many banks of similarity maps students need: one a pair of teachers and alpha."""
-    found = set()
-    for spec in specs:
-        if spec.guidance and spec.guidance.gamma:
-            found.add((*(t and t.key for t in spec.teachers), spec.guidance.alpha))
-    return len(found)
+def _bank_disk(lab: Lab, missing: Sequence[Spec]) -> int:
+    """Bytes of the banks that students need.
 
-
-def bank_bytes(n: int, count: int) -> int:
-    """Bytes of `count` banks of n images on the disk: three float16 (n, n) each."""
-    # The place for the builder's own figure: `tiles.disk(n, banks=count)`.
-    return count * bank.STAGES * 2 * n**2
+    Float16 maps for each pair of teachers and alpha, or float32 maps of each teacher, from which
+    those of any alpha are merged.
+    """
+    n, merged, single = len(lab.data.train.labels), set(), set()
+    for spec in guided(missing):
+        choice = _choice(lab, spec)
+        if choice.mode == "online":
+            continue
+        for teachers, alpha in merges(spec):
+            keys = [t.key for t in teachers if t]
+            if choice.dtype == torch.float16:
+                merged.add((*keys, alpha))
+            else:
+                single.update(keys)
+    return tiles.disk(n, banks=len(merged)) + len(single) * bank.STAGES * FLOAT * n**2
 
 
 # ---------------------------------------------------------------- words

@@ -118,12 +118,13 @@ def _replace(target: Path, settings: Settings) -> None:
     fresh.mkdir(parents=True)
     for name in COPIED:
         _copy(run_dir(settings) / name, fresh / name)
-    _copy(target / NETWORKS, fresh / NETWORKS)
-    if settings.publishes:
-        _copy(run_dir(settings) / NETWORKS, fresh / NETWORKS)
     for path in sorted(fresh.rglob("*")):
         if path.suffix in TEXTS:
             write_text(path, twins.scrub_text(path.read_text(encoding="utf-8")))
+    # After the scrub: networks come with sums of every file, their texts among them.
+    _copy(target / NETWORKS, fresh / NETWORKS)
+    if settings.publishes:
+        _copy(run_dir(settings) / NETWORKS, fresh / NETWORKS)
     if target.exists():
         target.rename(old)
     fresh.rename(target)
