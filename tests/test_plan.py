@@ -1,6 +1,9 @@
 """The plan of a run: what is there, what is not, what it takes, and nothing trained."""
 
 import json
+import os
+import subprocess
+import sys
 from statistics import mean, median
 
 import pytest
@@ -59,6 +62,33 @@ def test_memory_by_hand(lab, monkeypatch):
     assert sizes["similarity maps"] == 4 * (3 + 1) * 96**2
     assert sizes["features"] == 4 * 96 * (32 * 50 * 50 + 64 * 25 * 25 + 128 * 13 * 13)
     assert sizes["Python and a training step"] > 1e8
+
+
+@pytest.mark.slow
+def test_the_memory_that_is_stated_is_enough(tmp_path):
+    """The main methods trained in one process: its peak lies below what the plan said before."""
+    code = """
+import json, sys
+from tgd_lib import config
+from tgd_lib.companion import command, plan
+from tgd_lib.lab.lab import Lab
+from tgd_lib.study import methods
+methods.GRIDS["all"] = ()
+size = dict(n_train=600, n_test=80, holdout=0)
+lab = Lab(config.resolve("smoke", **size), say=lambda line: None)
+plan.lines(lab)
+stated = sum(plan.memory(lab).values())
+options = [word for name, value in size.items() for word in ("-p", name, str(value))]
+status = command.main(["--train", "--profile", "smoke", *options])
+print(json.dumps([status, stated, plan._own_peak()]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=config.ROOT,
+        env=os.environ | {"TGD_ARTIFACTS": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    status, stated, peak = json.loads(done.stdout.splitlines()[-1])
+    assert status == 0 and stated / 3 < peak < 1.05 * stated
 
 
 def test_disk_by_hand(lab, monkeypatch):

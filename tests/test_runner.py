@@ -205,13 +205,12 @@ def test_a_failure_stops_those_that_need_it_and_no_others(artifacts, notebooks, 
     assert "Kernel died" not in err  # it is in the report
 
 
-def test_bad_input_found_in_a_notebook_is_one_line_and_status_2(artifacts, notebooks, capsys):
+@pytest.mark.parametrize("kind", ["InputError", "Diverged"])
+def test_bad_input_found_in_a_notebook_is_one_line_and_status_2(kind, artifacts, notebooks, capsys):
     toy(
-        notebooks,
-        "01_a",
-        "from tgd_lib.config import InputError",
-        "raise InputError('what, where, what to do')",
-    )
+        notebooks, "01_a",
+        f"from tgd_lib.config import {kind}", f"raise {kind}('what, where, what to do')",
+    )  # fmt: skip
     assert main([]) == 2
     out = capsys.readouterr().out
     assert "\nerror: what, where, what to do (01_a, cell 4)\n" in out and "Traceback" not in out
@@ -437,14 +436,18 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(
 
 
 def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, monkeypatch):
-    """Those of a recorded run, recorded again: the same block, in docs/results."""
+    """In docs/results; what people wrote around them stays."""
     from tgd_lib.report import summary
 
     shutil.copytree(ROOT / "figures" / "quick", run_dir(resolve()))
-    monkeypatch.setattr(summary, "block", lambda records, profile: f"{profile}: {records.name}\n")
-    recording.record([], resolve())
     page = figures.parent / "docs" / "results" / "quick.md"
-    assert page.read_text() == "quick: quick\n"
+    for said in ("first", "second"):
+        monkeypatch.setattr(summary, "block", lambda folder, profile, said=said: f"{said}\n")
+        recording.record([], resolve())
+        marks = f"<!-- results:quick -->\n{said}\n<!-- /results -->"
+        assert page.read_text().count(marks) == 1
+        page.write_text(page.read_text() + "prose\n")
+    assert page.read_text().count("prose") == 2 and "first" not in page.read_text()
 
 
 def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures, capsys):

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgd_lib.companion import twins
-from tgd_lib.config import ROOT, InputError, artifacts_dir
+from tgd_lib.config import ROOT, Diverged, InputError, artifacts_dir
 
 PARAMETERS = ("profile", "overrides")  # what the parameters cell of a notebook assigns to
+FOR_PEOPLE = (InputError.__name__, Diverged.__name__)  # errors that say it all in one line
 LOOPBACK = "127.0.0.1"
 
 # Words by which a full disk is known. Libraries pass on the system's own (safetensors does, in an
@@ -151,11 +152,11 @@ def _watch(job: Future, kernels: Kernels) -> int:
 def failure_of(error: BaseException, output: Path) -> Failure:
     """What went wrong, from papermill's exception and the notebook as far as it got."""
     number, source = _place(output)
-    kind = getattr(error, "ename", type(error).__name__)
+    name = getattr(error, "ename", type(error).__name__)  # of what a cell raised, or papermill
     said = getattr(error, "evalue", None) or str(error)
     if no_room(said):
         return Failure(number, source, f"error: {room_wanted(said)}", "full")
-    if kind == "InputError":  # says all there is to say in one line
+    if name in FOR_PEOPLE:
         return Failure(number, source, f"error: {said}", "input")
     traceback = "\n".join(getattr(error, "traceback", [])) or f"{type(error).__name__}: {error}"
     return Failure(number, source, re.sub(r"\x1b\[[0-9;]*m", "", traceback))
