@@ -141,7 +141,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _write_results(target: Path, profile: str) -> None:
-    """The block of docs/results/<profile>.md, from what notebooks 04 and 05 leave; its prose stays."""
+    """The block of docs/results/<profile>.md, from what 04 and 05 leave; its prose stays."""
     records = target / "records"
     if not all((records / f"{name}.json").exists() for name in ("04_ablations", "05_robustness")):
         return
