@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -35,7 +37,9 @@ def test_each_dependency_is_pinned_within_its_range():
     needed = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"]]
     for requirement in map(Requirement, needed):
         (pin,) = pinned[canonicalize_name(requirement.name)].specifier
-        assert requirement.specifier.contains(pin.version), f"{requirement} does not allow {pin.version}"
+        assert requirement.specifier.contains(pin.version), (
+            f"{requirement} does not allow {pin.version}"
+        )
 
 
 def test_conda_users_get_the_same():
@@ -59,7 +63,10 @@ def test_no_address_and_no_path_of_a_machine(name):
 
 def test_ci_runs_what_the_readme_names():
     lines = (ROOT / ".ci/run").read_text().splitlines()
-    assert lines == ["#!/usr/bin/env bash", 'exec "$(dirname "${BASH_SOURCE[0]}")/../run_all.sh" --test']
+    assert lines == [
+        "#!/usr/bin/env bash",
+        'exec "$(dirname "${BASH_SOURCE[0]}")/../run_all.sh" --test',
+    ]
     assert os.access(ROOT / ".ci/run", os.X_OK) and os.access(ROOT / "run_all.sh", os.X_OK)
 
 
@@ -70,17 +77,27 @@ import zipfile
 def build_editable(directory, config_settings=None, metadata_directory=None):
     name = "toy-1.0-py3-none-any.whl"
     with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
-        wheel.writestr("toy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: toy\\nVersion: 1.0\\n")
+        metadata = "Metadata-Version: 2.1\\nName: toy\\nVersion: 1.0\\n"
+        wheel.writestr("toy-1.0.dist-info/METADATA", metadata)
         wheel.writestr("toy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
         wheel.writestr("toy-1.0.dist-info/RECORD", "")
     return name
 """
 RUNNER = "import os, sys; print('ran', sys.argv[1:], sys.prefix, os.getcwd())"
+MAIN = """
+import signal, sys, time
+try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("interrupted: the same command", file=sys.stderr)
+    sys.exit(130)
+"""
 
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A clone with run_all.sh, one required package (lying in wheels/), and a runner that only prints."""
+    """A clone with run_all.sh, one required package (in wheels/), and a runner that only prints."""
     folder = tmp_path / "a clone"
     (folder / "tgd_lib" / "companion").mkdir(parents=True)
     shutil.copy(ROOT / "run_all.sh", folder)
@@ -101,7 +118,9 @@ def make_wheel(folder: Path) -> None:
     with zipfile.ZipFile(folder / "toypin-1.0-py3-none-any.whl", "w") as wheel:
         info = "toypin-1.0.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: toypin\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
 
 
@@ -124,9 +143,11 @@ def command(clone: Path, *arguments: str, path: str) -> subprocess.Popen:
         "PIP_FIND_LINKS": (clone.parent / "wheels").as_uri(),
         "PIP_CONFIG_FILE": os.devnull,
     }
+    environment = kept | wheels | {"PATH": path}
     return subprocess.Popen(
-        ["bash", str(clone / "run_all.sh"), *arguments], env=kept | wheels | {"PATH": path}, cwd=clone.parent,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ["bash", str(clone / "run_all.sh"), *arguments], env=environment, cwd=clone.parent,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
@@ -153,9 +174,44 @@ def test_an_environment_that_has_everything_is_used(clone, tmp_path):
     assert out == f"ran ['--only', '01 02', ''] {sys.base_prefix} {tmp_path}\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--profile", "smoke", "--list"]])
+def test_words_install_nothing(arguments, clone, tmp_path):
+    """Nor do they need venv or pip: a Python is enough."""
+    bare = GOOD.replace("exec", 'case "$*" in *ensurepip*) exit 1;; esac; exec')
+    status, out, err = outcome(
+        command(clone, *arguments, path=pythons(tmp_path / "bin", python3=bare))
+    )
+    assert (status, err) == (0, "") and not (clone / ".venv").exists()
+    assert out.startswith(f"ran {arguments} {sys.base_prefix} ")
+
+
+def test_the_real_help_without_any_package(clone, tmp_path):
+    shutil.copytree(ROOT / "tgd_lib", clone / "tgd_lib", dirs_exist_ok=True)
+    path = pythons(
+        tmp_path / "bin", python3=GOOD.replace('"$@"', '-S "$@"')
+    )  # -S: as if none were installed
+    status, out, err = outcome(command(clone, "--help", path=path))
+    assert (status, err) == (0, "") and "exit status:" in out and not (clone / ".venv").exists()
+
+
+@pytest.mark.parametrize("script", ["exec sleep 5", GOOD], ids=["while it looks around", "later"])
+def test_ctrl_c_is_answered_from_the_first_moment(script, clone, tmp_path):
+    """The companion is only starting, or not yet: a line and 130 all the same."""
+    (clone / "requirements.txt").write_text("")
+    begun = tmp_path / "begun"
+    path = pythons(tmp_path / "bin", python3=f"echo >'{begun}'; {script}")
+    (clone / "tgd_lib/companion/__main__.py").write_text(MAIN)
+    process = command(clone, path=path)
+    while not begun.exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    status, out, err = outcome(process)
+    assert status == 130 and err.strip().startswith("interrupted: the same command")
+
+
 @pytest.mark.slow
 def test_from_nothing_through_interruption_and_damage_to_a_run(clone, tmp_path):
-    """Each state that an installation can be left in is gone on from, and a finished one costs nothing."""
+    """Each state of an installation is gone on from, and a finished one costs nothing."""
     path = pythons(tmp_path / "bin", python3="echo shim >&2; exit 127", **{"python3.13": GOOD})
     status, out, err = outcome(command(clone, path=path))
     assert status == 2 and "the same command goes on where it did" in err  # toypin is nowhere yet

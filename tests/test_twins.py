@@ -73,14 +73,21 @@ def test_writing_the_same_again_changes_nothing(source, twin):
 
 
 def test_a_changed_source_clears_the_outputs_of_its_changed_cells_alone(source, twin):
-    source.write_text(SOURCE.replace("# %%\nprint(1)\n\n# %%\nprint(1)", "# %%\nprint(2)\n\n# %%\nprint(1)"))
+    source.write_text(
+        SOURCE.replace("# %%\nprint(1)\n\n# %%\nprint(1)", "# %%\nprint(2)\n\n# %%\nprint(1)")
+    )
     (problem,) = twins.check(source, twin)
     assert "cell 3 differs from 01_a.py" in problem and "--twins" in problem
     before = [c.id for c in twins.read(twin).cells]
     assert twins.update(source, twin) and twins.check(source, twin) == []
     after = twins.read(twin)
     assert [bool(c.get("outputs")) for c in after.cells] == [False, True, False, True]
-    assert [a == c.id for a, c in zip(before, after.cells, strict=True)] == [True, True, False, False]
+    assert [a == c.id for a, c in zip(before, after.cells, strict=True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert after.cells[3].id == before[2]  # the first print(1) there is
     assert after.metadata.recorded.profile == "smoke"
 
@@ -105,7 +112,10 @@ def test_a_missing_twin_is_a_problem_that_update_solves(source):
         (lambda n: n.metadata.update(papermill={}), "papermill"),
         (lambda n: n.cells[1].update(id="abc"), "cell ids"),
         (lambda n: n.cells[2].outputs.append(output("in /home/me/x.png")), "'/home/me/x.png'"),
-        (lambda n: n.cells[2].outputs.append(output("a.venv/site-packages/tqdm/x.py")), "site-packages"),
+        (
+            lambda n: n.cells[2].outputs.append(output("a.venv/site-packages/tqdm/x.py")),
+            "site-packages",
+        ),
         (lambda n: n.cells[2].outputs.append(output(f"saved {ROOT}/x")), repr(str(ROOT))[:-1]),
     ],
 )
@@ -124,7 +134,10 @@ def test_what_does_not_belong_is_noticed(spoil, says, source, twin):
         (f"'{Path.home()}/photos'", "'~/photos'"),
         (f"{tempfile.gettempdir()}/ipykernel_1/2.py:3: x", "<tmp>/ipykernel_1/2.py:3: x"),
         ("/v/lib/python3.12/site-packages/torch/nn.py:7", "torch/nn.py:7"),
-        ("1/2, a/b, https://a.org/home/x, <td>1</td>", "1/2, a/b, https://a.org/home/x, <td>1</td>"),
+        (
+            "1/2, a/b, https://a.org/home/x, <td>1</td>",
+            "1/2, a/b, https://a.org/home/x, <td>1</td>",
+        ),
     ],
 )
 def test_paths_in_text_are_made_relative(text, expected, monkeypatch):
@@ -139,7 +152,9 @@ def test_rich_outputs_are_scrubbed_and_pictures_left_alone():
         "image/svg+xml": f"<svg>{ROOT}/x</svg>",
         "image/png": "/tmp/AAAA",
     }
-    cell = v4.new_code_cell("x", execution_count=7, outputs=[v4.new_output("display_data", data=data)])
+    cell = v4.new_code_cell(
+        "x", execution_count=7, outputs=[v4.new_output("display_data", data=data)]
+    )
     scrubbed = twins.scrub(v4.new_notebook(cells=[cell]))
     expected = {"text/html": "<a>x</a>", "image/svg+xml": "<svg>x</svg>", "image/png": "/tmp/AAAA"}
     assert scrubbed.cells[0].outputs[0].data == expected
@@ -149,7 +164,9 @@ def test_rich_outputs_are_scrubbed_and_pictures_left_alone():
 def test_long_lines_take_linear_time():
     start = time.perf_counter()
     assert len(twins.scrub_text("A/9" * 1_000_000)) == 3_000_000
-    assert twins.machine_paths(v4.new_notebook(cells=[v4.new_markdown_cell("A/9" * 1_000_000)])) == []
+    assert (
+        twins.machine_paths(v4.new_notebook(cells=[v4.new_markdown_cell("A/9" * 1_000_000)])) == []
+    )
     assert time.perf_counter() - start < 10
 
 

@@ -85,7 +85,8 @@ def _surroundings() -> dict:
 
 def git(*arguments: str) -> str | None:
     """What git says of this repository; None where there is no git, or it has nothing to say."""
-    command = ["git", "-C", str(ROOT), *arguments]
+    # Without its optional locks: killed, or on a full disk, it would leave one in the repository.
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -2,8 +2,8 @@
 
     python -m tgd_lib.companion --profile quick      (or ./run_all.sh, which also installs)
 
---help and --list need the standard library alone; torch is imported by --train, --plan and --verify,
-and to look for the GPU that --device cuda asks for.
+--help and --list need the standard library alone; torch is imported by --train, --plan and
+--verify, and to look for the GPU that --device cuda asks for.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     add("--profile", metavar="NAME", action=_Once, help=f"{', '.join(PROFILES)} (default: quick)")
     add("--only", metavar="NN", action=_Once, help="these notebooks alone: 03, 01-03, or 01,03")
     add("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"),
-        help="override a parameter of the notebooks; may be repeated (--list shows them)")  # fmt: skip
+        help="override a parameter of the notebooks; may be repeated (see --list)")  # fmt: skip
     add("--data", metavar="DIR", action=_Once,
         help="the data set's folder, relative to where you are")  # fmt: skip
     add("--device", metavar="NAME", action=_Once, help="auto, cpu or cuda")
@@ -154,10 +154,14 @@ def _given(arguments: Namespace) -> list[tuple[str, str]]:
 
 def _refuse_empty(arguments: Namespace) -> None:
     """InputError for a value of nothing, as "$UNSET" gives, and for a parameter given twice."""
-    seen = {}
-    for name, text in [*_given(arguments), ("only", arguments.only)]:
+    options = ("profile", "only", "data", "device")
+    values = [(f"--{option}", getattr(arguments, option)) for option in options]
+    values += [(f"-p {name}", text) for name, text in arguments.parameters or []]
+    for written, text in values:
         if text is not None and not text.strip():
-            raise InputError(f"{name}={text!r}: empty; give a value, or leave it out")
+            raise InputError(f"{written} {text!r}: empty; give a value, or leave it out")
+    seen = {}
+    for name, text in _given(arguments):
         if name in seen:
             raise InputError(f"{name}: given twice ({seen[name]}, {text}); give it once")
         seen[name] = text
@@ -170,7 +174,9 @@ def settings_of(arguments: Namespace) -> Settings:
         given["data_dir"] = str(Path(arguments.data).absolute())
     settings = resolve(**given)
     if arguments.record and (arguments.only or settings.run_name != settings.profile):
-        raise InputError("--record: records whole runs of a profile as it is; leave out --only and -p")
+        raise InputError(
+            "--record: records whole runs of a profile as it is; leave out --only and -p"
+        )
     from tgd_lib import datasets  # with NumPy
 
     datasets.check(settings)

@@ -1,7 +1,8 @@
 """One notebook, executed: its source checked, a kernel of this very Python, memory watched.
 
-papermill does the work; what is added here is that the right kernel is started whatever the machine
-has registered, that Ctrl-C leaves none behind, and that a failure says where in the *source* it was.
+papermill does the work; what is added here is that the right kernel is started whatever the
+machine has registered, that Ctrl-C leaves none behind, and that a failure says where in the
+*source* it was.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tgd_lib.companion import twins
-from tgd_lib.config import ROOT, InputError, artifacts_dir
+from tgd_lib.config import ROOT, Diverged, InputError, artifacts_dir
 
 PARAMETERS = ("profile", "overrides")  # what the parameters cell of a notebook assigns to
+FOR_PEOPLE = (InputError.__name__, Diverged.__name__)  # errors that say it all in one line
 LOOPBACK = "127.0.0.1"
 
 # Words by which a full disk is known. Libraries pass on the system's own (safetensors does, in an
@@ -91,7 +93,7 @@ def parameter_names(code: str) -> list[str]:
 
 
 def check_loopback() -> None:
-    """InputError where this machine cannot speak to itself over the network, as kernels are spoken to.
+    """InputError where this machine cannot speak to itself: that is how kernels are spoken to.
 
     papermill would wait for minutes, and then not say why.
     """
@@ -100,8 +102,8 @@ def check_loopback() -> None:
             socket.create_connection(server.getsockname(), timeout=5).close()
     except OSError as error:
         raise InputError(
-            f"no loopback network ({LOOPBACK}: {error.strerror or error}): notebooks cannot run without it; "
-            "allow it (ip link set lo up), or use --train, which needs none"
+            f"no loopback network ({LOOPBACK}: {error.strerror or error}): notebooks cannot run "
+            "without it; allow it (ip link set lo up), or use --train, which needs none"
         ) from None
 
 
@@ -150,18 +152,21 @@ def _watch(job: Future, kernels: Kernels) -> int:
 def failure_of(error: BaseException, output: Path) -> Failure:
     """What went wrong, from papermill's exception and the notebook as far as it got."""
     number, source = _place(output)
-    kind = getattr(error, "ename", type(error).__name__)
+    name = getattr(error, "ename", type(error).__name__)  # of what a cell raised, or papermill
     said = getattr(error, "evalue", None) or str(error)
     if no_room(said):
         return Failure(number, source, f"error: {room_wanted(said)}", "full")
-    if kind == "InputError":  # says all there is to say in one line
+    if name in FOR_PEOPLE:
         return Failure(number, source, f"error: {said}", "input")
     traceback = "\n".join(getattr(error, "traceback", [])) or f"{type(error).__name__}: {error}"
     return Failure(number, source, re.sub(r"\x1b\[[0-9;]*m", "", traceback))
 
 
 def _place(output: Path) -> tuple[int | None, str]:
-    """The last cell that was begun: its number in the source, from 1, and its code; (None, "") if unknown."""
+    """The last cell that was begun: its number in the source, from 1, and its code.
+
+    (None, "") where that cannot be told.
+    """
     added = {twins.INJECTED, "papermill-error-cell-tag"}
     try:
         cells = twins.read(output).cells
@@ -183,7 +188,8 @@ def room_wanted(said: str) -> str:
     """One line about a full disk, for people."""
     if "no room left" in said:  # the store's own words
         return said
-    return f"no room left on the disk ({' '.join(said.split())}); make some and give the same command again"
+    reason = " ".join(said.split())  # on one line
+    return f"no room left on the disk ({reason}); make some and give the same command again"
 
 
 # ---------------------------------------------------------------- kernels

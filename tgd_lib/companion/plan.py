@@ -1,12 +1,16 @@
-"""What a run would train, what of it is there already, and about how long the rest takes: nothing is trained.
+"""What a run would train, what of it is there already, and what the rest takes: nothing is trained.
 
-Keys are known before anything is made, so the store can be asked for every network. Seconds are those of a
-few training steps of each kind of network on random pixels, timed here and now, times the steps to be done.
+Keys are known before anything is made, so the store can be asked for every network. Seconds are
+those of a few training steps of each kind of network on random pixels, timed here and now, times
+the steps to be done; memory and disk follow from the networks' shapes.
 """
 
 from __future__ import annotations
 
 import math
+import resource
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,17 +18,27 @@ from dataclasses import dataclass
 import torch
 
 from tgd_lib import bank, tiles
-from tgd_lib.study import methods
+from tgd_lib.baselines import LOGITS_ONLY
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule, Settings
 from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.objectives import merges
+from tgd_lib.lab.spec import Spec, View
+from tgd_lib.networks import WideResNet, parameter_count, wide_resnet
+from tgd_lib.study import methods
+from tgd_lib.study.cost import multiply_adds
 from tgd_lib.study.specs import specs_of
-from tgd_lib.networks import wide_resnet
-from tgd_lib.lab.spec import Spec
 from tgd_lib.training import Run
 
 STEPS = 3  # that are timed, after one that is not
-BANK_STEP, ONLINE_STEP, FEATURES_STEP = 1.2, 9.0, 1.4  # times a plain step (measured: benchmarks/recorded); with features: a guess
+BACKWARD = 2  # a backward pass takes the operations of two forward passes
+# Steps of the student in units of plain ones, both measured on a CPU: with maps from a bank
+# (benchmarks/recorded/distillation.json, "bank, maps merged once"), and with a loss on stage
+# features (figures/cifar10-study/records/04_ablations.json: mean of such baselines by KD's).
+BANK_STEP, FEATURES_STEP = 1.2, 1.5
+FLOAT = 4  # bytes
+
+Shape = tuple[int, int, int]  # channels, height, width of what a network looks at
 
 
 @dataclass(frozen=True)
@@ -37,55 +51,111 @@ class Line:
     seconds: float
 
 
-def lines(lab: Lab) -> list[Line]:
-    """A line a teacher and a method of this run's profile, in the order of training."""
-    all_specs: dict[str, Spec] = {}
+def text(settings: Settings) -> str:
+    """The plan of a run in words, for `./run_all.sh --plan`."""
+    lab = Lab(settings, say=lambda line: None)
+    found = lines(lab)
+    head = (
+        f"{settings.run_name}: {len(lab.data.train.labels)} training images, "
+        f"{lab.compute.name}, {settings.precision}"
+    )
+    return "\n".join([head, "", *_table(found), "", *_time_words(found), *_room_words(lab)])
+
+
+# ---------------------------------------------------------------- networks
+
+
+def networks(lab: Lab) -> list[Spec]:
+    """Every network of this run's profile, once: teachers, then students."""
+    found: dict[str, Spec] = {}
     for spec in specs_of(lab).students(methods.of(lab.settings)):
         for needed in (*spec.needs, spec):
-            all_specs.setdefault(needed.key, needed)
+            found.setdefault(needed.key, needed)
+    return sorted(found.values(), key=lambda spec: spec.method in methods.METHODS)
+
+
+def lines(lab: Lab) -> list[Line]:
+    """A line a teacher and a method, in the order of training."""
     groups: dict[str, list[Spec]] = {}
-    for spec in sorted(all_specs.values(), key=lambda s: s.method in methods.METHODS):  # teachers first
-        groups.setdefault(spec.name, []).append(spec)
+    for spec in networks(lab):
+        groups.setdefault(spec.method, []).append(spec)
     timed: dict[tuple, float] = {}
     found = []
-    for label, specs in groups.items():
+    for specs in groups.values():
         there = sum(lab.store.find("network", s.question) is not None for s in specs)
         seconds = _seconds(lab, specs[0], timed) if there < len(specs) else 0.0
-        found.append(Line(label, len(specs), there, seconds))
+        found.append(Line(specs[0].name, len(specs), there, seconds))
     return found
 
 
+def shape_of(lab: Lab, view: View) -> Shape:
+    """What `view` shows of one image."""
+    if view.kind in ("image", "image_map"):
+        height, width = lab.data.train.images.shape[1:3]
+    else:
+        height = width = view.params.resolution
+    return view.channels, height, width
+
+
+def sketch(spec: Spec) -> WideResNet:
+    """The network of a spec without weights: it has shapes and takes no memory."""
+    depth, width, classes = spec.network
+    with torch.device("meta"):
+        return wide_resnet(depth, width, spec.view.channels, classes)
+
+
+def feature_numbers(spec: Spec, shape: Shape) -> int:
+    """How many numbers the three stages' features of one image are."""
+    _, features = sketch(spec).stages(torch.empty(1, *shape, device="meta"))
+    return sum(f.numel() for f in features)
+
+
+# ---------------------------------------------------------------- time
+
+
 def _seconds(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
-    """Training `spec`: its steps times the seconds of one."""
-    kind = (spec.network, _shape(lab, spec))
+    """Training `spec`: its steps times the seconds of one. `timed` remembers what was timed."""
+    kind = (spec.network, shape_of(lab, spec.view))
     if kind not in timed:
         timed[kind] = _step(lab.compute, *kind, lab.settings.batch_size)
-    n = len(lab.data.train.labels)
-    steps = math.ceil(n / lab.settings.batch_size) * spec.schedule.epochs
-    choice = bank.choose("auto", n=n, free=bank.available(lab.compute), device=lab.compute.device)
-    maps = BANK_STEP if choice.mode == "bank" else ONLINE_STEP
-    factor = FEATURES_STEP if spec.baseline else maps if spec.guidance and spec.guidance.gamma else 1.0
-    return steps * timed[kind] * factor
+    steps = math.ceil(len(lab.data.train.labels) / lab.settings.batch_size)
+    return spec.schedule.epochs * steps * timed[kind] * _factor(lab, spec)
 
 
-def _shape(lab: Lab, spec: Spec) -> tuple[int, int, int]:
-    """(C, H, W) of what the network looks at."""
-    images = spec.view.kind in ("image", "image_map")
-    side = lab.data.train.images.shape[1:3] if images else 2 * (spec.view.params.resolution,)
-    return spec.view.channels, *side
+def _factor(lab: Lab, spec: Spec) -> float:
+    """A training step of `spec` in units of a plain one."""
+    if spec.baseline:
+        return 1.0 if spec.baseline.loss in LOGITS_ONLY else FEATURES_STEP
+    if not spec.guidance or not spec.guidance.gamma:
+        return 1.0
+    if _choice(lab, spec).mode == "bank":
+        return BANK_STEP
+    # Online, each teacher passes forward once a step, beside the student's forward and backward.
+    step = (1 + BACKWARD) * multiply_adds(sketch(spec), shape_of(lab, spec.view))
+    teachers = [t for t in spec.teachers if t]
+    passes = sum(multiply_adds(sketch(t), shape_of(lab, t.view)) for t in teachers)
+    return 1 + passes / step
 
 
-def _step(compute: Compute, network: tuple[int, int, int], shape: tuple[int, int, int], batch: int) -> float:
+def _choice(lab: Lab, spec: Spec) -> bank.Choice:
+    """How the teachers of a guided student would answer, in the memory that is free now."""
+    n, device = len(lab.data.train.labels), lab.compute.device
+    free = bank.available(lab.compute)
+    return bank.choose(lab.teachers, n=n, sets=len(merges(spec)), free=free, device=device)
+
+
+def _step(compute: Compute, network: tuple[int, int, int], shape: Shape, batch: int) -> float:
     """Seconds of a plain training step, the least of a few."""
     depth, width, classes = network
-    pixels = Pixels(
-        torch.randint(0, 256, (batch, *shape), dtype=torch.uint8).numpy(), (0.5,) * shape[0], (0.25,) * shape[0], compute
-    )
+    array = torch.randint(0, 256, (batch, *shape), dtype=torch.uint8).numpy()
+    pixels = Pixels(array, (0.5,) * shape[0], (0.25,) * shape[0], compute)
+    labels = torch.zeros(batch, dtype=torch.int64)
     module = wide_resnet(depth, width, shape[0], classes, seed=0)
-    run = Run(module, pixels, torch.zeros(batch, dtype=torch.int64), Schedule(1, 1, batch), seed=0)
-    index, seconds = torch.arange(batch, device=compute.device), []
+    run = Run(module, pixels, labels, Schedule(1, 1, batch), seed=0)
+    index = torch.arange(batch, device=compute.device)
     run.network.train()
-    for _ in range(STEPS + 1):
+    seconds = []
+    for _ in range(1 + STEPS):
         start = time.perf_counter()
         run.step(index)
         if compute.device == "cuda":
@@ -94,49 +164,144 @@ def _step(compute: Compute, network: tuple[int, int, int], shape: tuple[int, int
     return min(seconds[1:])
 
 
+# ---------------------------------------------------------------- memory and disk
+
+
 def memory(lab: Lab) -> dict[str, float]:
-    """Bytes, at most, of the similarity maps, of the features they are made of, and of what the networks look at."""
-    n, specs = len(lab.data.train.labels), specs_of(lab).students(methods.of(lab.settings))
-    apart = any(s.guidance and s.guidance.order and all(s.teachers) for s in specs)
-    features = 4.0 * n * 86016  # of one WRN-16-3 on 32 x 32, less for others
-    baselines = min(bank.available(lab.compute) / 2, features) if any(s.baseline for s in specs) else 0.0  # who remember them
+    """Bytes at the worst moment, by what they are for, if all that could be held were held."""
+    specs = networks(lab)
+    maps = [_map_bytes(lab, s) for s in guided(specs)]
     return {
-        "similarity maps": (2 * bank.STAGES if apart else bank.STAGES + 1) * 4.0 * n * n,  # normalised first, both are held
-        "features": max(baselines, min(tiles.FEATURES[lab.compute.device], 2 * features)),
-        "images and persistence images": sum(
-            len(p.labels) * (p.images[0].nbytes + 6 * 50 * 50) for p in (lab.data.train, lab.data.test)
-        ),
+        "Python and a training step": _own_peak(),
+        "images and persistence images": _pixels(lab, specs),
+        "similarity maps": float(max(maps, default=0)),
+        "features": _features(lab, specs),
     }
 
 
-def text(settings: Settings) -> str:
-    """The plan of a run in words, for `./run_all.sh --plan`."""
-    lab = Lab(settings, say=lambda line: None)
-    found = lines(lab)
-    left = sum((x.networks - x.there) * x.seconds for x in found)
-    head = f"{settings.run_name}: {len(lab.data.train.labels)} training images, {lab.compute.name}, {settings.precision}"
-    return "\n".join([head, "", *_table(found), "", *_summary(lab, found, left)])
+def guided(specs: Sequence[Spec]) -> list[Spec]:
+    """The students among `specs` that are guided by similarity maps."""
+    return [s for s in specs if s.guidance and s.guidance.gamma]
+
+
+def _map_bytes(lab: Lab, spec: Spec) -> int:
+    """Memory for the maps of a guided student."""
+    choice, n = _choice(lab, spec), len(lab.data.train.labels)
+    if choice.mode == "online":
+        return 0
+    numbers = len(merges(spec)) * bank.STAGES * n**2
+    if choice.dtype == torch.float16:
+        return 2 * numbers
+    # While they are merged, one teacher's map of a stage stands beside the sum.
+    return FLOAT * (numbers + n**2)
+
+
+def _own_peak() -> float:
+    """Bytes that this process has held at most; `lines` has timed a step of each network in it."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else 1024 * peak)  # macOS counts bytes
+
+
+def _pixels(lab: Lab, specs: Sequence[Spec]) -> float:
+    """Bytes of the images, and of the largest other view (one is held at a time)."""
+    parts = (lab.data.train, lab.data.test, lab.data.holdout)
+    images = sum(len(part.labels) for part in parts if part is not None)
+    sizes = {"image": 0, "other": 0}
+    for spec in specs:
+        kind = "image" if spec.view.kind == "image" else "other"
+        sizes[kind] = max(sizes[kind], math.prod(shape_of(lab, spec.view)))
+    return float(images * sum(sizes.values()))
+
+
+def _features(lab: Lab, specs: Sequence[Spec]) -> float:
+    """Bytes of teachers' features: while maps are made of them, or kept for a baseline."""
+    n, largest, kept = len(lab.data.train.labels), 0, 0
+    for spec in specs:
+        for teacher in filter(None, spec.teachers):
+            numbers = feature_numbers(teacher, shape_of(lab, teacher.view))
+            largest = max(largest, numbers)
+            if spec.baseline:
+                kept = max(kept, numbers)
+    making = min(tiles.FEATURES[lab.compute.device], FLOAT * n * largest)
+    return float(max(making, min(bank.available(lab.compute) / 2, FLOAT * n * kept)))
+
+
+def disk(lab: Lab) -> dict[str, float]:
+    """Bytes that the store will take up, by kind, for what is not there yet."""
+    missing = [s for s in networks(lab) if lab.store.find("network", s.question) is None]
+    weights = sum(FLOAT * parameter_count(sketch(s)) for s in missing)
+    return {"networks": float(weights), "teacher banks": float(_bank_disk(lab, missing))}
+
+
+def _bank_disk(lab: Lab, missing: Sequence[Spec]) -> int:
+    """Bytes of the banks that students need.
+
+    Float16 maps for each pair of teachers and alpha, or float32 maps of each teacher, from which
+    those of any alpha are merged.
+    """
+    n, merged, single = len(lab.data.train.labels), set(), set()
+    for spec in guided(missing):
+        choice = _choice(lab, spec)
+        if choice.mode == "online":
+            continue
+        for teachers, alpha in merges(spec):
+            keys = [t.key for t in teachers if t]
+            if choice.dtype == torch.float16:
+                merged.add((*keys, alpha))
+            else:
+                single.update(keys)
+    return tiles.disk(n, banks=len(merged)) + len(single) * bank.STAGES * FLOAT * n**2
+
+
+# ---------------------------------------------------------------- words
 
 
 def _table(found: Sequence[Line]) -> list[str]:
     width = max(len(x.label) for x in found)
-    lines_ = [f"{'network':<{width}}  all  there  to train  minutes each"]
+    rows = [f"{'network':<{width}}  all  there  to train  minutes each"]
     for x in found:
         missing = x.networks - x.there
         each = f"{x.seconds / 60:12.1f}" if missing else f"{'-':>12}"
-        lines_.append(f"{x.label:<{width}}  {x.networks:3d}  {x.there:5d}  {missing:8d}  {each}")
-    return lines_
+        rows.append(f"{x.label:<{width}}  {x.networks:3d}  {x.there:5d}  {missing:8d}  {each}")
+    return rows
 
 
-def _summary(lab: Lab, found: Sequence[Line], left: float) -> list[str]:
-    networks, there = sum(x.networks for x in found), sum(x.there for x in found)
-    sizes = ", ".join(f"{size / 1e9:.1f} GB of {what}" for what, size in memory(lab).items())
+def _time_words(found: Sequence[Line]) -> list[str]:
+    total, there = sum(x.networks for x in found), sum(x.there for x in found)
+    left = sum((x.networks - x.there) * x.seconds for x in found)
     return [
-        f"{networks} networks, {there} of them there; the rest takes about {_time(left)} one after another on this machine,",
-        "measured just now on a few steps of each kind; persistence images, teacher banks, evaluations and corruptions come on top.",
-        f"Memory: up to {sizes} (in half precision or online where that does not fit); {bank.available(lab.compute) / 1e9:.1f} GB are free.",
+        f"{total} networks, {there} of them there; the rest takes about {_time(left)} one after "
+        "another on this machine,",
+        "measured just now on a few steps of each kind; persistence images, teacher banks, "
+        "evaluations and corruptions come on top.",
     ]
 
 
+def _room_words(lab: Lab) -> list[str]:
+    lab.store.root.mkdir(parents=True, exist_ok=True)
+    room = shutil.disk_usage(lab.store.root).free
+    held, free = memory(lab), bank.available(lab.compute)
+    return [
+        _sizes(
+            "Memory", held, free, "maps are kept in half precision, or teachers run in every step"
+        ),
+        _sizes("Disk", disk(lab), room, "make room, or set TGD_ARTIFACTS to a larger disk"),
+    ]
+
+
+def _sizes(name: str, sizes: dict[str, float], free: float, otherwise: str) -> str:
+    """A line on how much is needed, of what, how much is free, and what happens if that is less."""
+    needed = sum(sizes.values())
+    parts = ", ".join(f"{_size(size)} of {what}" for what, size in sizes.items() if size)
+    line = f"{name}: up to {_size(needed)} ({parts or 'nothing more'}); {_size(free)} are free"
+    return f"{line}, which is less: {otherwise}." if needed > free else f"{line}."
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
+
+
 def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
+    if seconds > 5400:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"

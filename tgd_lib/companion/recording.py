@@ -45,9 +45,10 @@ def report(outcomes: Sequence[Outcome], settings: Settings) -> None:
 
 def _described(notebook: str, failure: Failure) -> str:
     """A failure: one line if it is no bug, else the cell and its traceback."""
-    place = f"cell {failure.cell}" if failure.cell else "outside its cells"
     if failure.kind != "error":
-        return f"{failure.traceback} ({notebook}, {place})\n"
+        place = f", cell {failure.cell}" if failure.cell else ""
+        return f"{failure.traceback} ({notebook}{place})\n"
+    place = f"cell {failure.cell}" if failure.cell else "outside its cells"
     return f"--- {notebook} failed, {place} ---\n{failure.source}\n\n{failure.traceback}\n"
 
 
@@ -111,18 +112,19 @@ def record(names: Sequence[str], settings: Settings) -> None:
 
 
 def _replace(target: Path, settings: Settings) -> None:
-    """Puts a run's record in the place of an older one: first made whole beside it, then swapped."""
+    """Puts a run's record in the place of an older one: made whole beside it, then swapped."""
     fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     fresh.mkdir(parents=True)
     for name in COPIED:
         _copy(run_dir(settings) / name, fresh / name)
-    _copy(target / NETWORKS, fresh / NETWORKS)
-    if settings.publishes:
-        _copy(run_dir(settings) / NETWORKS, fresh / NETWORKS)
     for path in sorted(fresh.rglob("*")):
         if path.suffix in TEXTS:
             write_text(path, twins.scrub_text(path.read_text(encoding="utf-8")))
+    # After the scrub: networks come with sums of every file, their texts among them.
+    _copy(target / NETWORKS, fresh / NETWORKS)
+    if settings.publishes:
+        _copy(run_dir(settings) / NETWORKS, fresh / NETWORKS)
     if target.exists():
         target.rename(old)
     fresh.rename(target)
@@ -139,7 +141,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _write_results(target: Path, profile: str) -> None:
-    """The block of docs/results/<profile>.md, from the records that notebooks 04 and 05 leave; its prose stays."""
+    """The block of docs/results/<profile>.md, from what 04 and 05 leave; its prose stays."""
     records = target / "records"
     if not all((records / f"{name}.json").exists() for name in ("04_ablations", "05_robustness")):
         return

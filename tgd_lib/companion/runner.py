@@ -70,7 +70,12 @@ def in_order(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[s
 
 
 def run(
-    only: str | None, settings: Settings, *, force: bool = False, record: bool = False, wait: bool = True
+    only: str | None,
+    settings: Settings,
+    *,
+    force: bool = False,
+    record: bool = False,
+    wait: bool = True,
 ) -> int:
     """Executes, reports and records; the exit status (0, 1 or 2, as `status_of`).
 
@@ -81,9 +86,13 @@ def run(
     with alone(run_dir(settings), wait=wait):
         print(f"{settings.run_name}: {settings.purpose} ({settings.budget})\n", flush=True)
         outcomes = execute(names, settings, force=force)
-        recording.report(outcomes, settings)  # first: it needs no room on the disk
-        recording.write_timings(outcomes, settings)
         status = status_of(outcomes)
+        recording.report(outcomes, settings)  # first: it needs no room on the disk
+        try:
+            recording.write_timings(outcomes, settings)
+        except OSError:
+            if status != 2:  # else the report has said that the disk is full
+                raise
         if record and status:
             print("not recorded: only a run without failures is")
         elif record:
@@ -112,7 +121,9 @@ def execute(names: Sequence[str], settings: Settings, *, force: bool = False) ->
                 done[name] = Outcome(name, f"skipped: {reason}")
             else:
                 output = folder / f"{name}.ipynb"
-                done[name] = execution.execute_one(name, prepared[name], output, parameters, kernels)
+                done[name] = execution.execute_one(
+                    name, prepared[name], output, parameters, kernels
+                )
             print(f"      {_line(done[name])}\n", flush=True)
     return list(done.values())
 
@@ -132,7 +143,7 @@ def _line(outcome: Outcome) -> str:
 
 
 def status_of(outcomes: Sequence[Outcome]) -> int:
-    """0: all is well. 2: what was given cannot be used, or the disk is full. 1: any other failure."""
+    """0: all is well. 2: the disk is full, or what was given cannot be used. 1: another failure."""
     kinds = {o.failure.kind for o in outcomes if o.failure}
     if not kinds:
         return 0

@@ -1,8 +1,12 @@
-"""The rendered twin of a notebook: the `.ipynb` beside its `.py` source, fit to be kept and reviewed.
+"""The rendered twin of a notebook: the `.ipynb` beside its `.py` source, fit to be kept.
 
 People edit the source; the runner alone writes the twin, with the outputs of a recorded run. A twin
-holds nothing that differs from machine to machine: no path, no progress line, no injected parameters,
-and cell ids that follow from the cells' text, so that an unchanged cell never shows up in a diff.
+holds nothing that differs from machine to machine: no path, no progress line, no injected
+parameters, and cell ids that follow from the cells' text, so that an unchanged cell never shows up
+in a diff.
+
+jupytext can pair files, too (`combine_inputs_with_outputs`), but lets a changed cell keep the
+output of the one that stood in its place; here an output is that of its very code, or gone.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ import hashlib
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from tgd_lib.config import ROOT, artifacts_dir
@@ -21,11 +26,15 @@ NOTEBOOKS = ROOT / "notebooks"
 INJECTED = "injected-parameters"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 _CELL_METADATA = ("tags", "jupyter")  # all else is of one run or one machine
-_INSTALLED = r"(?<![^\s\"'(<])[^\s\"'(<]*site-packages\b"  # from a word's start, or it takes quadratic time
-_PATH = re.compile(
-    r"(?<![\w.~])/(?:tmp|home|root|Users|var|private|mnt|opt|srv|work|workspace)\b[\w./-]*"
-    rf"|{_INSTALLED}"
-)
+_AGAIN = "run ./run_all.sh --twins"
+
+# A path to an installed package; from a word's start, or the search takes quadratic time.
+_INSTALLED = r"(?<![^\s\"'(<])[^\s\"'(<]*site-packages\b"
+_PLACES = "tmp|home|root|Users|var|private|mnt|opt|srv|work|workspace"
+_PATH = rf"(?<![\w.~])/(?:{_PLACES})\b[\w./-]*|{_INSTALLED}"
+
+
+# ---------------------------------------------------------------- files
 
 
 def read(path: Path):
@@ -49,6 +58,9 @@ def write(notebook, path: Path) -> bool:
     return True
 
 
+# ---------------------------------------------------------------- without machine and moment
+
+
 def scrub(notebook, profile: str | None = None):
     """An executed notebook without what belongs to one machine or one moment (changed in place).
 
@@ -63,19 +75,21 @@ def scrub(notebook, profile: str | None = None):
     for cell, identity in zip(notebook.cells, _identities(notebook.cells), strict=True):
         cell.id = identity
         cell.metadata = {k: v for k, v in cell.metadata.items() if v and k in _CELL_METADATA}
-        if cell.cell_type == "code":
-            executed += cell.execution_count is not None
-            _scrub_outputs(cell, executed if cell.execution_count is not None else None)
+        if cell.cell_type != "code":
+            continue
+        if cell.execution_count is not None:  # counted anew: other cells were injected
+            executed += 1
+            cell.execution_count = executed
+        _scrub_outputs(cell)
     return notebook
 
 
-def _scrub_outputs(cell, execution_count: int | None) -> None:
-    """Drops what went to stderr, numbers the rest anew, takes the paths out of its text."""
-    cell.execution_count = execution_count
+def _scrub_outputs(cell) -> None:
+    """Drops what went to stderr, numbers the rest as the cell, takes the paths out of its text."""
     cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
     for output in cell.outputs:
         if "execution_count" in output:
-            output.execution_count = execution_count
+            output.execution_count = cell.execution_count
         output.pop("transient", None)
         if "metadata" in output:
             output.metadata = {}
@@ -89,13 +103,22 @@ def _scrub_outputs(cell, execution_count: int | None) -> None:
 def scrub_text(text: str) -> str:
     """`text` with the paths of this machine made relative, or replaced by what they stand for."""
     text = re.sub(f"{_INSTALLED}/", "", text)
-    named = [(artifacts_dir(), "artifacts"), (ROOT, "."), (Path(tempfile.gettempdir()), "<tmp>")]
-    for folder, name in [*named, (Path.home(), "~")]:
-        for path in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):
-            inside = "" if folder == ROOT else f"{name}/"
-            text = re.sub(rf"(?<![\w.]){re.escape(path)}/", inside, text)
-            text = re.sub(rf"(?<![\w.]){re.escape(path)}(?![\w.-])", name, text)
+    text = _without(text, artifacts_dir(), "artifacts")
+    text = _without(text, ROOT, ".")
+    text = _without(text, Path(tempfile.gettempdir()), "<tmp>")
+    return _without(text, Path.home(), "~")
+
+
+def _without(text: str, folder: Path, name: str) -> str:
+    """`text` with `name` for `folder`, however that is written; what lies in the root loses it."""
+    inside = "" if folder == ROOT else f"{name}/"
+    for path in sorted({str(folder), str(folder.resolve())}, key=len, reverse=True):
+        text = re.sub(rf"(?<![\w.]){re.escape(path)}/", inside, text)
+        text = re.sub(rf"(?<![\w.]){re.escape(path)}(?![\w.-])", name, text)
     return text
+
+
+# ---------------------------------------------------------------- source and twin
 
 
 def update(source: Path, twin: Path) -> bool:
@@ -120,25 +143,35 @@ def check(source: Path, twin: Path) -> list[str]:
     """What is wrong with a twin, a line each; empty if it may be published."""
     if not twin.exists():
         return [f"{twin.name}: missing; ./run_all.sh --twins makes it from {source.name}"]
-    theirs, ours = read(twin), read(source)
+    theirs = read(twin)
     problems = []
-    texts = [[(c.cell_type, c.source, c.metadata.get("tags", [])) for c in n.cells] for n in (theirs, ours)]
-    if texts[0] != texts[1]:
-        pairs = enumerate(zip(*texts, strict=False), 1)
-        number = next((n for n, (a, b) in pairs if a != b), min(map(len, texts)) + 1)
-        problems.append(f"{twin.name}: cell {number} differs from {source.name}; run ./run_all.sh --twins")
+    number = _first_difference(theirs.cells, read(source).cells)
+    if number:
+        problems.append(f"cell {number} differs from {source.name}; {_AGAIN}")
     if [c.id for c in theirs.cells] != _identities(theirs.cells):
-        problems.append(f"{twin.name}: not written by the runner (cell ids); run ./run_all.sh --twins")
+        problems.append(f"not written by the runner (cell ids); {_AGAIN}")
     if "papermill" in theirs.metadata or any("papermill" in c.metadata for c in theirs.cells):
-        problems.append(f"{twin.name}: bears papermill's metadata; run ./run_all.sh --twins")
-    if any(o.get("name") == "stderr" for c in theirs.cells for o in c.get("outputs", [])):
-        problems.append(f"{twin.name}: bears stderr output; run ./run_all.sh --twins")
-    return problems + [f"{twin.name}: bears the path {p!r}" for p in machine_paths(theirs)]
+        problems.append(f"bears papermill's metadata; {_AGAIN}")
+    outputs = [output for cell in theirs.cells for output in cell.get("outputs", [])]
+    if any(output.get("name") == "stderr" for output in outputs):
+        problems.append(f"bears stderr output; {_AGAIN}")
+    problems += [f"bears the path {path!r}" for path in machine_paths(theirs)]
+    return [f"{twin.name}: {problem}" for problem in problems]
+
+
+def _first_difference(theirs: Sequence, ours: Sequence) -> int | None:
+    """Number of the first cell, from 1, that is not the same in both; None if all are."""
+    for number, pair in enumerate(zip_longest(theirs, ours), 1):
+        if None in pair:
+            return number
+        if len({(c.cell_type, c.source, *c.metadata.get("tags", [])) for c in pair}) > 1:
+            return number
+    return None
 
 
 def machine_paths(notebook) -> list[str]:
     """The absolute paths in a notebook's text and outputs, each once."""
-    places = re.compile("|".join([_PATH.pattern, *(re.escape(str(p)) for p in (ROOT, Path.home()))]))
+    places = re.compile(f"{_PATH}|{re.escape(str(ROOT))}|{re.escape(str(Path.home()))}")
     return sorted({match for text in _strings(notebook) for match in places.findall(text)})
 
 

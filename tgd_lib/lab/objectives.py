@@ -99,13 +99,13 @@ class Objectives:
         if not maps:
             return Source(bank.Bank(self._logits_of_pair(spec), None), "bank")
         how = f"bank, maps in {str(choice.dtype).removeprefix('torch.')}"
-        banks = [self._bank(*merge, choice) for merge in _merges(spec)]
+        banks = [self._bank(*merge, choice) for merge in merges(spec)]
         return Source(banks[0] if len(banks) == 1 else bank.Pair(*banks), how)
 
     def _choice(self, spec: Spec) -> bank.Choice:
         """How the teachers of a guided student answer, in the memory that is free now."""
         device, free = self.compute.device, bank.available(self.compute)
-        return bank.choose(self.mode, n=self.n, sets=len(_merges(spec)), free=free, device=device)
+        return bank.choose(self.mode, n=self.n, sets=len(merges(spec)), free=free, device=device)
 
     def _bank(self, teachers, alpha: float, choice: bank.Choice) -> bank.Bank:
         """Logits, and the teachers' maps merged with `alpha`."""
@@ -144,7 +144,7 @@ class Objectives:
             choice = self._choice(spec) if spec.guidance else None
             if choice is None or choice.mode == "online":
                 continue
-            for teachers, alpha in _merges(spec):
+            for teachers, alpha in merges(spec):
                 keys = tuple(t and t.key for t in teachers)
                 if choice.dtype == torch.float16:
                     kept[keys, alpha] = tiles.disk(self.n)
@@ -211,7 +211,7 @@ def _asked(spec: Spec) -> tuple:
     return guidance.alpha, guidance.gamma > 0, guidance.order, keys
 
 
-def _merges(spec: Spec) -> list[tuple[tuple, float]]:
+def merges(spec: Spec) -> list[tuple[tuple, float]]:
     """The pairs of teachers whose maps a guided student needs merged, and the alpha of each."""
     guidance = spec.guidance
     if not guidance.gamma:
