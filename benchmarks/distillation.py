@@ -159,7 +159,9 @@ class Case:
         merged = bank.merged(*raw, alpha=ALPHA, device=self.compute.device)
         with tempfile.TemporaryDirectory(dir=self.folder) as files:
             half = Bank(logits, *self._halved(merged, Path(files)))
-            apart = [Bank((said, None), maps) for said, maps in zip(logits, raw, strict=True)]
+            apart = [
+                Bank((said, None), torch.stack(maps)) for said, maps in zip(logits, raw, strict=True)
+            ]
             sources = {MEMORY: Bank(logits, merged), FILES: half, EVERY_STEP: Pair(*apart)}
             result = self._steps(logits, sources, repeats, slow, authors=authors)
             result["epoch_s"] = self.epoch(_objective(sources[MEMORY]))
@@ -187,18 +189,16 @@ class Case:
         summaries = {name: summary(values) for name, values in seconds.items()}
         return {"step_s": summaries, "times_plain": ratios}
 
-    def _halved(self, merged: Sequence[torch.Tensor], folder: Path) -> tuple[list, list]:
-        """Maps as `tiles` would store them, without building them a second time, and their scales."""
-        scales = []
-        for stage, whole in enumerate(merged, 1):
-            scale = float(whole.diagonal().max()) / tiles.HALF_PEAK
-            np.save(folder / f"stage{stage}.npy", (whole / scale).half().cpu().numpy())
-            scales.append(scale)
-        return self._mapped(folder), scales
+    def _halved(self, merged: torch.Tensor, folder: Path) -> tuple[torch.Tensor, list[float]]:
+        """Maps as `tiles` stores them, without building them a second time, and their scales."""
+        largest = merged.flatten(1).amax(1)
+        scales = (largest / tiles.HALF_PEAK).view(-1, 1, 1)
+        np.save(folder / tiles.FILE, (merged / scales).half().cpu().numpy())
+        return self._mapped(folder), scales.flatten().tolist()
 
-    def _mapped(self, folder: Path) -> list[torch.Tensor]:
-        """The maps in a folder; on a GPU they are held there, as training does."""
-        return [whole.to(self.compute.device) for whole in tiles.mapped(folder)]
+    def _mapped(self, folder: Path) -> torch.Tensor:
+        """The maps in a folder; on a GPU they are held there, as in training."""
+        return tiles.mapped(folder).to(self.compute.device)
 
     def now(self) -> float:
         if self.compute.device == "cuda":
@@ -325,7 +325,7 @@ class Elsewhere:
     def __init__(self, logits: tuple, maps: Bank, n: int):
         self.logits, self.maps = logits, maps
         order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-        full = order[: n // BATCH * BATCH].to(maps.maps[0].device)
+        full = order[: n // BATCH * BATCH].to(maps.maps.device)
         self._batches = itertools.cycle(full.split(BATCH))
 
     def batch(self, index: torch.Tensor):
@@ -337,12 +337,11 @@ class Elsewhere:
 def _random_maps(folder: Path, n: int) -> None:
     rng, rows = np.random.default_rng(0), 500
     some = (rng.random((rows, n)) * tiles.HALF_PEAK).astype(np.float16)
-    for stage in range(1, bank.STAGES + 1):
-        path = folder / f"stage{stage}.npy"
-        whole = np.lib.format.open_memmap(path, "w+", np.float16, (n, n))
-        for i in range(0, n, rows):
-            whole[i : i + rows] = some[: n - i]
-        whole.flush()
+    shape = (bank.STAGES, n, n)
+    whole = np.lib.format.open_memmap(folder / tiles.FILE, "w+", np.float16, shape)
+    for i in range(0, n, rows):
+        whole[:, i : i + rows] = some[: n - i]
+    whole.flush()
 
 
 def _objective(source, *, gamma: float = WEIGHTS["gamma"]):

@@ -162,7 +162,10 @@ def test_a_mistyped_mode_is_refused():
 
 def test_a_pair_keeps_the_teachers_apart(case):
     """Normalise-then-merge needs both raw maps in a batch: from the bank as online."""
-    banks = [bank.Bank((bank.teacher_logits(t), None), tiles.raw_maps(t)) for t in case.teachers]
+    banks = []
+    for teacher in case.teachers:
+        maps = bank.merged(tiles.raw_maps(teacher), None, alpha=1.0)
+        banks.append(bank.Bank((bank.teacher_logits(teacher), None), maps))
     index = torch.arange(0, N, 3)
     logits, maps = bank.Pair(*banks).batch(index)
     wanted_logits, wanted = bank.Online(case.teachers).batch(index)
