@@ -113,14 +113,14 @@ class Bank:
             self._scales = torch.tensor(scales, device=maps.device).view(-1, 1, 1)
 
     def batch(self, index: Tensor):
-        """((logits T1, logits T2), merged raw maps float32 (3, B, B)) for a batch."""
+        """((logits T1, logits T2), three merged raw maps float32 (B, B)) for a batch."""
         logits = tuple(None if said is None else said[index] for said in self.logits)
         if self.maps is None:
             return logits, None
         # Entry by entry: whole rows would be 38 MB a batch at n = 50,000. And all stages at once: a
         # look-up of fewer entries is left to one core.
         parts = self.maps[self._stages, index[:, None], index[None, :]]  # (3, B, B)
-        return logits, parts.float() * self._scales
+        return logits, list(parts.float() * self._scales)
 
 
 class Pair:
