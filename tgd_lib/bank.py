@@ -201,8 +201,8 @@ def choose(
 ) -> Choice:
     """How the teachers of n images answer where `free` bytes of memory are free (`available`).
 
-    mode: auto, bank or online. sets: how often three (n, n) maps are kept: once where they are merged,
-    twice where two teachers' maps stay apart, 0 where only logits are asked for.
+    mode: auto, bank or online. sets: how often three (n, n) maps are kept: once where they are
+    merged, twice where two teachers' maps stay apart, 0 where only logits are asked for.
     "auto" takes float32 maps in memory where they are small (`MAPS_KEPT`) and fit half of it (the
     other half is for merging them); else float16 maps, built by tiles into files that are mapped,
     where they fit `ROOM` of it; else online. "bank" takes files even if they do not fit: every step

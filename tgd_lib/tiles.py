@@ -143,8 +143,8 @@ def image_bytes(teachers: Sequence[Teacher]) -> int:
 def _walk(teachers: Sequence[Teacher], plan: Plan, *, done: int = 0) -> Iterator:
     """Tile by tile from number `done`: its number, its blocks (i, j), and the features held.
 
-    held[i] and held[j] are, for each teacher, three flat (block, d). No more than two are held, if
-    the caller keeps no name for them beyond its turn: hence a dictionary, emptied in place.
+    held[i] and held[j] are, for each teacher, three flat (block, d). Never are more than two held,
+    if the caller keeps no name for them beyond its turn: hence a dictionary, emptied in place.
     """
     held: dict[int, list] = {}
     for number, tile, drop, make in plan.visits(done):
@@ -179,9 +179,9 @@ def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
     PyTorch rounds such a product to bfloat16, so it is taken in slices of d, which are added up in
     float32: the roundings cancel. Measured on half-trained WRN-16-3 (512 CIFAR-10 images, alpha
     0.99), root mean square over the entries of the row-normalised maps, relative: slices 5e-4 to
-    1e-3, whole products 1.5e-3 to 1.8e-3, float16 storage alone 2e-4, and a bfloat16 teacher against
-    a float32 one 3e-4 to 1.6e-3. The loss of the maps changes by 2e-6 of itself, by 4e-4 between a
-    bfloat16 and a float32 teacher.
+    1e-3, whole products 1.5e-3 to 1.8e-3, float16 storage alone 2e-4, and a bfloat16 teacher
+    against a float32 one 3e-4 to 1.6e-3. The loss of the maps changes by 2e-6 of itself, by 4e-4
+    between a bfloat16 and a float32 teacher.
     """
     total = a.new_zeros(len(a), len(b), dtype=torch.float32)
     # A GPU is fast enough as it is: some 20 s in float32 for all of n = 50,000, not measured.
