@@ -1,23 +1,25 @@
-"""The price of a distillation step, against a plain step and against the step as the authors do it.
+"""The price of a distillation step, against a plain one and against the step as the authors do it.
 
     python -m benchmarks.distillation [--quick] [--data DIR] [--out DIR] [--device cpu|cuda]
                                       [--n N] [--curve N ...] [--steps N ...]
 
 One student (WRN-16-1), two teachers (WRN-16-3 on images and on 6x50x50 persistence images), batch
-128. Four measurements in one run, the last three in bf16 alone where nothing else is said:
+128. Four measurements in one run, the last three in bf16:
 
-1. All ways of asking the teachers, in turn, at n images (--n), in fp32 and bf16: not at all (plain),
-   from the bank (logits only; maps merged once, in memory as float32 or mapped from files as float16;
-   both teachers' maps merged in every step), online without gradients, and as the authors do it:
-   online, gradients flowing into the teachers, all of it contiguous in memory. Online steps take ten
-   to forty times as long, so they are fewer, and taken in turn with plain ones. The loss by bank and
-   online is compared.
-2. Steps from mapped files against plain ones, by n (--steps). The maps are random numbers, since what
-   a look-up costs depends on their size alone, and batches are drawn from all n.
+1. All ways of asking the teachers, in turn, at n images (--n), in fp32 and bf16: not at all
+   (plain), from the bank (logits only; maps merged once, in memory as float32 or mapped from a file
+   as float16; both teachers' maps merged in every step), online without gradients, and as the
+   authors do it: online, gradients flowing into the teachers, all of it contiguous in memory.
+   Online steps take ten to forty times as long, so they are fewer, and taken in turn with plain
+   ones. The loss by bank and online is compared.
+2. Steps from a mapped file against plain ones, by n (--steps). The maps are random numbers, since
+   what a look-up costs depends on their size alone, and batches are drawn from all n. The file of
+   n = 50,000 takes 15 GB of the disk for as long, and as much of the memory that is free.
 3. The building of the bank by tiles, by n (--curve).
-4. From these, for all n: the n from which online is cheaper, building included. Building is taken to
-   cost f a look of a teacher at an image and p an entry of the maps, fitted to the curve, so that
-   features which are made again at a large n count; what lies beyond the curve is an extrapolation.
+4. From these, for all n: the n from which online is cheaper, building included. Building is taken
+   to cost something a look of the teachers at an image and something an entry of the maps, fitted
+   to the curve, so that features which are made again at a large n count. What lies beyond the
+   curve is an extrapolation.
 
 --quick: tiny networks, agreement asserted, no time asserted.
 """
@@ -34,6 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 
 from benchmarks import _measure
 from benchmarks.training import contiguous
@@ -151,7 +154,8 @@ class Case:
     # ---- 1. all ways of asking the teachers
 
     def measure(self, repeats: int, slow: int, *, authors: bool) -> dict:
-        """Seconds of each kind of step, of building the bank and of an epoch; how far losses differ."""
+        """Seconds of each kind of step, of raw maps and of an epoch; how far losses differ."""
+        # Both teachers look at every image here: what has to be done once, whatever comes after.
         started = self.now()
         logits = tuple(bank.teacher_logits(t) for t in self.teachers)
         raw = [tiles.raw_maps(t) for t in self.teachers]
@@ -159,7 +163,9 @@ class Case:
         merged = bank.merged(*raw, alpha=ALPHA, device=self.compute.device)
         with tempfile.TemporaryDirectory(dir=self.folder) as files:
             half = Bank(logits, *self._halved(merged, Path(files)))
-            apart = [Bank((said, None), maps) for said, maps in zip(logits, raw, strict=True)]
+            apart = []
+            for said, maps in zip(logits, raw, strict=True):
+                apart.append(Bank((said, None), torch.stack(maps)))
             sources = {MEMORY: Bank(logits, merged), FILES: half, EVERY_STEP: Pair(*apart)}
             result = self._steps(logits, sources, repeats, slow, authors=authors)
             result["epoch_s"] = self.epoch(_objective(sources[MEMORY]))
@@ -187,18 +193,16 @@ class Case:
         summaries = {name: summary(values) for name, values in seconds.items()}
         return {"step_s": summaries, "times_plain": ratios}
 
-    def _halved(self, merged: Sequence[torch.Tensor], folder: Path) -> tuple[list, list]:
-        """Maps as `tiles` would store them, without building them a second time, and their scales."""
-        scales = []
-        for stage, whole in enumerate(merged, 1):
-            scale = float(whole.diagonal().max()) / tiles.HALF_PEAK
-            np.save(folder / f"stage{stage}.npy", (whole / scale).half().cpu().numpy())
-            scales.append(scale)
-        return self._mapped(folder), scales
+    def _halved(self, merged: torch.Tensor, folder: Path) -> tuple[torch.Tensor, list[float]]:
+        """Maps as `tiles` stores them, without building them a second time, and scales."""
+        largest = merged.flatten(1).amax(1)
+        scales = (largest / tiles.HALF_PEAK).view(-1, 1, 1)
+        np.save(folder / tiles.FILE, (merged / scales).half().cpu().numpy())
+        return self._mapped(folder), scales.flatten().tolist()
 
-    def _mapped(self, folder: Path) -> list[torch.Tensor]:
-        """The maps in a folder; on a GPU they are held there, as training does."""
-        return [whole.to(self.compute.device) for whole in tiles.mapped(folder)]
+    def _mapped(self, folder: Path) -> torch.Tensor:
+        """The maps in a folder; on a GPU they are held there, as in training."""
+        return tiles.mapped(folder).to(self.compute.device)
 
     def now(self) -> float:
         if self.compute.device == "cuda":
@@ -220,15 +224,18 @@ class Case:
 
     def stepper(self, objective) -> Callable[[int], None]:
         """Steps as training takes them, of full batches."""
-        run = self.run(objective)
+        return self._steps_of(self.run(objective))
+
+    def _steps_of(self, run: Run) -> Callable[[int], None]:
         run.begin()
         full = len(self.labels) // run.schedule.batch_size
-        for number in range(4):  # the first ones pick kernels and make the momentum
+        # The first ones pick kernels and make the momentum.
+        for number in range(4):
             run.advance(number % full)
         return lambda number: run.advance(number % full)
 
     def authors_stepper(self) -> Callable[[int], None]:
-        """Both teachers in the graph, nothing detached, everything contiguous: the authors' loop."""
+        """The authors' loop: both teachers in the graph, all of it contiguous."""
         plain = torch.contiguous_format
         teachers = [copy.deepcopy(t.network).to(memory_format=plain) for t in self.teachers]
         views = [contiguous(t.pixels) for t in self.teachers]
@@ -243,7 +250,7 @@ class Case:
 
         run = self.run(objective, views[0])
         run.network.to(memory_format=plain)
-        return lambda number: run.step(self.index(number))
+        return self._steps_of(run)
 
     def epoch(self, objective) -> float:
         """Seconds of an epoch of training, all its ends included (short batch, sums, saving)."""
@@ -325,7 +332,7 @@ class Elsewhere:
     def __init__(self, logits: tuple, maps: Bank, n: int):
         self.logits, self.maps = logits, maps
         order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-        full = order[: n // BATCH * BATCH].to(maps.maps[0].device)
+        full = order[: n // BATCH * BATCH].to(maps.maps.device)
         self._batches = itertools.cycle(full.split(BATCH))
 
     def batch(self, index: torch.Tensor):
@@ -337,12 +344,11 @@ class Elsewhere:
 def _random_maps(folder: Path, n: int) -> None:
     rng, rows = np.random.default_rng(0), 500
     some = (rng.random((rows, n)) * tiles.HALF_PEAK).astype(np.float16)
-    for stage in range(1, bank.STAGES + 1):
-        path = folder / f"stage{stage}.npy"
-        whole = np.lib.format.open_memmap(path, "w+", np.float16, (n, n))
-        for i in range(0, n, rows):
-            whole[i : i + rows] = some[: n - i]
-        whole.flush()
+    shape = (bank.STAGES, n, n)
+    whole = np.lib.format.open_memmap(folder / tiles.FILE, "w+", np.float16, shape)
+    for i in range(0, n, rows):
+        whole[:, i : i + rows] = some[: n - i]
+    whole.flush()
 
 
 def _objective(source, *, gamma: float = WEIGHTS["gamma"]):
@@ -367,14 +373,12 @@ class Prices:
     """Seconds in bf16 for any n, from a record: of building, of a step by bank, of one online."""
 
     def __init__(self, record: dict):
-        looks, n, seconds = (
-            np.array([point[key] for point in record["curve"]], float)
-            for key in ("looks", "n", "build_s")
-        )
-        # Neither price can be negative, whatever the noise.
-        from scipy.optimize import nnls
-
-        (self.look, self.entry), _ = nnls(np.stack([looks, n**2], 1), seconds)
+        curve = record["curve"]
+        costs = np.array([[point["looks"], point["n"] ** 2] for point in curve], float)
+        seconds = np.array([point["build_s"] for point in curve])
+        # Neither price can be negative, whatever the noise. Points weigh by their relative error,
+        # or the largest would decide alone.
+        (self.look, self.entry), _ = nnls(costs / seconds[:, None], np.ones(len(seconds)))
         self.image_bytes = record["image_bytes"]
         self.device = "cpu" if record["device"] == "cpu" else "cuda"
         steps = record["bf16"]["step_s"]
@@ -388,7 +392,10 @@ class Prices:
         return self.look * (plan.looks + n) + self.entry * n**2
 
     def by_bank(self, n: int, epochs: int) -> float:
-        """Seconds of a student's training by a bank of its own; beyond the last n, with its ratio."""
+        """Seconds of a student's training by a bank of its own.
+
+        Beyond the last n whose step was measured, a step costs as many plain ones as there.
+        """
         ratio = np.interp(np.log(n), np.log(self._counts), self._ratios)
         return self.build(n) + epochs * n / BATCH * self.plain * float(ratio)
 

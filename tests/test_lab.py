@@ -175,7 +175,7 @@ def test_a_bank_that_was_cut_off_is_gone_on_with(tmp_path, monkeypatch):
     lab(tmp_path, say=said.append).trained(spec)
     assert "similarity maps: 1 of 6 tiles are there, going on" in said
     (whole,) = (tmp_path / BANK).iterdir()
-    assert not (whole / tiles.PROGRESS).exists() and (whole / "stage3.npy").exists()
+    assert not (whole / tiles.PROGRESS).exists() and (whole / tiles.FILE).exists()
 
 
 def test_what_the_maps_of_students_take_on_the_disk(root, monkeypatch):

@@ -59,7 +59,7 @@ def built(folder, weighted, block, say=lambda line: None):
 
 
 def contents(folder):
-    return [(folder / f"stage{i}.npy").read_bytes() for i in (1, 2, 3)]
+    return (folder / tiles.FILE).read_bytes()
 
 
 # ---- the plan
@@ -226,9 +226,9 @@ def test_a_finished_one_is_not_begun_again(weighted, tmp_path, monkeypatch):
 
 def test_a_flipped_bit_in_a_tile_is_found_and_the_tile_made_again(weighted, tmp_path):
     wanted = built(tmp_path, weighted, 8), contents(tmp_path)
-    whole = bytearray((tmp_path / "stage2.npy").read_bytes())
+    whole = bytearray((tmp_path / tiles.FILE).read_bytes())
     whole[-2] ^= 1  # in the last tile
-    (tmp_path / "stage2.npy").write_bytes(whole)
+    (tmp_path / tiles.FILE).write_bytes(whole)
     with pytest.warns(UserWarning, match="tile 5 is damaged"):
         found = built(tmp_path, weighted, 8)
     assert (found, contents(tmp_path)) == wanted
@@ -249,7 +249,7 @@ def test_a_damaged_state_begins_anew(weighted, tmp_path, text):
 @pytest.mark.parametrize("harm", ["gone", "nothing", "short", "another type"])
 def test_a_damaged_map_is_begun_anew(weighted, tmp_path, harm):
     wanted = built(tmp_path, weighted, 8), contents(tmp_path)
-    path = tmp_path / "stage1.npy"
+    path = tmp_path / tiles.FILE
     whole = path.read_bytes()
     path.unlink()
     if harm == "another type":
@@ -312,10 +312,10 @@ def test_what_a_bank_takes_on_the_disk():
     assert tiles.disk(1000, banks=2) == 12_000_000
 
 
-def test_files_are_as_large_as_said(weighted, tmp_path):
+def test_the_file_is_as_large_as_said(weighted, tmp_path):
     built(tmp_path, weighted, 8)
     header = 128
-    assert sum(len(c) for c in contents(tmp_path)) == tiles.disk(N) + 3 * header
+    assert len(contents(tmp_path)) == tiles.disk(N) + header
 
 
 def test_a_full_disk_is_said_before_anything_is_computed(weighted, tmp_path, monkeypatch):
@@ -329,10 +329,12 @@ def test_mapped_maps_are_looked_up_as_held_ones(weighted, tmp_path):
     about = built(tmp_path, weighted, 8)
     index = torch.tensor([5, 22, 0, 7])
     logits = (torch.arange(N).float()[:, None], None)
-    held = [torch.from_numpy(np.load(tmp_path / f"stage{i}.npy")) for i in (1, 2, 3)]
+    held = torch.from_numpy(np.load(tmp_path / tiles.FILE))
     for resident in (True, False):
         mapped = tiles.mapped(tmp_path, resident=resident)
         _, a = bank.Bank(logits, mapped, about["scales"]).batch(index)
         _, b = bank.Bank(logits, held, about["scales"]).batch(index)
         for x, y in zip(a, b, strict=True):
             assert torch.equal(x, y) and x.dtype == torch.float32 and x.shape == (4, 4)
+    for stage, scale in enumerate(about["scales"]):
+        assert float(a[stage][0, 3]) == pytest.approx(float(held[stage, 5, 7]) * scale, rel=1e-6)

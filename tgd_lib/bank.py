@@ -96,31 +96,31 @@ class Online:
 class Bank:
     """The teachers' answers, looked up.
 
-    logits: the pair of float32 (n, classes), None for an absent teacher. maps: three (n, n)
-    merged raw maps, float32 or float16, in memory or mapped from files, or None.
-    scales: what an entry of each map is to be multiplied by (float16 maps are scaled).
+    logits: the pair of float32 (n, classes), None for an absent teacher. maps: merged raw maps
+    (3, n, n), float32 or float16, in memory or mapped from a file, or None.
+    scales: what the entries of each map are to be multiplied by (float16 maps are scaled).
     """
 
     def __init__(
         self,
         logits: tuple[Tensor | None, Tensor | None],
-        maps: Maps | None,
+        maps: Tensor | None,
         scales: Sequence[float] = (1.0,) * STAGES,
     ):
-        self.logits, self.maps, self.scales = logits, maps, scales
+        self.logits, self.maps = logits, maps
+        if maps is not None:
+            self._stages = torch.arange(STAGES, device=maps.device).view(-1, 1, 1)
+            self._scales = torch.tensor(scales, device=maps.device).view(-1, 1, 1)
 
     def batch(self, index: Tensor):
         """((logits T1, logits T2), three merged raw maps float32 (B, B)) for a batch."""
         logits = tuple(None if said is None else said[index] for said in self.logits)
         if self.maps is None:
             return logits, None
-        maps = []
-        # Entry by entry: taking whole rows first would copy 13 MB a stage at n = 50,000.
-        rows, columns = index[:, None], index[None, :]
-        for whole, scale in zip(self.maps, self.scales, strict=True):
-            part = whole[rows, columns]  # (B, B)
-            maps.append(part.float() * scale)
-        return logits, maps
+        # Entry by entry: whole rows would be 38 MB a batch at n = 50,000. And all stages at once: a
+        # look-up of fewer entries is left to one core.
+        parts = self.maps[self._stages, index[:, None], index[None, :]]  # (3, B, B)
+        return logits, list(parts.float() * self._scales)
 
 
 class Pair:
@@ -141,16 +141,20 @@ class Pair:
 
 def merged(
     first: Maps | None, second: Maps | None, *, alpha: float, device: str = "cpu"
-) -> list[Tensor]:
-    """The raw maps of two teachers, three float32 (n, n) each, merged once for all steps."""
-    maps = []
+) -> Tensor:
+    """The raw maps of two teachers, three float32 (n, n) each, merged once for all steps.
+
+    Float32 (3, n, n) on the device. None for an absent teacher, whose weight must be 0.
+    """
+    n = len((first or second)[0])
+    merged = torch.empty(STAGES, n, n, device=device)
     for stage in range(STAGES):
         # One stage at a time: a map may take a gigabyte.
         one = first and [first[stage]]
         two = second and [second[stage]]
         (whole,) = merge_maps(one, two, alpha=alpha)
-        maps.append(whole.to(device))
-    return maps
+        merged[stage] = whole
+    return merged
 
 
 class Remembered:
@@ -197,8 +201,8 @@ def choose(
 ) -> Choice:
     """How the teachers of n images answer where `free` bytes of memory are free (`available`).
 
-    mode: auto, bank or online. sets: how often three (n, n) maps are kept: once where they are merged,
-    twice where two teachers' maps stay apart, 0 where only logits are asked for.
+    mode: auto, bank or online. sets: how often three (n, n) maps are kept: once where they are
+    merged, twice where two teachers' maps stay apart, 0 where only logits are asked for.
     "auto" takes float32 maps in memory where they are small (`MAPS_KEPT`) and fit half of it (the
     other half is for merging them); else float16 maps, built by tiles into files that are mapped,
     where they fit `ROOM` of it; else online. "bank" takes files even if they do not fit: every step

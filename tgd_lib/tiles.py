@@ -6,9 +6,9 @@ For n = 50,000 neither F (12 GB for one stage of the second teacher, in float32)
 the map. Of a pair of blocks one tile is made, since the map is symmetric; features are made again
 for each tile that needs them, which costs a few passes of the teachers and no room on the disk.
 
-Merged maps that are large are stored as float16, with a scale, in `stage1.npy` to `stage3.npy` of a
-folder. A build that is cut off goes on after its last whole tile and ends in the same bytes; what
-it finds on the disk is checked by its sums before it goes on.
+Merged maps that are large are stored as float16, with a scale, in the file `maps.npy` of a folder.
+A build that is cut off goes on after its last whole tile and ends in the same bytes; what it finds
+on the disk is checked by its sums before it goes on.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ HALF_PEAK = 2.0**15
 FEATURES = {"cpu": 8e9, "cuda": 16e9}  # bytes of the features that a build holds, at most
 SLICE = 4096  # length of the scalar products that are rounded to bfloat16, see `_product`
 EVERY = 60.0  # seconds between two lines of progress
+FILE = "maps.npy"  # float16 (3, n, n)
 PROGRESS = "progress.json"  # of an unfinished build: its plan, its scales, sums of the tiles done
 
 # What reading a file that is something else can raise.
@@ -127,10 +128,11 @@ class Plan:
     def held(self, image: int) -> int:
         """Bytes that a build holds at most, where the features of one image take `image`.
 
-        Two blocks of features, and up to four float32 tiles on the way to the one that is stored.
+        Two blocks of features, and what stands between them and a stored tile: products, sums and
+        copies, measured as less than eight float32 tiles (1.0 GB where a block has 6,250 images).
         """
         side = min(self.block, self.n)
-        return 2 * side * image + 4 * 4 * side**2
+        return 2 * side * image + 8 * 4 * side**2
 
 
 def plan_of(teachers: Sequence[Teacher]) -> Plan:
@@ -156,8 +158,8 @@ def image_bytes(teachers: Sequence[Teacher]) -> int:
 def _walk(teachers: Sequence[Teacher], plan: Plan, *, done: int = 0) -> Iterator:
     """Tile by tile from number `done`: its number, its blocks (i, j), and the features held.
 
-    held[i] and held[j] are, for each teacher, three flat (block, d). No more than two are held, if
-    the caller keeps no name for them beyond its turn: hence a dictionary, emptied in place.
+    held[i] and held[j] are, for each teacher, three flat (block, d). Never are more than two held,
+    if the caller keeps no name for them beyond its turn: hence a dictionary, emptied in place.
     """
     held: dict[int, list] = {}
     for number, tile, drop, make in plan.visits(done):
@@ -192,9 +194,9 @@ def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
     PyTorch rounds such a product to bfloat16, so it is taken in slices of d, which are added up in
     float32: the roundings cancel. Measured on half-trained WRN-16-3 (512 CIFAR-10 images, alpha
     0.99), root mean square over the entries of the row-normalised maps, relative: slices 5e-4 to
-    1e-3, whole products 1.5e-3 to 1.8e-3, float16 storage alone 2e-4, and a bfloat16 teacher against
-    a float32 one 3e-4 to 1.6e-3. The loss of the maps changes by 2e-6 of itself, by 4e-4 between a
-    bfloat16 and a float32 teacher.
+    1e-3, whole products 1.5e-3 to 1.8e-3, float16 storage alone 2e-4, and a bfloat16 teacher
+    against a float32 one 3e-4 to 1.6e-3. The loss of the maps changes by 2e-6 of itself, by 4e-4
+    between a bfloat16 and a float32 teacher.
     """
     total = a.new_zeros(len(a), len(b), dtype=torch.float32)
     # A GPU is fast enough as it is: some 20 s in float32 for all of n = 50,000, not measured.
@@ -248,8 +250,8 @@ def build(
 ) -> dict:
     """Build the merged maps sum_t weight_t F_t F_t^T of all n images in `folder`, or go on with it.
 
-    Writes `stage1.npy` to `stage3.npy`, float16 (n, n), and returns for the record
-    {"n", "block", "scales"}: an entry times the scale of its stage is the entry of the raw map.
+    Writes `maps.npy`, float16 (3, n, n), and returns for the record {"n", "block", "scales"}: an
+    entry times the scale of its stage is the entry of the raw map.
     While it is under way `PROGRESS` lies beside them, to be removed when the result is safe. What
     was begun goes on by its own plan, and on the CPU ends in the same bytes with as many threads.
     Raises InputError where the disk has no room.
@@ -265,7 +267,7 @@ def build(
         rows, columns = plan.rows(i), plan.rows(j)
         for stage, factor in enumerate(factors):
             tile = _tile(stage, weights, held[i], held[j], exact=False).mul_(factor)
-            _write(_file(folder, stage), tile.half().cpu().numpy(), rows, columns)
+            _write(folder / FILE, stage, tile.half().cpu().numpy(), rows, columns)
         # Only a tile that has reached the disk counts.
         state["sums"].append(_tile_sum(folder, plan, number))
         _write_state(folder, state)
@@ -285,8 +287,7 @@ def _begin(folder: Path, weighted: Weighted, plan: Plan | None, say: Callable) -
     check_room(folder, n)
     plan = plan or plan_of([teacher for teacher, _ in weighted])
     say(f"similarity maps of {n:,} images: {len(plan.tiles)} tiles, {disk(n) / 1e9:.1f} GB")
-    for stage in range(STAGES):
-        _reserve(_file(folder, stage), n)
+    _reserve(folder / FILE, n)
     state = {
         "of": folder.name,
         "n": n,
@@ -337,13 +338,12 @@ def _tile_sum(folder: Path, plan: Plan, number: int) -> int:
     """
     i, j = plan.tiles[number]
     rows, columns = plan.rows(i), plan.rows(j)
+    whole = np.load(folder / FILE, mmap_mode="r", allow_pickle=False)
+    if whole.shape != (STAGES, plan.n, plan.n) or whole.dtype != np.float16:
+        raise ValueError(f"the maps are {whole.dtype} {whole.shape}")
     found = 0
-    for stage in range(STAGES):
-        whole = np.load(_file(folder, stage), mmap_mode="r", allow_pickle=False)
-        if whole.shape != (plan.n, plan.n) or whole.dtype != np.float16:
-            raise ValueError(f"stage {stage + 1} is {whole.dtype} {whole.shape}")
-        for part in (whole[rows, columns], whole[columns, rows]):
-            found = zlib.crc32(np.ascontiguousarray(part), found)
+    for part in (whole[:, rows, columns], whole[:, columns, rows]):
+        found = zlib.crc32(np.ascontiguousarray(part), found)
     return found
 
 
@@ -366,31 +366,27 @@ def _scales(weighted: Weighted) -> list[float]:
     return [x / HALF_PEAK if x else 1.0 for x in largest.tolist()]
 
 
-def _file(folder: Path, stage: int) -> Path:
-    return folder / f"stage{stage + 1}.npy"
-
-
 def _reserve(path: Path, n: int) -> None:
-    """A file for a float16 (n, n), with its room on the disk taken.
+    """A file for a float16 (3, n, n), with its room on the disk taken.
 
     Otherwise a disk that fills up later would end the process by a signal, without a word.
     """
-    whole = np.lib.format.open_memmap(path, "w+", np.float16, (n, n))
+    whole = np.lib.format.open_memmap(path, "w+", np.float16, (STAGES, n, n))
     whole.flush()
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _write(path: Path, tile: np.ndarray, rows: slice, columns: slice) -> None:
-    """Put a tile and its mirror image into a map, and wait until the disk has them.
+def _write(path: Path, stage: int, tile: np.ndarray, rows: slice, columns: slice) -> None:
+    """Put a tile and its mirror image into the map of a stage, and wait until the disk has them.
 
     The file is mapped for one tile at a time, so its pages do not stay with this process.
     """
     whole = np.load(path, mmap_mode="r+")
     # A tile on the diagonal is its own mirror image, and is written twice.
-    whole[rows, columns] = tile
-    whole[columns, rows] = tile.T
+    whole[stage, rows, columns] = tile
+    whole[stage, columns, rows] = tile.T
     whole.flush()
 
 
@@ -417,25 +413,21 @@ class _Progress:
 # ---- what has been built
 
 
-def mapped(folder: Path, *, resident: bool = True) -> list[Tensor]:
-    """The three maps in `folder`, float16 (n, n), mapped: only what is looked up is read.
+def mapped(folder: Path, *, resident: bool = True) -> Tensor:
+    """The maps in `folder`, float16 (3, n, n), mapped: only what is looked up is read.
 
-    resident: read the files once now, in order, which is many times faster than a first epoch that
-    reads them here and there. They then fill memory that other programs can have back at any time.
-    The tensors must not be written to.
+    resident: read the file once now, in order, which is many times faster than a first epoch that
+    reads it here and there. It then fills memory that other programs can have back at any time.
+    The tensor must not be written to.
     """
-    maps = []
-    for stage in range(STAGES):
-        path = _file(folder, stage)
-        if resident:
-            _read_through(path)
-        whole = np.load(path, mmap_mode="r")
-        with warnings.catch_warnings():
-            # PyTorch has no read-only tensors and says so; a map that may be written to would count
-            # as taken memory, and one larger than that could not be opened.
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            maps.append(torch.from_numpy(whole))
-    return maps
+    if resident:
+        _read_through(folder / FILE)
+    whole = np.load(folder / FILE, mmap_mode="r")
+    with warnings.catch_warnings():
+        # PyTorch has no read-only tensors and says so; a map that may be written to would count
+        # as taken memory, and one larger than that could not be opened.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(whole)
 
 
 def _read_through(path: Path, *, piece: int = 2**24) -> None:

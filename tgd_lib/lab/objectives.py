@@ -117,7 +117,7 @@ class Objectives:
         raw = [t and self.maps(t) for t in teachers]
         return bank.Bank(logits, bank.merged(*raw, alpha=alpha, device=self.compute.device))
 
-    def _built(self, teachers, alpha: float, *, resident: bool) -> tuple[list, list[float]]:
+    def _built(self, teachers, alpha: float, *, resident: bool) -> tuple[torch.Tensor, list[float]]:
         """Large merged maps from the store, and their scales; built now, or gone on with."""
         questions = [t and self._question(t) for t in teachers]
         asked = {"teachers": questions, "alpha": alpha}
@@ -130,7 +130,7 @@ class Objectives:
                     claim.finish(about, drop=[tiles.PROGRESS])
             found = self.store.find(BANK, asked)
         maps = tiles.mapped(found.path, resident=resident)
-        return [m.to(self.compute.device) for m in maps], found.record["scales"]
+        return maps.to(self.compute.device), found.record["scales"]
 
     def _weighted(self, teachers, alpha: float) -> list[tuple[bank.Teacher, float]]:
         weights = (alpha, 1 - alpha)
