@@ -90,7 +90,15 @@ def accuracies(
         # A family stands in the legend once.
         label = None if group in named else group
         named.add(group)
-        axis.plot(values.mean(), y, "|", color=style["color"], markersize=11, markeredgewidth=2, label=label)
+        axis.plot(
+            values.mean(),
+            y,
+            "|",
+            color=style["color"],
+            markersize=11,
+            markeredgewidth=2,
+            label=label,
+        )
         if anchors and method in anchors:
             axis.plot(100 * anchors[method], y, "x", color="k", markersize=8)
     if reference in groups:
@@ -149,7 +157,9 @@ def _difference(axis: Axes, y: float, pair: dict, colour: str) -> None:
     axis.plot(values, np.full(len(values), y - 0.1), "o", color=colour, alpha=0.4, markersize=4)
     axis.plot(100 * pair["mean"], y + 0.12, "|", color=colour, markersize=9, markeredgewidth=2)
     if pair["n"] >= ENOUGH:
-        axis.plot([100 * pair["low"], 100 * pair["high"]], [y + 0.12] * 2, color=colour, linewidth=1.2)
+        axis.plot(
+            [100 * pair["low"], 100 * pair["high"]], [y + 0.12] * 2, color=colour, linewidth=1.2
+        )
 
 
 @styled
@@ -167,11 +177,15 @@ def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
         axis.plot(np.full(len(values), x), values, "o", color=COLOURS[0], alpha=0.4, markersize=4)
         if pair["n"] >= ENOUGH:
             axis.plot([x + 0.12] * 2, [100 * pair["low"], 100 * pair["high"]], color=COLOURS[0])
-        axis.plot(x + 0.12, 100 * pair["mean"], "_", color=COLOURS[0], markersize=10, markeredgewidth=2)
+        axis.plot(
+            x + 0.12, 100 * pair["mean"], "_", color=COLOURS[0], markersize=10, markeredgewidth=2
+        )
     ticks = ["1\n(control)"] + [f"{p['alpha']:g}\n(n={p['n']})\n{p['verdict']}" for p in pairs]
     axis.set_xticks(range(len(ticks)), ticks)
     axis.tick_params(axis="x", labelsize=7)
-    axis.set(xlim=(-0.5, len(pairs) + 0.5), xlabel="alpha (1: no PI teacher; 0: the PI teacher alone)")
+    axis.set(
+        xlim=(-0.5, len(pairs) + 0.5), xlabel="alpha (1: no PI teacher; 0: the PI teacher alone)"
+    )
     axis.set_ylabel(f"{part} accuracy,\ndifference from alpha = 1, points")
     return figure
 
@@ -205,7 +219,9 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(4, count)
     lines = -(-count // columns)
     size = (max(4.5, 2.6 * columns), 2.1 * lines + 0.8)
-    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True
+    )
     flat = list(axes.flat)
     for axis in flat[count:]:
         axis.axis("off")
@@ -222,7 +238,10 @@ def _by_severity(rows: Sequence[dict], method: str, control: str, corruption: st
         at = []
         for r in rows:
             metrics = r["corrupted"][corruption][severity - 1] if severity else r["clean"]
-            at.append({k: r[k] for k in ("method", "seed", "selection")} | {"accuracy": metrics["accuracy"]})
+            at.append(
+                {k: r[k] for k in ("method", "seed", "selection")}
+                | {"accuracy": metrics["accuracy"]}
+            )
         pairs.append(paired(at, method, control))
     return pairs
 
@@ -230,7 +249,9 @@ def _by_severity(rows: Sequence[dict], method: str, control: str, corruption: st
 def _course(axis: Axes, pairs: Sequence[dict], style: dict, label: str) -> None:
     """A method's mean difference over the severities, with what its n allows to show around it."""
     x = np.arange(len(pairs))
-    axis.plot(x, [100 * p["mean"] for p in pairs], markersize=3, linewidth=1.2, label=label, **style)
+    axis.plot(
+        x, [100 * p["mean"] for p in pairs], markersize=3, linewidth=1.2, label=label, **style
+    )
     if pairs[0]["n"] >= ENOUGH:
         low, high = ([100 * p[end] for p in pairs] for end in ("low", "high"))
         axis.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
@@ -264,7 +285,9 @@ def reliability(rows: Sequence[dict]) -> Figure:
     """
     groups = _groups(rows)
     size = (1.9 * len(groups), 3.9)
-    figure, axes = plt.subplots(2, len(groups), figsize=size, squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        2, len(groups), figsize=size, squeeze=False, sharex=True, sharey=True
+    )
     for column, chosen in zip(axes.T, groups.values(), strict=True):
         for axis, when in zip(column, ("before", "after"), strict=True):
             ece = 100 * np.mean([r[when]["ece"] for r in chosen])
@@ -303,7 +326,9 @@ def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
         places = np.array(r["places"])
         for number, c in enumerate(np.unique(labels)[:10]):
             x, y = places[labels == c].T
-            axis.scatter(x, y, s=30, linewidth=0.9, label=short_name(names[c]), **class_marker(number))
+            axis.scatter(
+                x, y, s=30, linewidth=0.9, label=short_name(names[c]), **class_marker(number)
+            )
         axis.set(title=f"{r['label']}, seed {r['seed']}", xticks=[], yticks=[])
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=8, markerscale=1.2)
@@ -325,7 +350,9 @@ def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
         x = costs[chosen[0]["role"]]["multiply_adds"] / 1e6
         if chosen[0]["role"] == "student":
             x *= 1.04 ** (number - 2.5)  # side by side, so that they can be told apart
-        axis.plot(np.full(len(values), x), values, ".", color=COLOURS[number % 7], alpha=0.4, markersize=4)
+        axis.plot(
+            np.full(len(values), x), values, ".", color=COLOURS[number % 7], alpha=0.4, markersize=4
+        )
         axis.plot(x, values.mean(), linestyle="", label=_with_n(chosen), **_style(number))
     axis.set_xscale("log")
     low, high = axis.get_xlim()
@@ -360,7 +387,12 @@ def _timings(axis: Axes, timings: dict[str, dict], unit: str) -> None:
         axis.plot([low, high], [y, y], color="0.6", linewidth=2)
         axis.plot(median, y, MARKERS[number], color=COLOURS[number], markersize=4)
         axis.annotate(
-            f"{median:.3g}", (median, y), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=7
+            f"{median:.3g}",
+            (median, y),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
         )
     axis.set_yticks(range(len(timings)), list(timings))
     axis.set(xlabel=f"{unit}: median, smallest to largest", ylim=(len(timings) - 0.5, -0.8))

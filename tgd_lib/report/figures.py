@@ -49,7 +49,9 @@ class Captioned:
         display(Markdown(f"*{self.caption}*"))
 
 
-def save(figure: Figure, settings: Settings, name: str, *, caption: str, source: object) -> Captioned:
+def save(
+    figure: Figure, settings: Settings, name: str, *, caption: str, source: object
+) -> Captioned:
     """Write a figure as SVG and PNG to `<run>/figures/`, with a record of what it shows and from what; close it.
 
     `source` is what was drawn (rows, or the keys of artefacts): plain values. Returns the figure with its
@@ -133,7 +135,9 @@ def _signal(axis: Axes, signal: np.ndarray, level: float | None) -> None:
     if level is not None:
         under = np.where(signal <= level, level, np.nan)
         axis.axhline(level, color="0.6", linewidth=0.6)
-        axis.plot(under, color=COLOURS[3], linewidth=3, solid_capstyle="butt", marker=".", markersize=2)
+        axis.plot(
+            under, color=COLOURS[3], linewidth=3, solid_capstyle="butt", marker=".", markersize=2
+        )
     axis.set(xlabel="sample", ylabel="value", ylim=(0, 1))
 
 
@@ -141,7 +145,9 @@ def _barcode(axis: Axes, diagram: np.ndarray, level: float | None) -> None:
     """A bar from birth to death for each point, the longest at the right, on the signal's axis of values."""
     births, deaths = _grown(diagram, level)
     order = np.argsort(deaths - births, kind="stable")
-    axis.vlines(np.arange(len(order)), births[order], deaths[order], color=COLOURS[0], linewidth=0.8)
+    axis.vlines(
+        np.arange(len(order)), births[order], deaths[order], color=COLOURS[0], linewidth=0.8
+    )
     axis.set(title="barcode", xlabel="component", ylim=(0, 1), ylabel="birth to death")
 
 
@@ -243,7 +249,9 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
     """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C, R, R)."""
     classes = np.unique(labels)[:10]
     columns = -(-len(classes) // 2)
-    figure, axes = plt.subplots(2, columns, figsize=(9.6, 4), squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        2, columns, figsize=(9.6, 4), squeeze=False, sharex=True, sharey=True
+    )
     means = [pis[labels == c].mean((0, 1)) for c in classes]
     brightest = max(mean.max() for mean in means)
     for axis, c, mean in zip(axes.flat, classes, means, strict=False):
@@ -280,15 +288,21 @@ def opinions(
         colour = "w" if share > 55 else "k"
         right.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
     right.set_yticks(range(len(table)), list(probabilities))
-    right.set_xticks(range(len(classes)), [short_name(names[c]) for c in classes], rotation=35, ha="right")
-    frame = plt.Rectangle((classes.index(truth) - 0.5, -0.5), 1, len(table), fill=False, edgecolor="k")
+    right.set_xticks(
+        range(len(classes)), [short_name(names[c]) for c in classes], rotation=35, ha="right"
+    )
+    frame = plt.Rectangle(
+        (classes.index(truth) - 0.5, -0.5), 1, len(table), fill=False, edgecolor="k"
+    )
     right.add_patch(frame)
     figure.colorbar(picture, ax=right, label="probability, %")
     return figure
 
 
 @styled
-def similarity_maps(maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> Figure:
+def similarity_maps(
+    maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]
+) -> Figure:
     """Row-normalised similarity maps (B, B), side by side on one scale, classes parted by lines and named.
 
     labels (B,): sorted classes of the images; names: of all classes.

@@ -5,15 +5,33 @@ Markdown, each function for one figure or table. Comparisons follow the rule of 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from tgd_lib.config import Settings
 from tgd_lib.report import tables
 from tgd_lib.report.significance import DIFFERS, ENOUGH, NOTHING, paired
 from tgd_lib.study import methods
 
 CONTROL = "tgd_alpha1"  # all of TGD but the PI teacher: what topology adds is measured against it
+
+# ---------------------------------------------------------------- settings
+
+
+def settings(settings: Settings) -> str:
+    """All that a run depends on, in a paragraph; what was overridden stands out."""
+    values = dataclasses.asdict(settings)
+    overridden = dict(values.pop("overrides"))
+    for left_out in ("profile", "purpose", "budget", "data_dir", "publishes"):  # prose, and paths
+        del values[left_out]
+    words = []
+    for name, value in values.items():
+        word = f"{name} {'all' if value is None and name.startswith('n_') else value}"
+        words.append(f"**{word}**" if name in overridden else word)
+    return f"Profile `{settings.profile}`: {settings.purpose}. {', '.join(words)}."
+
 
 # ---------------------------------------------------------------- differences
 
@@ -61,7 +79,11 @@ def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> 
     for word, sign in (("above", 1), ("below", -1)):
         there = [p for p in pairs if sign * p["mean"] > 0]
         tested = [labels[p["method"]] for p in there if p["verdict"] == DIFFERS]
-        shown = f"shown by six seeds or more: {', '.join(tested)}" if tested else "none shown by six seeds"
+        shown = (
+            f"shown by six seeds or more: {', '.join(tested)}"
+            if tested
+            else "none shown by six seeds"
+        )
         parts.append(f"{len(there)} {word} it in the mean ({shown})")
     undecided = sum(p["verdict"] == NOTHING for p in pairs)
     few = sum(p["n"] < ENOUGH for p in pairs)
@@ -85,7 +107,7 @@ def opinions(probabilities: dict[str, np.ndarray], names: Sequence[str], truth: 
     text += f"Right: {', '.join(right)}. " if right else "No network is right. "
     wrong = [f"{who} ({names[a]})" for who, a in answers.items() if a != truth]
     text += f"Wrong: {', '.join(wrong)}." if wrong else "None is wrong."
-    teacher, student = answers.get("image teacher"), answers.get("TGD")
+    teacher, student = answers.get("image teacher"), answers.get(_label("tgd"))
     if teacher is not None and teacher == student != truth:
         text += (
             " The TGD student shares the image teacher's error, as one should expect where that teacher has"
@@ -180,12 +202,11 @@ def training(rows: Sequence[dict]) -> str:
     return f"Accuracy on training and on test images after the last epoch: {'; '.join(parts)}."
 
 
-def maps(distances: dict[str, float], share: float) -> str:
-    """How near the students' similarity maps come to the merged one. distances: MSE by network; share: a fraction."""
+def maps(distances: dict[str, float]) -> str:
+    """How near the students' similarity maps come to the merged one. distances: mean squared, by network."""
     parts = [f"{name} {value:.2g}" for name, value in distances.items()]
     return (
-        f"Mean squared distance of the rows from those of the merged map: {', '.join(parts)}. The PI teacher's "
-        f"share of the merged map (of its rows, as in notebook 04; this stage and batch) is {100 * share:.2f} %."
+        f"Mean squared distance of the maps' rows from those of the merged map: {', '.join(parts)}."
     )
 
 
@@ -234,6 +255,8 @@ def _label(method: str) -> str:
 
 def calibration(rows: Sequence[dict]) -> str:
     """Which method has the lowest ECE as trained and which the lowest NLL after temperature scaling."""
+    if not rows:
+        return "This profile holds no images out, so no temperature is fitted."
     ece, nll = {}, {}
     for method, label in labels_of(rows).items():
         chosen = [r for r in rows if r["method"] == method]

@@ -7,6 +7,7 @@ exact sign-flip p, verdict. Fewer: the differences seed by seed and "n too small
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,9 @@ def paired(rows: Sequence[dict], method: str, control: str, column: str = "accur
     no seed has both methods.
     """
     if len({r["selection"] for r in rows}) > 1:
-        raise InputError("rows of both selection rules: compare last with last, authors with authors")
+        raise InputError(
+            "rows of both selection rules: compare last with last, authors with authors"
+        )
     ours = {r["seed"]: r[column] for r in rows if r["method"] == method}
     theirs = {r["seed"]: r[column] for r in rows if r["method"] == control}
     shared = sorted(ours.keys() & theirs.keys())
@@ -55,7 +58,7 @@ def _said_of(differences: np.ndarray) -> dict:
 
 
 def verdict(n: int, p: float | None) -> str:
-    """"n too small", "differs" or "no difference shown" (p of a sign-flip test of n seeds, level 0.05)."""
+    """ "n too small", "differs" or "no difference shown" (p of a sign-flip test of n seeds, level 0.05)."""
     if n < ENOUGH:
         return TOO_SMALL
     return DIFFERS if p <= LEVEL else NOTHING
@@ -115,7 +118,10 @@ def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
 
 
 def choose_and_compare(
-    test: Sequence[dict], held_out: Sequence[dict], among: Sequence[str], control: str = "tgd_alpha1"
+    test: Sequence[dict],
+    held_out: Sequence[dict],
+    among: Sequence[str],
+    control: str = "tgd_alpha1",
 ) -> dict:
     """What held-out images choose of `among`, and what the test images then say of it.
 
@@ -130,9 +136,27 @@ def choose_and_compare(
     if name in (None, control):
         return result | {"held_out": None, "test": []}
     trained = {r["method"] for r in test}
-    controls = [c for c in (control, methods.MATCHED.get(name)) if c in trained]
+    controls = [c for c in (control, methods.METHODS[name].control) if c in trained]
     pairs = [paired(test, name, c) for c in controls]
     return result | {"held_out": paired(held_out, name, control), "test": pairs}
+
+
+def without_second(name: str) -> str | None:
+    """The method that is `name` at alpha = 1, without its second teacher; None if there is none other.
+
+    With weight 0 neither which second teacher it is nor the order of merging matters.
+    """
+    wanted = _at_alpha_1(methods.METHODS[name])
+    for other in methods.METHODS.values():
+        if other.alpha == 1 and other.name != name and _at_alpha_1(other) == wanted:
+            return other.name
+    return None
+
+
+def _at_alpha_1(method: methods.Method) -> methods.Method:
+    """What a method would train at alpha = 1, without what it is called."""
+    unnamed = replace(method, name="", label="", why="", control=None)
+    return replace(unnamed, alpha=1.0, second="", order=None)
 
 
 # ---------------------------------------------------------------- test sets
@@ -149,7 +173,9 @@ def accuracy_interval(accuracy: float, n: int, level: float = 1 - LEVEL) -> tupl
 
     if not (0 <= accuracy <= 1 and n >= 1 and 0 < level < 1):
         given = f"accuracy={accuracy}, n={n}, level={level}"
-        raise InputError(f"{given}: give a fraction from 0 to 1, 1 image or more, a level between 0 and 1")
+        raise InputError(
+            f"{given}: give a fraction from 0 to 1, 1 image or more, a level between 0 and 1"
+        )
     test = stats.binomtest(round(accuracy * n), n)
     interval = test.proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)

@@ -5,7 +5,6 @@ Where methods are compared, a cell is a paired difference and follows the rule o
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,7 +24,13 @@ SCALES = {
     "nll": (1, 3, "nats"),
     "brier": (1, 3, ""),
 }
-NAMES = {"accuracy": "accuracy", "transfer": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
+NAMES = {
+    "accuracy": "accuracy",
+    "transfer": "accuracy",
+    "ece": "ECE",
+    "nll": "NLL",
+    "brier": "Brier",
+}
 # Accuracies of the authors' released checkpoints on CIFAR-10: one run each, epoch chosen on the test set.
 ANCHORS = {"scratch": 0.8454, "kd": 0.8517, "tgd": 0.8595}
 
@@ -52,15 +57,6 @@ def load_records(settings: Settings, name: str) -> list[dict]:
 def total_epochs(row: dict) -> int:
     """Epochs of a network's training and of what it started from; older records say `epochs_in_all`."""
     return row["total_epochs"] if "total_epochs" in row else row["epochs_in_all"]
-
-
-def of_settings(settings: Settings) -> pd.DataFrame:
-    """All that a run depends on, in one column, for the head of a notebook."""
-    values = dataclasses.asdict(settings)
-    for hidden in ("data_dir", "purpose", "budget", "overrides"):  # paths and prose
-        del values[hidden]
-    words = {name: "all" if value is None else str(value) for name, value in values.items()}
-    return pd.DataFrame({settings.run_name: words})
 
 
 # ---------------------------------------------------------------- cells
@@ -129,13 +125,37 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
     return table.set_index("method")
 
 
+def networks(rows: Sequence[dict]) -> pd.DataFrame:
+    """Teachers, a line a network: architecture, metrics (per cent, nats), epochs, when and on what trained."""
+    lines = []
+    for r in rows:
+        line = {"network": r["label"], "architecture": r["network"], "seed": r["seed"]}
+        line |= {"accuracy %": f"{100 * r['accuracy']:.2f}", "NLL": f"{r['nll']:.3f}"}
+        line |= {
+            "ECE %": f"{100 * r['ece']:.2f}",
+            "epochs": total_epochs(r),
+            "selection": r["selection"],
+        }
+        line |= {"trained": r["made"][:10], "minutes": f"{r['training_seconds'] / 60:.1f}"}
+        lines.append(line)
+    return pd.DataFrame(lines).set_index("network")
+
+
+def by_class(rows: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
+    """Accuracy in per cent on each class, a column a network; empty for a class without test images."""
+    columns = {r["label"]: 100 * np.array(r["per_class"], float) for r in rows}
+    return pd.DataFrame(columns, index=list(names)).round(1)
+
+
 def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Each method against `control` by the rule, in the order of the rows; p and verdict of the first column.
 
     Only methods that share a seed with the control.
     """
     seeds = {r["seed"] for r in rows if r["method"] == control}
-    labels = {r["method"]: r["label"] for r in rows if r["seed"] in seeds and r["method"] != control}
+    labels = {
+        r["method"]: r["label"] for r in rows if r["seed"] in seeds and r["method"] != control
+    }
     lines = []
     for name, label in labels.items():
         pairs = [paired(rows, name, control, column) for column in columns]
@@ -145,8 +165,10 @@ def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS
 
 def contrasts(pairs: Sequence[dict], labels: dict[str, str]) -> pd.DataFrame:
     """Paired differences, a line each: "A − B", by the rule. labels: of methods."""
-    lines = [{"": versus(pair, labels)} | _cells([pair]) for pair in pairs]
-    return pd.DataFrame(lines).set_index("")
+    lines = [{"difference": versus(pair, labels)} | _cells([pair]) for pair in pairs]
+    return pd.DataFrame(lines, columns=list(lines[0]) if lines else ["difference"]).set_index(
+        "difference"
+    )
 
 
 def versus(pair: dict, labels: dict[str, str]) -> str:
@@ -162,7 +184,10 @@ def _cells(pairs: Sequence[dict]) -> dict[str, str]:
         cells[f"{NAMES[pair['column']]}, {unit}"] = difference(pair)
     p = pairs[0]["p"]
     name = NAMES[pairs[0]["column"]]
-    return cells | {f"p, {name}": "" if p is None else f"{p:.2g}", f"verdict, {name}": pairs[0]["verdict"]}
+    return cells | {
+        f"p, {name}": "" if p is None else f"{p:.2g}",
+        f"verdict, {name}": pairs[0]["verdict"],
+    }
 
 
 # ---------------------------------------------------------------- weights and shares
@@ -170,6 +195,8 @@ def _cells(pairs: Sequence[dict]) -> dict[str, str]:
 
 def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
     """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha. rows: gamma, alpha, accuracy."""
+    if not rows:
+        return pd.DataFrame()
     cells = pd.DataFrame(rows).groupby(["gamma", "alpha"])["accuracy"].apply(spread)
     table = cells.unstack("alpha").fillna("not run")
     return table.rename(columns="alpha = {:g}".format, index="gamma = {:g}".format)
@@ -208,12 +235,18 @@ def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
     """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a column a method."""
     lines = []
     for r, mean in zip(rows, under_corruption(rows), strict=True):
-        lines.append({"label": r["label"], "corruption": "none", "accuracy": r["clean"]["accuracy"]})
+        lines.append(
+            {"label": r["label"], "corruption": "none", "accuracy": r["clean"]["accuracy"]}
+        )
         for name, five in r["corrupted"].items():
             accuracy = np.mean([metrics["accuracy"] for metrics in five])
             lines.append({"label": r["label"], "corruption": name, "accuracy": accuracy})
-        lines.append({"label": r["label"], "corruption": "mean of all", "accuracy": mean["accuracy"]})
-    cells = pd.DataFrame(lines).groupby(["corruption", "label"], sort=False)["accuracy"].apply(spread)
+        lines.append(
+            {"label": r["label"], "corruption": "mean of all", "accuracy": mean["accuracy"]}
+        )
+    cells = (
+        pd.DataFrame(lines).groupby(["corruption", "label"], sort=False)["accuracy"].apply(spread)
+    )
     return cells.unstack("label", sort=False).rename_axis(None).rename_axis(None, axis=1)
 
 
@@ -226,15 +259,22 @@ def calibration(rows: Sequence[dict]) -> pd.DataFrame:
             line |= {f"NLL, {when}": r[when]["nll"], f"ECE %, {when}": 100 * r[when]["ece"]}
             line |= {f"Brier, {when}": r[when]["brier"]}
         lines.append(line)
+    if not lines:  # a profile that holds nothing out
+        return pd.DataFrame()
     groups = pd.DataFrame(lines).groupby("method", sort=False)
     return groups.agg(lambda values: spread(values, 1, 2 if "%" in values.name else 3))
 
 
 def transfer(rows: Sequence[dict]) -> pd.DataFrame:
     """Accuracy in per cent on the CINIC-10 sample, images that CIFAR-10 has not and has apart: a line a method."""
+    if not rows:  # no such file, or other data than CIFAR-10's
+        return pd.DataFrame()
     groups = pd.DataFrame(rows).groupby("label", sort=False)
     first = rows[0]
-    heads = {"transfer": f"unseen ({first['n']} images)", "seen": f"in CIFAR-10 ({first['n_seen']} images)"}
+    heads = {
+        "transfer": f"unseen ({first['n']} images)",
+        "seen": f"in CIFAR-10 ({first['n_seen']} images)",
+    }
     table = groups[["transfer", "seen"]].agg(spread)
     return table.rename(columns=heads).rename_axis("method")
 
