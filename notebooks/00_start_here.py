@@ -42,7 +42,7 @@ study = specs_of(lab)
 Markdown(sentences.settings(settings))
 
 # %%
-number = 1500 % len(lab.data.test.labels)  # which test image
+number = 3 % len(lab.data.test.labels)  # which test image
 channel = 0  # 0 red, 1 green, 2 blue
 
 # %% [markdown]
@@ -120,6 +120,16 @@ figures.save(figure, settings, "00_opinions", caption=caption, source=keys)
 
 # %%
 Markdown(sentences.opinions(opinions, lab.data.test.class_names, truth))
+
+# %% [markdown]
+# Another image: choose one.
+
+# %%
+from tgd_lib.companion import play
+
+test = lab.data.test
+another = (number + 1) % len(test.labels)
+play.opinions(test.images, test.labels, outputs, test.class_names, number=another)
 
 # %% [markdown]
 # One image proves nothing: the measured comparison, with its controls, is in [07](07_results.ipynb).

@@ -42,6 +42,18 @@ study = specs_of(lab)
 Markdown(sentences.settings(settings))
 
 # %% [markdown]
+# ## Play
+#
+# The water rises in one channel of an image: under its level, components are born, merge and die, and barcode and
+# diagram grow. At the right the persistence image of the whole diagram, as its four settings say; they begin as the
+# paper's.
+
+# %%
+from tgd_lib.companion import play
+
+play.persistence(lab.data.test.images, number=3 % len(lab.data.test.labels))
+
+# %% [markdown]
 # ## Compute them
 #
 # Pixels are 8-bit, so births and persistences lie on the lattice $k/255$: the Gaussian's masses are a 256 × 50 table

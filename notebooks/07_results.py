@@ -113,13 +113,8 @@ caption = (
     "Test accuracy against multiply-adds of a forward pass: pale dots are seeds. The students cost the same and are "
     "drawn side by side. Persistence images come on top of the PI teacher's price, see 06."
 )
-figures.save(
-    figure,
-    settings,
-    "07_cost_accuracy",
-    caption=caption,
-    source=[r["key"] for r in students + teachers],
-)
+keys = [r["key"] for r in students + teachers]
+figures.save(figure, settings, "07_cost_accuracy", caption=caption, source=keys)
 
 # %% [markdown]
 # *What to see:* all students stand at one price. How much of the way up to the image teacher does each method go?

@@ -1,7 +1,9 @@
-"""Plots of results, from rows of records to matplotlib figures, in the one style. No network is touched here.
+"""Plots of results, from rows of records to matplotlib figures, in the one style. No network is
+touched here.
 
-Where methods are compared, differences are paired by seed and follow the rule of `significance`: an interval
-from six seeds on, below that the seeds themselves; never the spread of seeds, never the interval of a test set.
+Where methods are compared, differences are paired by seed and follow the rule of `significance`: an
+interval from six seeds on, below that the seeds themselves; never the spread of seeds, never the
+interval of a test set.
 """
 
 from __future__ import annotations
@@ -74,8 +76,9 @@ def accuracies(
 ) -> Figure:
     """Test accuracy of each method in per cent: a pale dot for each seed, a bar for their mean.
 
-    Grouped and coloured by family, sorted by mean within. anchors: accuracies of the authors' checkpoints
-    by method, drawn as crosses. reference: a method whose mean is a labelled line through all.
+    Grouped and coloured by family, sorted by mean within. anchors: accuracies of the authors'
+    checkpoints by method, drawn as crosses. reference: a method whose mean is a labelled line
+    through all.
     """
     groups = _sorted_by_family(_groups(rows))
     each = 0.36 if len(groups) < 12 else 0.22
@@ -136,7 +139,8 @@ def _reference(axis: Axes, rows: Sequence[dict]) -> None:
 def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
     """Paired differences of accuracy in points, a line a pair, with the verdict beside it.
 
-    A pale dot for each seed and a bar for their mean; from six seeds on Student's 95 % interval of the mean.
+    A pale dot for each seed and a bar for their mean; from six seeds on Student's 95 % interval of
+    the mean.
     """
     figure, axis = plt.subplots(figsize=(8, 0.8 + 0.42 * len(pairs)))
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
@@ -164,10 +168,11 @@ def _difference(axis: Axes, y: float, pair: dict, colour: str) -> None:
 
 @styled
 def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
-    """Paired difference of accuracy from alpha = 1 against alpha; pairs as `significance.from_alpha_1` gives them.
+    """Paired difference of accuracy from alpha = 1 against alpha; pairs as
+    `significance.from_alpha_1` gives them.
 
-    Evenly spaced, not to scale: alpha = 1, without the PI teacher, is the zero line at the left. part: of
-    the images, "held-out" or "test".
+    Evenly spaced, not to scale: alpha = 1, without the PI teacher, is the zero line at the left.
+    part: of the images, "held-out" or "test".
     """
     figure, axis = plt.subplots(figsize=(6.5, 3))
     axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
@@ -192,10 +197,11 @@ def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
 
 @styled
 def corruption_differences(rows: Sequence[dict], control: str) -> Figure:
-    """Paired difference of accuracy from `control` against severity (0: clean): a panel a corruption.
+    """Paired difference of accuracy from `control` against severity (0: clean): a panel a
+    corruption.
 
-    A line is the mean over seeds of a method; from six seeds on a band is Student's 95 % interval of it,
-    below that thin lines are the seeds. rows: as `questions.robustness` gives them.
+    A line is the mean over seeds of a method; from six seeds on a band is Student's 95 % interval
+    of it, below that thin lines are the seeds. rows: as `questions.robustness` gives them.
     """
     names = list(rows[0]["corrupted"])
     figure, axes = _panels(len(names))
@@ -265,7 +271,9 @@ def _course(axis: Axes, pairs: Sequence[dict], style: dict, label: str) -> None:
 
 @styled
 def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
-    """A value an epoch, the mean over seeds: a line a method. column: "loss" or "training_accuracy"."""
+    """A value an epoch, the mean over seeds: a line a method. column: "loss" or
+    "training_accuracy".
+    """
     figure, axis = plt.subplots(figsize=(7.5, 3))
     scale = 100 if "accuracy" in column else 1
     for number, chosen in enumerate(_groups(rows).values()):
@@ -279,7 +287,8 @@ def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
 
 @styled
 def reliability(rows: Sequence[dict]) -> Figure:
-    """Reliability diagrams, a column a method, all its seeds pooled: above as trained, below after scaling.
+    """Reliability diagrams, a column a method, all its seeds pooled: above as trained, below after
+    scaling.
 
     rows: as `questions.calibration` gives them. A bar is the accuracy in a bin of confidence.
     """
@@ -299,7 +308,9 @@ def reliability(rows: Sequence[dict]) -> Figure:
 
 
 def _reliability(axis: Axes, diagrams: Sequence[dict]) -> None:
-    """The bars of several diagrams pooled, pale where under 1 % of the images lie, and the diagonal."""
+    """The bars of several diagrams pooled, pale where under 1 % of the images lie, and the
+    diagonal.
+    """
     counts = np.array([d["count"] for d in diagrams], float)  # (seeds, bins)
     accuracies_ = np.array([d["accuracy"] for d in diagrams], float)  # NaN in an empty bin
     total = counts.sum(0)
@@ -315,7 +326,8 @@ def _reliability(axis: Axes, diagrams: Sequence[dict]) -> None:
 
 @styled
 def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
-    """t-SNE of the last layer's input, a panel a network; each class (the first ten) has a marker of its own.
+    """t-SNE of the last layer's input, a panel a network; each class (the first ten) has a marker
+    of its own.
 
     rows: as `questions.embedding` gives them. names: of the classes.
     """
@@ -340,9 +352,11 @@ def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
 
 @styled
 def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
-    """Test accuracy against multiply-adds of teachers and students: a pale dot for each seed, their mean marked.
+    """Test accuracy against multiply-adds of teachers and students: a pale dot for each seed, their
+    mean marked.
 
-    costs: networks of a `cost.measure` record; rows with role ("student", "image teacher", "PI teacher").
+    costs: networks of a `cost.measure` record; rows with role ("student", "image teacher", "PI
+    teacher").
     """
     figure, axis = plt.subplots(figsize=(7.5, 3.4))
     for number, chosen in enumerate(_groups(rows).values()):
@@ -366,7 +380,9 @@ def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
 
 @styled
 def costs(record: dict) -> Figure:
-    """Milliseconds per image of networks and topology (left), per training step (right), from `cost.measure`."""
+    """Milliseconds per image of networks and topology (left), per training step (right), from
+    `cost.measure`.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3))
     single = {}
     for name, timings in (record["networks"] | {"persistence images": record["topology"]}).items():
@@ -380,7 +396,9 @@ def costs(record: dict) -> Figure:
 
 
 def _timings(axis: Axes, timings: dict[str, dict], unit: str) -> None:
-    """Medians with their values above them, on lines from the smallest to the largest; topology in its colour."""
+    """Medians with their values above them, on lines from the smallest to the largest; topology in
+    its colour.
+    """
     for y, (name, seconds) in enumerate(timings.items()):
         number = 1 if "persistence" in name else 0
         low, median, high = (1e3 * seconds[k] for k in ("min", "median", "max"))

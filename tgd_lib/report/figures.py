@@ -1,4 +1,6 @@
-"""Figures as files, their style, and pictures of images, topology and maps. No network is touched here."""
+"""Figures as files, their style, and pictures of images, topology and maps. No network is touched
+here.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,11 @@ class Captioned:
 def save(
     figure: Figure, settings: Settings, name: str, *, caption: str, source: object
 ) -> Captioned:
-    """Write a figure as SVG and PNG to `<run>/figures/`, with a record of what it shows and from what; close it.
+    """Write a figure as SVG and PNG to `<run>/figures/`, with a record of what it shows and from
+    what; close it.
 
-    `source` is what was drawn (rows, or the keys of artefacts): plain values. Returns the figure with its
-    caption, for a notebook to show.
+    `source` is what was drawn (rows, or the keys of artefacts): plain values. Returns the figure
+    with its caption, for a notebook to show.
     """
     folder = config.run_dir(settings) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,18 +107,21 @@ def pipeline(
     *,
     channel: str,
     upto: float,
+    direction: str = "row",
     level: float | None = None,
 ) -> Figure:
-    """Image → one channel as a signal, its barcode beside it → persistence diagram → persistence image.
+    """Image → one channel as a signal, its barcode beside it → persistence diagram → persistence
+    image.
 
-    image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R), channel:
-    its name, upto: end of the PI's window on both axes. level: of the water; what lies under it is marked
-    in the signal, and the barcode and the diagram have grown only so far. None: all of it.
+    image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R),
+    channel: its name, upto: end of the PI's window on both axes, direction: "row" or "column".
+    level: of the water; what lies under it is marked in the signal, and the barcode and the diagram
+    have grown only so far. None: all of it.
     """
     figure, axes = plt.subplots(1, 5, figsize=(12.5, 2.9), width_ratios=(1, 2.2, 0.9, 1.1, 1.25))
     _image(axes[0], image, "image")
     _signal(axes[1], signal, level)
-    axes[1].set_title(f"{channel} channel as a signal")
+    axes[1].set_title(f"{channel} channel, {direction} by {direction}")
     _barcode(axes[2], diagram, level)
     _diagram(axes[3], diagram, upto, level)
     picture = _pi(axes[4], pi, upto)
@@ -142,7 +148,9 @@ def _signal(axis: Axes, signal: np.ndarray, level: float | None) -> None:
 
 
 def _barcode(axis: Axes, diagram: np.ndarray, level: float | None) -> None:
-    """A bar from birth to death for each point, the longest at the right, on the signal's axis of values."""
+    """A bar from birth to death for each point, the longest at the right, on the signal's axis of
+    values.
+    """
     births, deaths = _grown(diagram, level)
     order = np.argsort(deaths - births, kind="stable")
     axis.vlines(
@@ -161,7 +169,9 @@ def _grown(diagram: np.ndarray, level: float | None) -> tuple[np.ndarray, np.nda
 
 
 def _diagram(axis: Axes, diagram: np.ndarray, upto: float, level: float | None) -> None:
-    """Points (birth, death), and the part of the plane that a persistence image up to `upto` is about."""
+    """Points (birth, death), and the part of the plane that a persistence image up to `upto` is
+    about.
+    """
     window = np.array([(0, 0), (upto, upto), (upto, 2 * upto), (0, upto)])
     axis.fill(*window.T, color=COLOURS[1], alpha=0.25, linewidth=0, label="PI window")
     axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
@@ -181,17 +191,26 @@ def _pi(axis: Axes, pi: np.ndarray, upto: float):
 def window_density(births: np.ndarray, persistences: np.ndarray, *, upto: float) -> Figure:
     """How many points lie where in (birth, persistence), with the paper's window drawn in.
 
-    births, persistences float (k,) on [0, 1]; upto: end of the window on both axes. Counts are logarithmic.
+    births, persistences float (k,) on [0, 1]; upto: end of the window on both axes. Counts are
+    logarithmic.
     """
     figure, axis = plt.subplots(figsize=(5.6, 4.2))
-    # Bins five levels wide, edges between levels: so all of them hold equally many of the 256 levels.
+    # Bins five levels wide, edges between levels: so all of them hold equally many of the 256
+    # levels.
     edges = (np.arange(0, 261, 5) - 0.5) / 255
     counts, _, _ = np.histogram2d(births, persistences, bins=(edges, edges))
     shown = np.ma.masked_equal(counts.T, 0)
     picture = axis.pcolormesh(edges, edges, shown, cmap="viridis", norm=LogNorm(), rasterized=True)
     window = plt.Rectangle((0, 0), upto, upto, fill=False, edgecolor=COLOURS[3], linewidth=1.8)
     axis.add_patch(window)
-    axis.text(upto + 0.02, upto, "the paper's window", color=COLOURS[3], va="top", fontsize=8)
+    # Named in the empty half: births and persistences add to at most 1.
+    axis.annotate(
+        "the paper's window",
+        (upto, upto),
+        xytext=(0.55, 0.8),
+        color=COLOURS[3],
+        arrowprops={"arrowstyle": "-", "color": COLOURS[3]},
+    )
     axis.set(xlabel="birth", ylabel="persistence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     figure.colorbar(picture, ax=axis, label="points in a bin")
     return figure
@@ -219,9 +238,11 @@ def by_class(
     orientation: str,
     upto: float,
 ) -> Figure:
-    """For each class (the first ten) its first image above the persistence images of its red channel.
+    """For each class (the first ten) its first image above the persistence images of its red
+    channel.
 
-    images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,), upto: end of the PI's window.
+    images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,), upto: end of the PI's
+    window.
     """
     classes = np.unique(labels)[:10]
     rows = 1 + len(READ[orientation])
@@ -246,7 +267,9 @@ def by_class(
 
 @styled
 def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto: float) -> Figure:
-    """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C, R, R)."""
+    """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C,
+    R, R).
+    """
     classes = np.unique(labels)[:10]
     columns = -(-len(classes) // 2)
     figure, axes = plt.subplots(
@@ -272,7 +295,8 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
 def opinions(
     image: np.ndarray, probabilities: dict[str, np.ndarray], names: Sequence[str], truth: int
 ) -> Figure:
-    """An image, and in a table of colours what each network gives its likeliest classes, in per cent.
+    """An image, and in a table of colours what each network gives its likeliest classes, in per
+    cent.
 
     image uint8 (H, W, 3), probabilities (classes,) by network. The true class is framed.
     """
@@ -303,7 +327,8 @@ def opinions(
 def similarity_maps(
     maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]
 ) -> Figure:
-    """Row-normalised similarity maps (B, B), side by side on one scale, classes parted by lines and named.
+    """Row-normalised similarity maps (B, B), side by side on one scale, classes parted by lines and
+    named.
 
     labels (B,): sorted classes of the images; names: of all classes.
     """

@@ -1,4 +1,5 @@
-"""What a run shows, in a sentence or two, from its records: notebooks and summaries say it in these words.
+"""What a run shows, in a sentence or two, from its records: notebooks and summaries say it in these
+words.
 
 Markdown, each function for one figure or table. Comparisons follow the rule of `significance`.
 """
@@ -42,7 +43,9 @@ def labels_of(rows: Sequence[dict]) -> dict[str, str]:
 
 
 def amount(pair: dict, of: str = "") -> str:
-    """ "-0.10 [-0.29, +0.09] (n=6) points of accuracy, p = 0.19: no difference shown"; few seeds one by one."""
+    """ "-0.10 [-0.29, +0.09] (n=6) points of accuracy, p = 0.19: no difference shown"; few seeds one
+    by one.
+    """
     unit = f"{tables.SCALES[pair['column']][2]} of {tables.NAMES[pair['column']]}{of}"
     text = f"{tables.difference(pair)} {unit}"
     if pair["p"] is not None:
@@ -59,11 +62,17 @@ def topology(rows: Sequence[dict], corrupted: Sequence[dict] = ()) -> str:
     if corrupted:
         parts.append(amount(paired(corrupted, "tgd", CONTROL), " on corrupted images"))
     labels = labels_of(rows)
-    text = f"**What the PI teacher adds** ({labels['tgd']} − {labels[CONTROL]}, paired by seed): {'; '.join(parts)}."
+    text = (
+        f"**What the PI teacher adds** ({labels['tgd']} − {labels[CONTROL]}, paired by seed): "
+        f"{'; '.join(parts)}."
+    )
     if "tgd_image_2" not in labels:
         return text
     instead = amount(paired(rows, "tgd", "tgd_image_2"))
-    return f"{text}\n\n**Topology, or any second teacher?** ({labels['tgd']} − {labels['tgd_image_2']}): {instead}."
+    return (
+        f"{text}\n\n**Topology, or any second teacher?** ({labels['tgd']} − "
+        f"{labels['tgd_image_2']}): {instead}."
+    )
 
 
 def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> str:
@@ -110,7 +119,8 @@ def opinions(probabilities: dict[str, np.ndarray], names: Sequence[str], truth: 
     teacher, student = answers.get("image teacher"), answers.get(_label("tgd"))
     if teacher is not None and teacher == student != truth:
         text += (
-            " The TGD student shares the image teacher's error, as one should expect where that teacher has"
+            " The TGD student shares the image teacher's error, as one should expect where that "
+            "teacher has"
             " nearly all the weight."
         )
     return text
@@ -123,7 +133,8 @@ def window(births: np.ndarray, persistences: np.ndarray, *, upto: float, channel
     late, tall = births > upto, persistences > upto
     share, by_birth = 100 * (late | tall).mean(), 100 * late.mean()
     return (
-        f"{len(births)} points in {channels} channels: {share:.0f} % lie outside the window 0 to {upto:g}, "
+        f"{len(births)} points in {channels} channels: {share:.0f} % lie outside the window 0 to "
+        f"{upto:g}, "
         f"{by_birth:.0f} % because they are born above {upto:g}."
     )
 
@@ -142,13 +153,15 @@ def class_means(pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> st
 
 
 def teachers(rows: Sequence[dict], names: Sequence[str]) -> str:
-    """How far the PI teacher lies above chance and below the image teacher, and in which classes it is ahead.
+    """How far the PI teacher lies above chance and below the image teacher, and in which classes it
+    is ahead.
 
     rows: of the image teacher and of the PI teacher, in this order.
     """
     image, pi = rows
     text = (
-        f"The image teacher has {100 * image['accuracy']:.1f} %, the PI teacher {100 * pi['accuracy']:.1f} %; "
+        f"The image teacher has {100 * image['accuracy']:.1f} %, the PI teacher "
+        f"{100 * pi['accuracy']:.1f} %; "
         f"chance is {100 / len(names):.0f} % (n = 1 network each)."
     )
     ahead = []
@@ -161,19 +174,25 @@ def teachers(rows: Sequence[dict], names: Sequence[str]) -> str:
 
 
 def where_the_other_fails(image_right: np.ndarray, pi_right: np.ndarray) -> str:
-    """Whether the PI teacher is good where the image teacher is bad. bool (N,) each: right on a test image."""
+    """Whether the PI teacher is good where the image teacher is bad. bool (N,) each: right on a
+    test image.
+    """
     both, alone = pi_right[image_right], pi_right[~image_right]
     if not len(alone) or not len(both):
         return "The image teacher is right on all test images, or on none."
     return (
-        f"The PI teacher is right on {100 * alone.mean():.0f} % of the {len(alone)} test images that the image "
+        f"The PI teacher is right on {100 * alone.mean():.0f} % of the {len(alone)} test images "
+        "that the image "
         f"teacher gets wrong, and on {100 * both.mean():.0f} % of those it gets right: "
-        f"{100 * (pi_right & ~image_right).mean():.1f} % of all images are known to the PI teacher alone."
+        f"{100 * (pi_right & ~image_right).mean():.1f} % of all images are known to the PI teacher "
+        "alone."
     )
 
 
 def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarray]) -> str:
-    """Whom the students follow where the teachers disagree. Predicted classes int (N,), students by name."""
+    """Whom the students follow where the teachers disagree. Predicted classes int (N,), students by
+    name.
+    """
     apart = first != second
     if not apart.any():
         return "The two teachers agree on all test images."
@@ -183,7 +202,8 @@ def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarra
         two = 100 * (answers[apart] == second[apart]).mean()
         parts.append(f"{name} {one:.0f} and {two:.0f} %")
     return (
-        f"The teachers disagree on {apart.sum()} of {len(apart)} test images. There the students say what the "
+        f"The teachers disagree on {apart.sum()} of {len(apart)} test images. There the students "
+        "say what the "
         f"image teacher says, and what the PI teacher says, on: {'; '.join(parts)}."
     )
 
@@ -203,7 +223,9 @@ def training(rows: Sequence[dict]) -> str:
 
 
 def maps(distances: dict[str, float]) -> str:
-    """How near the students' similarity maps come to the merged one. distances: mean squared, by network."""
+    """How near the students' similarity maps come to the merged one. distances: mean squared, by
+    network.
+    """
     parts = [f"{name} {value:.2g}" for name, value in distances.items()]
     return (
         f"Mean squared distance of the maps' rows from those of the merged map: {', '.join(parts)}."
@@ -211,13 +233,18 @@ def maps(distances: dict[str, float]) -> str:
 
 
 def alphas(pairs: Sequence[dict], part: str) -> str:
-    """What the alpha curve shows; pairs as `significance.from_alpha_1` gives them, part: of the images."""
+    """What the alpha curve shows; pairs as `significance.from_alpha_1` gives them, part: of the
+    images.
+    """
     if not pairs:
         return "There is nothing at alpha = 1 to compare with."
     best = max(pairs, key=lambda p: p["mean"])
     if best["mean"] <= 0:
         return f"On the {part} images the mean is highest at alpha = 1: without the PI teacher."
-    return f"On the {part} images the mean is highest at alpha = {best['alpha']:g}: {amount(best)} against alpha = 1."
+    return (
+        f"On the {part} images the mean is highest at alpha = {best['alpha']:g}: {amount(best)} "
+        "against alpha = 1."
+    )
 
 
 def shares(rows: Sequence[dict]) -> str:
@@ -227,11 +254,16 @@ def shares(rows: Sequence[dict]) -> str:
         return "This profile has no students with a second teacher's maps."
     stages = [f"{100 * value:.1f}" for value in np.mean(mine[0]["shares"], axis=0)]
     weight = 100 * (1 - mine[0]["alpha"])
-    return f"In TGD the PI teacher weighs {weight:g} %, and its share is {', '.join(stages)} % in the three stages."
+    return (
+        f"In TGD the PI teacher weighs {weight:g} %, and its share is {', '.join(stages)} % in the "
+        "three stages."
+    )
 
 
 def search(found: dict) -> str:
-    """What a choice on held-out images chose and what the test images say, from `choose_and_compare`."""
+    """What a choice on held-out images chose and what the test images say, from
+    `choose_and_compare`.
+    """
     if found["chosen"] is None:
         return "Nothing was held out or searched, so nothing is chosen."
     text = f"{len(found['candidates'])} candidates; the choice is made on held-out images: "
@@ -254,7 +286,9 @@ def _label(method: str) -> str:
 
 
 def calibration(rows: Sequence[dict]) -> str:
-    """Which method has the lowest ECE as trained and which the lowest NLL after temperature scaling."""
+    """Which method has the lowest ECE as trained and which the lowest NLL after temperature
+    scaling.
+    """
     if not rows:
         return "This profile holds no images out, so no temperature is fitted."
     ece, nll = {}, {}
@@ -265,14 +299,18 @@ def calibration(rows: Sequence[dict]) -> str:
     after = [100 * r["after"]["ece"] for r in rows]
     best, sharpest = min(ece, key=ece.get), min(nll, key=nll.get)
     return (
-        f"As trained, *{best}* is best calibrated (mean ECE {ece[best]:.1f} %); after temperature scaling the "
-        f"networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and *{sharpest}* has the lowest "
+        f"As trained, *{best}* is best calibrated (mean ECE {ece[best]:.1f} %); after temperature "
+        "scaling the "
+        f"networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and *{sharpest}* has "
+        "the lowest "
         f"mean NLL ({nll[sharpest]:.3f} nats)."
     )
 
 
 def costs(record: dict) -> str:
-    """What topology would cost at test time, and what a step from the bank costs, as ratios of medians."""
+    """What topology would cost at test time, and what a step from the bank costs, as ratios of
+    medians.
+    """
     student, topology = record["networks"]["student"], record["topology"]
     parts = []
     for batch in (1, 128):
@@ -299,6 +337,7 @@ def gap(rows: Sequence[dict], teacher: dict) -> str:
         if method != "scratch":
             parts.append(f"{label} {100 * (means[method] - means['scratch']) / way:.0f} %")
     return (
-        f"From scratch to the image teacher it is {100 * way:.1f} points. Of that way goes, in the mean: "
+        f"From scratch to the image teacher it is {100 * way:.1f} points. Of that way goes, in the "
+        "mean: "
         f"{'; '.join(parts)}."
     )

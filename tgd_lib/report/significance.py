@@ -1,7 +1,8 @@
 """What seeds and test sets allow to say: paired differences, exact tests, intervals.
 
-One rule for all tables, figures and notebooks. Six seeds or more: mean difference, Student's 95 % interval,
-exact sign-flip p, verdict. Fewer: the differences seed by seed and "n too small", no interval.
+One rule for all tables, figures and notebooks. Six seeds or more: mean difference, Student's 95 %
+interval, exact sign-flip p, verdict. Fewer: the differences seed by seed and "n too small", no
+interval.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from tgd_lib.config import InputError
 from tgd_lib.study import methods
 
 LEVEL = 0.05
-ENOUGH = 6  # seeds: the fewest with which a two-sided sign-flip test can fall below LEVEL (2 / 2^6 = 0.031)
+# Seeds: the fewest with which a two-sided sign-flip test can fall below LEVEL (2 / 2^6 = 0.031).
+ENOUGH = 6
 TOO_SMALL, DIFFERS, NOTHING = "n too small", "differs", "no difference shown"
 
 # ---------------------------------------------------------------- differences
@@ -25,11 +27,11 @@ TOO_SMALL, DIFFERS, NOTHING = "n too small", "differs", "no difference shown"
 def paired(rows: Sequence[dict], method: str, control: str, column: str = "accuracy") -> dict:
     """Differences method - control of `column`, seed by seed, and what they allow to say.
 
-    rows: of one selection rule, with method, seed, selection and `column`. Returns {method, control,
-    column, n, differences, mean, low, high, p, verdict} in the column's units: differences in the order
-    of the seeds, low and high the ends of Student's 95 % interval of the mean, p of the sign-flip test.
-    low, high and p are None below six seeds. Raises InputError where both selection rules are mixed or
-    no seed has both methods.
+    rows: of one selection rule, with method, seed, selection and `column`. Returns {method,
+    control, column, n, differences, mean, low, high, p, verdict} in the column's units: differences
+    in the order of the seeds, low and high the ends of Student's 95 % interval of the mean, p of
+    the sign-flip test. low, high and p are None below six seeds. Raises InputError where both
+    selection rules are mixed or no seed has both methods.
     """
     if len({r["selection"] for r in rows}) > 1:
         raise InputError(
@@ -58,7 +60,9 @@ def _said_of(differences: np.ndarray) -> dict:
 
 
 def verdict(n: int, p: float | None) -> str:
-    """ "n too small", "differs" or "no difference shown" (p of a sign-flip test of n seeds, level 0.05)."""
+    """ "n too small", "differs" or "no difference shown" (p of a sign-flip test of n seeds, level
+    0.05).
+    """
     if n < ENOUGH:
         return TOO_SMALL
     return DIFFERS if p <= LEVEL else NOTHING
@@ -105,7 +109,8 @@ def from_alpha_1(points: Sequence[dict]) -> list[dict]:
 
 
 def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
-    """The method of `among` with the highest mean accuracy, for choices: give it rows of held-out images.
+    """The method of `among` with the highest mean accuracy, for choices: give it rows of held-out
+    images.
 
     The first of equal ones; None if fewer than two of them have rows.
     """
@@ -125,10 +130,11 @@ def choose_and_compare(
 ) -> dict:
     """What held-out images choose of `among`, and what the test images then say of it.
 
-    Returns {chosen, candidates, held_out, test}: the name (None: nothing to choose from; the control's
-    own: nothing beats it), the candidates that were there beside the control, the pair against the control
-    on the held-out images, and the pairs on the test images against the control and against the chosen
-    method's matched control (a second image teacher in the same place), where that was trained.
+    Returns {chosen, candidates, held_out, test}: the name (None: nothing to choose from; the
+    control's own: nothing beats it), the candidates that were there beside the control, the pair
+    against the control on the held-out images, and the pairs on the test images against the control
+    and against the chosen method's matched control (a second image teacher in the same place),
+    where that was trained.
     """
     name = chosen(held_out, among)
     there = {r["method"] for r in held_out}
@@ -142,7 +148,8 @@ def choose_and_compare(
 
 
 def without_second(name: str) -> str | None:
-    """The method that is `name` at alpha = 1, without its second teacher; None if there is none other.
+    """The method that is `name` at alpha = 1, without its second teacher; None if there is none
+    other.
 
     With weight 0 neither which second teacher it is nor the order of merging matters.
     """
@@ -165,9 +172,9 @@ def _at_alpha_1(method: methods.Method) -> methods.Method:
 def accuracy_interval(accuracy: float, n: int, level: float = 1 - LEVEL) -> tuple[float, float]:
     """(low, high): Wilson's confidence interval of an accuracy (a fraction) measured on n images.
 
-    Where the true accuracy of one network may lie, given so many test images; the spread over seeds is
-    another matter, and methods are never compared by it. Wilson 1927. Raises InputError for values that
-    cannot be.
+    Where the true accuracy of one network may lie, given so many test images; the spread over seeds
+    is another matter, and methods are never compared by it. Wilson 1927. Raises InputError for
+    values that cannot be.
     """
     from scipy import stats
 

@@ -57,7 +57,9 @@ def _rows(folder: Path, name: str) -> list[dict]:
 
 
 def _table(rows: Sequence[dict], anchored: bool) -> pd.DataFrame:
-    """A line a method: metrics, differences from the controls, the authors' checkpoints beside them."""
+    """A line a method: metrics, differences from the controls, the authors' checkpoints beside
+    them.
+    """
     frame = tables.readable(rows).reset_index().drop(columns="selection")
     labels = sentences.labels_of(rows)
     for control in CONTROLS:
@@ -93,13 +95,16 @@ def _command(profile: str, anchored: bool) -> str:
     """What makes the rows, and what the cells are."""
     data = " --data DIR" if anchored else ""
     text = (
-        f"Every row: `./run_all.sh --profile {profile}{data}`. Accuracy, NLL and ECE: mean ± standard deviation "
-        f"(n seeds). Differences are paired by seed, in points of accuracy: from six seeds on their mean with "
+        f"Every row: `./run_all.sh --profile {profile}{data}`. Accuracy, NLL and ECE: mean ± "
+        "standard deviation "
+        "(n seeds). Differences are paired by seed, in points of accuracy: from six seeds on "
+        "their mean with "
         f"Student's 95 % interval, below that seed by seed, n too small to conclude."
     )
     if anchored:
         text += (
-            " Anchor: the authors' released checkpoints on this test set (trained on all 50,000 images, one run "
+            " Anchor: the authors' released checkpoints on this test set (trained on all 50,000 "
+            "images, one run "
             "each, epoch chosen by them on the test set)."
         )
     return text
@@ -112,9 +117,12 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
     ways = "1 way" if count == 1 else f"{count} ways"
     commits = sorted({(r["commit"] or "none")[:10] for r in rows})
     return (
-        f"{first['n']} test images, which leave an accuracy open by up to ± {_open(rows):.1f} points (Wilson, "
-        f"95 %), {robust[0]['n']} of them corrupted in {ways} at 5 severities; selection `{first['selection']}`; "
-        f"{first['network']}, {first['precision']}, {first['device']}; torch {run['versions']['torch']}, Python "
+        f"{first['n']} test images, which leave an accuracy open by up to ± {_open(rows):.1f} "
+        "points (Wilson, "
+        f"95 %), {robust[0]['n']} of them corrupted in {ways} at 5 severities; selection "
+        f"`{first['selection']}`; "
+        f"{first['network']}, {first['precision']}, {first['device']}; torch "
+        f"{run['versions']['torch']}, Python "
         f"{run['python']}, {run['platform']}; trained at commit {', '.join(commits)}, drawn at "
         f"{(run['commit'] or 'none')[:10]}."
     )

@@ -31,7 +31,8 @@ NAMES = {
     "nll": "NLL",
     "brier": "Brier",
 }
-# Accuracies of the authors' released checkpoints on CIFAR-10: one run each, epoch chosen on the test set.
+# Accuracies of the authors' released checkpoints on CIFAR-10: one run each, epoch chosen on the
+# test set.
 ANCHORS = {"scratch": 0.8454, "kd": 0.8517, "tgd": 0.8595}
 
 # ---------------------------------------------------------------- records
@@ -55,7 +56,9 @@ def load_records(settings: Settings, name: str) -> list[dict]:
 
 
 def total_epochs(row: dict) -> int:
-    """Epochs of a network's training and of what it started from; older records say `epochs_in_all`."""
+    """Epochs of a network's training and of what it started from; older records say
+    `epochs_in_all`.
+    """
     return row["total_epochs"] if "total_epochs" in row else row["epochs_in_all"]
 
 
@@ -63,7 +66,9 @@ def total_epochs(row: dict) -> int:
 
 
 def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
-    """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)". The only place that writes it."""
+    """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)". The only place
+    that writes it.
+    """
     scaled = scale * np.asarray(list(values), float)
     mean = f"{scaled.mean():.{digits}f}"
     if len(scaled) > 1:
@@ -72,7 +77,9 @@ def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
 
 
 def difference(pair: dict) -> str:
-    """A paired difference by the rule, in points or nats: "+0.96 [+0.68, +1.25] (n=6)", or seed by seed."""
+    """A paired difference by the rule, in points or nats: "+0.96 [+0.68, +1.25] (n=6)", or seed by
+    seed.
+    """
     scale, digits, _ = SCALES[pair["column"]]
     if pair["n"] >= ENOUGH:
         mean, low, high = (f"{scale * pair[k]:+.{digits}f}" for k in ("mean", "low", "high"))
@@ -126,7 +133,9 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def networks(rows: Sequence[dict]) -> pd.DataFrame:
-    """Teachers, a line a network: architecture, metrics (per cent, nats), epochs, when and on what trained."""
+    """Teachers, a line a network: architecture, metrics (per cent, nats), epochs, when and on what
+    trained.
+    """
     lines = []
     for r in rows:
         line = {"network": r["label"], "architecture": r["network"], "seed": r["seed"]}
@@ -142,13 +151,16 @@ def networks(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def by_class(rows: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
-    """Accuracy in per cent on each class, a column a network; empty for a class without test images."""
+    """Accuracy in per cent on each class, a column a network; empty for a class without test
+    images.
+    """
     columns = {r["label"]: 100 * np.array(r["per_class"], float) for r in rows}
     return pd.DataFrame(columns, index=list(names)).round(1)
 
 
 def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
-    """Each method against `control` by the rule, in the order of the rows; p and verdict of the first column.
+    """Each method against `control` by the rule, in the order of the rows; p and verdict of the
+    first column.
 
     Only methods that share a seed with the control.
     """
@@ -194,7 +206,9 @@ def _cells(pairs: Sequence[dict]) -> dict[str, str]:
 
 
 def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha. rows: gamma, alpha, accuracy."""
+    """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha. rows: gamma, alpha,
+    accuracy.
+    """
     if not rows:
         return pd.DataFrame()
     cells = pd.DataFrame(rows).groupby(["gamma", "alpha"])["accuracy"].apply(spread)
@@ -203,7 +217,8 @@ def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def shares(rows: Sequence[dict]) -> pd.DataFrame:
-    """The second teacher's share of the merged map, per cent, mean ± std (n batches): a column a stage.
+    """The second teacher's share of the merged map, per cent, mean ± std (n batches): a column a
+    stage.
 
     rows: as `questions.shares` gives them. Methods with the same teachers and weights share a line.
     """
@@ -217,11 +232,14 @@ def shares(rows: Sequence[dict]) -> pd.DataFrame:
     return frame.drop_duplicates(list(frame)[1:]).set_index("method")
 
 
-# ---------------------------------------------------------------- corruption, calibration, transfer, cost
+# ---------------------------------------------------------------- corruption, calibration,
+# transfer, cost
 
 
 def under_corruption(rows: Sequence[dict]) -> list[dict]:
-    """From rows of `questions.robustness`, a line a network: each metric's mean over corruptions and severities."""
+    """From rows of `questions.robustness`, a line a network: each metric's mean over corruptions
+    and severities.
+    """
     lines = []
     for r in rows:
         every = pd.DataFrame([metrics for five in r["corrupted"].values() for metrics in five])
@@ -232,7 +250,9 @@ def under_corruption(rows: Sequence[dict]) -> list[dict]:
 
 
 def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a column a method."""
+    """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a
+    column a method.
+    """
     lines = []
     for r, mean in zip(rows, under_corruption(rows), strict=True):
         lines.append(
@@ -251,7 +271,9 @@ def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def calibration(rows: Sequence[dict]) -> pd.DataFrame:
-    """Temperature, NLL, ECE and Brier score before and after scaling, a line a method: mean ± std (n)."""
+    """Temperature, NLL, ECE and Brier score before and after scaling, a line a method: mean ± std
+    (n).
+    """
     lines = []
     for r in rows:
         line = {"method": r["label"], "temperature": r["temperature"]}
@@ -266,7 +288,9 @@ def calibration(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def transfer(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent on the CINIC-10 sample, images that CIFAR-10 has not and has apart: a line a method."""
+    """Accuracy in per cent on the CINIC-10 sample, images that CIFAR-10 has not and has apart: a
+    line a method.
+    """
     if not rows:  # no such file, or other data than CIFAR-10's
         return pd.DataFrame()
     groups = pd.DataFrame(rows).groupby("label", sort=False)
@@ -280,7 +304,9 @@ def transfer(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def costs(record: dict) -> pd.DataFrame:
-    """Parameters, operations and milliseconds per image of each network, from the record of `cost.measure`."""
+    """Parameters, operations and milliseconds per image of each network, from the record of
+    `cost.measure`.
+    """
     lines = {}
     for name, network in record["networks"].items():
         line = {"network": network["network"], "parameters": network["parameters"]}

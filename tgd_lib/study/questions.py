@@ -1,6 +1,8 @@
-"""What trained networks are asked beyond test accuracy: corruptions, calibration, transfer, features, shares.
+"""What trained networks are asked beyond test accuracy: corruptions, calibration, transfer,
+features, shares.
 
-Each function takes a lab and specs, trains what is missing, and returns rows of plain values for records.
+Each function takes a lab and specs, trains what is missing, and returns rows of plain values for
+records.
 """
 
 from __future__ import annotations
@@ -70,7 +72,8 @@ def robustness(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     for spec in specs:
         about = {"n": len(images.labels), "source": source.kind}
         rows.append(_about(spec) | about | {"corrupted": {}})
-    # Each corruption goes into the store once all networks have seen it: little is lost when killed.
+    # Each corruption goes into the store once all networks have seen it: little is lost when
+    # killed.
     for name in (CLEAN, *source.names):
         found = _under(lab, specs, images, places, name, source)
         for row, metrics in zip(rows, found, strict=True):
@@ -133,7 +136,9 @@ def _some(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
 
 
 def _source(lab: Lab) -> corruptions.Source:
-    """Official arrays are of CIFAR-10's whole test set, as it is; all other images are corrupted here."""
+    """Official arrays are of CIFAR-10's whole test set, as it is; all other images are corrupted
+    here.
+    """
     settings, test = lab.settings, lab.data.test
     whole = settings.dataset == "cifar10" and settings.n_test is None
     folder = None
@@ -170,10 +175,11 @@ def _measured(
 
 
 def calibration(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: test metrics as it is, and with its logits divided by a temperature fitted on held-out images.
+    """A row a network: test metrics as it is, and with its logits divided by a temperature fitted
+    on held-out images.
 
-    {..., temperature, before: {accuracy, nll, ece, brier, reliability}, after: the same, n}.
-    Raises InputError in a profile that holds no images out.
+    {..., temperature, before: {accuracy, nll, ece, brier, reliability}, after: the same, n}. Raises
+    InputError in a profile that holds no images out.
     """
     rows = []
     for spec in specs:
@@ -198,7 +204,9 @@ def _calibrated(logits: Tensor, labels: Tensor) -> dict:
 
 
 def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
-    """A row a network: its metrics on "holdout", on which choices are made, or "test"; alpha and gamma, if it has them."""
+    """A row a network: its metrics on "holdout", on which choices are made, or "test"; alpha and
+    gamma, if it has them.
+    """
     rows = []
     for spec in specs:
         record = lab.evaluation(spec, part).record
@@ -210,7 +218,8 @@ def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
 
 
 def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: accuracy on the CINIC-10 sample in the data folder, `transfer` (unseen) and `seen` apart.
+    """A row a network: accuracy on the CINIC-10 sample in the data folder, `transfer` (unseen) and
+    `seen` apart.
 
     Empty where there is no such file, or the networks were not trained on CIFAR-10.
     """
@@ -229,7 +238,8 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
 
 
 def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
-    """A row a network: t-SNE (two numbers an image) of what its last layer sees of n test images, and their labels.
+    """A row a network: t-SNE (two numbers an image) of what its last layer sees of n test images,
+    and their labels.
 
     Perplexity 30 (less for few images), started from the principal components, seed 0.
     """
@@ -261,10 +271,11 @@ def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
 
 
 def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
-    """A row a method with two teachers: the second one's real share of the merged map, a number a stage in each batch.
+    """A row a method with two teachers: the second one's real share of the merged map, a number a
+    stage in each batch.
 
-    {..., alpha, order, shares: `batches` lists of three}. Left out are students without a second teacher or
-    without maps; a method's seeds all have the same share. See `share`.
+    {..., alpha, order, shares: `batches` lists of three}. Left out are students without a second
+    teacher or without maps; a method's seeds all have the same share. See `share`.
     """
     first_seeds: dict[str, Spec] = {}
     for spec in specs:
@@ -298,8 +309,9 @@ def _shares(lab: Lab, spec: Spec, batches: int) -> list[list[float]]:
 def share(first: Tensor, second: Tensor, *, alpha: float, order: str | None) -> float:
     """The second raw map's share of the merged one; maps (B, B), `order` as in `losses.merge_maps`.
 
-    Of a row r = alpha r1 + (1 - alpha) r2 it is the part along r that comes from r2, (1 - alpha) r2 . r / |r|^2,
-    averaged over rows: 1 - alpha only where both rows are alike in scale and direction.
+    Of a row r = alpha r1 + (1 - alpha) r2 it is the part along r that comes from r2, (1 - alpha) r2
+    . r / |r|^2, averaged over rows: 1 - alpha only where both rows are alike in scale and
+    direction.
     """
     if order:
         first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
