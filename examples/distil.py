@@ -25,7 +25,9 @@ def seen(array: np.ndarray, train: np.ndarray, compute: Compute) -> Pixels:
     return Pixels(array, mean, std, compute)
 
 
-def fit(network, pixels: Pixels, labels: torch.Tensor, schedule: Schedule, objective=label_objective):
+def fit(
+    network, pixels: Pixels, labels: torch.Tensor, schedule: Schedule, objective=label_objective
+):
     """The network, trained: SGD over the schedule's epochs, the same batches for every network."""
     run = Run(network, pixels, labels, schedule, seed=0, objective=objective)
     for _ in range(schedule.epochs):

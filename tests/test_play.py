@@ -46,7 +46,9 @@ def test_the_picture_follows_every_control(player):
     np.testing.assert_array_equal(last["signal"], IMAGES[2, :, :, 2].T.ravel() / 255)
     wanted = topology.persistence_images(IMAGES[2:], "column", params)[0, 2]
     np.testing.assert_array_equal(last["pi"], wanted)
-    np.testing.assert_array_equal(last["diagram"], diagrams.sublevel_diagrams(last["signal"][None])[0])
+    np.testing.assert_array_equal(
+        last["diagram"], diagrams.sublevel_diagrams(last["signal"][None])[0]
+    )
     assert (last["level"], last["upto"]) == (0.7, 1.0)
 
 

@@ -113,9 +113,10 @@ def _shown(draw: Callable[..., Figure], start: dict, *, last: int):
 
 
 def _player(draw: Callable[..., Figure], controls: dict):
-    """A widget: controls above the picture that `draw` makes of their values, anew at each change."""
+    """A widget: controls above the picture that `draw` makes of their values, at each change."""
     import ipywidgets
 
+    # An Image, not an Output: its bytes are its state, which a test can look at.
     picture = ipywidgets.Image(format="png")
 
     def follow(_=None) -> None:

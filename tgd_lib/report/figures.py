@@ -39,7 +39,7 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Captioned:
-    """A figure and its caption. The last line of a notebook's cell shows the one under the other."""
+    """A figure and its caption; as the last line of a cell, the one is shown under the other."""
 
     figure: Figure
     caption: str
@@ -62,6 +62,7 @@ def save(
     """
     folder = config.run_dir(settings) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
+    # Without dates and versions the same figure is the same bytes.
     with plt.rc_context(STYLE):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
@@ -89,7 +90,7 @@ def short_name(name: str) -> str:
 
 
 def class_marker(number: int) -> dict:
-    """Marker and colours of the class with this number, for a scatter; from the eighth on hollow."""
+    """Marker and colours of a class by its number, for a scatter; from the eighth on hollow."""
     colour = COLOURS[number % 7]
     face = colour if number < 7 else "none"
     return {"marker": MARKERS[number % 7], "edgecolors": colour, "facecolors": face}
@@ -139,6 +140,7 @@ def _signal(axis: Axes, signal: np.ndarray, level: float | None) -> None:
     """The signal; the components of its sublevel set at `level` are drawn thick at that level."""
     axis.plot(signal, linewidth=0.6, color=COLOURS[0])
     if level is not None:
+        # NaN breaks the line where the signal is above the water.
         under = np.where(signal <= level, level, np.nan)
         axis.axhline(level, color="0.6", linewidth=0.6)
         axis.plot(
@@ -152,6 +154,7 @@ def _barcode(axis: Axes, diagram: np.ndarray, level: float | None) -> None:
     values.
     """
     births, deaths = _grown(diagram, level)
+    # Signal and barcode share their axis of values: a bar begins at the height of its minimum.
     order = np.argsort(deaths - births, kind="stable")
     axis.vlines(
         np.arange(len(order)), births[order], deaths[order], color=COLOURS[0], linewidth=0.8
@@ -172,6 +175,7 @@ def _diagram(axis: Axes, diagram: np.ndarray, upto: float, level: float | None) 
     """Points (birth, death), and the part of the plane that a persistence image up to `upto` is
     about.
     """
+    # Persistence is height above the diagonal: a square there is a parallelogram here.
     window = np.array([(0, 0), (upto, upto), (upto, 2 * upto), (0, upto)])
     axis.fill(*window.T, color=COLOURS[1], alpha=0.25, linewidth=0, label="PI window")
     axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
@@ -199,6 +203,7 @@ def window_density(births: np.ndarray, persistences: np.ndarray, *, upto: float)
     # levels.
     edges = (np.arange(0, 261, 5) - 0.5) / 255
     counts, _, _ = np.histogram2d(births, persistences, bins=(edges, edges))
+    # Empty bins stay white: a logarithm has no zero.
     shown = np.ma.masked_equal(counts.T, 0)
     picture = axis.pcolormesh(edges, edges, shown, cmap="viridis", norm=LogNorm(), rasterized=True)
     window = plt.Rectangle((0, 0), upto, upto, fill=False, edgecolor=COLOURS[3], linewidth=1.8)
@@ -275,6 +280,7 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
     figure, axes = plt.subplots(
         2, columns, figsize=(9.6, 4), squeeze=False, sharex=True, sharey=True
     )
+    # One scale for all: a class with little mass must look dark.
     means = [pis[labels == c].mean((0, 1)) for c in classes]
     brightest = max(mean.max() for mean in means)
     for axis, c, mean in zip(axes.flat, classes, means, strict=False):
@@ -300,6 +306,7 @@ def opinions(
 
     image uint8 (H, W, 3), probabilities (classes,) by network. The true class is framed.
     """
+    # Bars for eight networks would be eight small plots; colours with numbers are one.
     table = np.array(list(probabilities.values()))  # (networks, classes)
     # The ten classes that some network finds likeliest, and the true one.
     likely = np.argsort(-table.max(0), kind="stable")[:10]
@@ -309,6 +316,7 @@ def opinions(
     _image(left, image, short_name(names[truth]))
     picture = right.imshow(100 * table[:, classes], cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (y, x), share in np.ndenumerate(100 * table[:, classes]):
+        # White where the blue is dark.
         colour = "w" if share > 55 else "k"
         right.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
     right.set_yticks(range(len(table)), list(probabilities))
@@ -336,6 +344,7 @@ def similarity_maps(
     normalised = {}
     for title, g in maps.items():
         normalised[title] = g / np.linalg.norm(g, axis=1, keepdims=True).clip(1e-12)
+    # Not the largest entry: the diagonal, of each image with itself, would outshine the rest.
     brightest = max(np.quantile(rows, 0.99) for rows in normalised.values())
     classes, starts, counts = np.unique(labels, return_index=True, return_counts=True)
     for axis, (title, rows) in zip(axes[0], normalised.items(), strict=True):

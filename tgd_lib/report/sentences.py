@@ -43,7 +43,9 @@ def labels_of(rows: Sequence[dict]) -> dict[str, str]:
 
 
 def amount(pair: dict, of: str = "") -> str:
-    """ "-0.10 [-0.29, +0.09] (n=6) points of accuracy, p = 0.19: no difference shown"; few seeds one
+    """A paired difference in words, as the rule allows.
+
+    "-0.10 [-0.29, +0.09] (n=6) points of accuracy, p = 0.19: no difference shown"; few seeds one
     by one.
     """
     unit = f"{tables.SCALES[pair['column']][2]} of {tables.NAMES[pair['column']]}{of}"
@@ -77,6 +79,7 @@ def topology(rows: Sequence[dict], corrupted: Sequence[dict] = ()) -> str:
 
 def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> str:
     """How many methods lie above and below `control`, how many of them shown by six seeds."""
+    # Only what shares a seed with the control can be compared with it.
     names = [m for m in labels_of(rows) if m != control]
     seeds = {r["seed"] for r in rows if r["method"] == control}
     names = [m for m in names if seeds & {r["seed"] for r in rows if r["method"] == m}]
@@ -86,6 +89,8 @@ def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> 
     labels = labels_of(rows)
     parts = []
     for word, sign in (("above", 1), ("below", -1)):
+        # Which side of the control a mean lies on is a fact of this run; whether more is said by
+        # it, the verdict knows.
         there = [p for p in pairs if sign * p["mean"] > 0]
         tested = [labels[p["method"]] for p in there if p["verdict"] == DIFFERS]
         shown = (
@@ -117,6 +122,7 @@ def opinions(probabilities: dict[str, np.ndarray], names: Sequence[str], truth: 
     wrong = [f"{who} ({names[a]})" for who, a in answers.items() if a != truth]
     text += f"Wrong: {', '.join(wrong)}." if wrong else "None is wrong."
     teacher, student = answers.get("image teacher"), answers.get(_label("tgd"))
+    # At alpha = 0.99 the image teacher speaks nearly alone, in its errors too.
     if teacher is not None and teacher == student != truth:
         text += (
             " The TGD student shares the image teacher's error, as one should expect where that "
@@ -127,9 +133,10 @@ def opinions(probabilities: dict[str, np.ndarray], names: Sequence[str], truth: 
 
 
 def window(births: np.ndarray, persistences: np.ndarray, *, upto: float, channels: int) -> str:
-    """The share of points (birth, persistence) outside the window [0, upto]², and for which reason."""
+    """The share of points (birth, persistence) outside the window [0, upto]², and why."""
     if not len(births):
         return "No pair is persistent enough to be drawn."
+    # A point may be outside for both reasons, so the two shares do not add up.
     late, tall = births > upto, persistences > upto
     share, by_birth = 100 * (late | tall).mean(), 100 * late.mean()
     return (
@@ -140,7 +147,7 @@ def window(births: np.ndarray, persistences: np.ndarray, *, upto: float, channel
 
 
 def class_means(pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
-    """Which class's mean persistence image is brightest and which faintest. pis uint8 (N, C, R, R)."""
+    """Which class has the brightest mean persistence image, and the faintest. pis uint8 (N, C, R, R)."""
     means = {names[c]: float(pis[labels == c].mean()) for c in np.unique(labels)}
     first, last = max(means, key=means.get), min(means, key=means.get)
     return (
@@ -177,6 +184,7 @@ def where_the_other_fails(image_right: np.ndarray, pi_right: np.ndarray) -> str:
     """Whether the PI teacher is good where the image teacher is bad. bool (N,) each: right on a
     test image.
     """
+    # If the PI teacher were right by chance alone, the two shares would be equal.
     both, alone = pi_right[image_right], pi_right[~image_right]
     if not len(alone) or not len(both):
         return "The image teacher is right on all test images, or on none."
@@ -193,6 +201,7 @@ def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarra
     """Whom the students follow where the teachers disagree. Predicted classes int (N,), students by
     name.
     """
+    # Where both say the same, nobody can tell whom a student follows.
     apart = first != second
     if not apart.any():
         return "The two teachers agree on all test images."
@@ -238,6 +247,7 @@ def alphas(pairs: Sequence[dict], part: str) -> str:
     """
     if not pairs:
         return "There is nothing at alpha = 1 to compare with."
+    # Differences from alpha = 1: the best of them below zero means that alpha = 1 is best.
     best = max(pairs, key=lambda p: p["mean"])
     if best["mean"] <= 0:
         return f"On the {part} images the mean is highest at alpha = 1: without the PI teacher."
@@ -249,6 +259,7 @@ def alphas(pairs: Sequence[dict], part: str) -> str:
 
 def shares(rows: Sequence[dict]) -> str:
     """The second teacher's real share in TGD's merged maps, a stage after the other."""
+    # Of many methods with a second teacher, the paper's own.
     mine = [r for r in rows if r["method"] == "tgd"]
     if not mine:
         return "This profile has no students with a second teacher's maps."
@@ -296,6 +307,7 @@ def calibration(rows: Sequence[dict]) -> str:
         chosen = [r for r in rows if r["method"] == method]
         ece[label] = 100 * np.mean([r["before"]["ece"] for r in chosen])
         nll[label] = np.mean([r["after"]["nll"] for r in chosen])
+    # Scaling repairs most of the ECE of all alike; what is left to compare is the likelihood.
     after = [100 * r["after"]["ece"] for r in rows]
     best, sharpest = min(ece, key=ece.get), min(nll, key=nll.get)
     return (
@@ -329,6 +341,7 @@ def gap(rows: Sequence[dict], teacher: dict) -> str:
     means = {}
     for method in labels_of(rows):
         means[method] = np.mean([r["accuracy"] for r in rows if r["method"] == method])
+    # A share of nothing, or of less, is no share.
     way = teacher["accuracy"] - means["scratch"]
     if way <= 0:
         return "The image teacher is no better than the scratch student: there is no gap to close."

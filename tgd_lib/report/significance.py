@@ -37,6 +37,7 @@ def paired(rows: Sequence[dict], method: str, control: str, column: str = "accur
         raise InputError(
             "rows of both selection rules: compare last with last, authors with authors"
         )
+    # Methods of the same seed share initial weights and batches: what those bring cancels.
     ours = {r["seed"]: r[column] for r in rows if r["method"] == method}
     theirs = {r["seed"]: r[column] for r in rows if r["method"] == control}
     shared = sorted(ours.keys() & theirs.keys())
@@ -49,6 +50,7 @@ def paired(rows: Sequence[dict], method: str, control: str, column: str = "accur
 
 def _said_of(differences: np.ndarray) -> dict:
     """n, mean, and what so many seeds allow: low, high and p, or None."""
+    # None instead of numbers that nobody may read anything from.
     n, mean = len(differences), float(differences.mean())
     if n < ENOUGH:
         low = high = p = None
@@ -86,6 +88,7 @@ def _half_interval(differences: np.ndarray) -> float:
     """Half of Student's 95 % interval of the mean; 0 where all differences are the same."""
     from scipy import stats
 
+    # Not scipy's own interval, which is NaN where the differences have no spread.
     quantile = stats.t.ppf(1 - LEVEL / 2, len(differences) - 1)
     return float(quantile * stats.sem(differences))
 
@@ -115,6 +118,7 @@ def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
     The first of equal ones; None if fewer than two of them have rows.
     """
     frame = pd.DataFrame(rows, columns=["method", "accuracy"])
+    # In the order of `among`, so that of equal means the first, a control, stays.
     means = frame.groupby("method")["accuracy"].mean()
     present = [name for name in among if name in means.index]
     if len(present) < 2:
@@ -141,6 +145,7 @@ def choose_and_compare(
     result = {"chosen": name, "candidates": [m for m in among if m in there and m != control]}
     if name in (None, control):
         return result | {"held_out": None, "test": []}
+    # The test images are looked at now, and for the chosen one alone.
     trained = {r["method"] for r in test}
     controls = [c for c in (control, methods.METHODS[name].control) if c in trained]
     pairs = [paired(test, name, c) for c in controls]

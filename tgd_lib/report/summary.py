@@ -25,6 +25,7 @@ def block(folder: Path, profile: str) -> str:
     """
     rows = _rows(folder, "04_ablations")
     robust = _rows(folder, "05_robustness")
+    # Chosen on held-out images, shown on test images.
     found = significance.choose_and_compare(rows, _rows(folder, "04_search"), methods.CANDIDATES)
     lines = [f"### `{profile}`", "", sentences.topology(rows, tables.under_corruption(robust)), ""]
     if set(found["candidates"]) & set(methods.SEARCH):
@@ -82,6 +83,7 @@ def _folded(table: str) -> list[str]:
     lines = table.split("\n")
     if len(lines) <= FOLDED:
         return lines
+    # A table of sixty rows buries what the text speaks of; the rest opens on a click.
     head, rows = lines[:2], lines[2:]
     first, rest = rows[: len(methods.TABLE)], rows[len(methods.TABLE) :]
     opening = f"<details><summary>The other {len(rest)} methods</summary>"
@@ -113,6 +115,7 @@ def _command(profile: str, anchored: bool) -> str:
 def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
     """Test images, selection, network, machine, versions and commits."""
     first = rows[0]
+    # All rows of a profile have these in common.
     count = len(robust[0]["corrupted"])
     ways = "1 way" if count == 1 else f"{count} ways"
     commits = sorted({(r["commit"] or "none")[:10] for r in rows})
@@ -130,5 +133,6 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
 
 def _open(rows: Sequence[dict]) -> float:
     """Half of the widest interval that so many test images leave a row's accuracy, in points."""
+    # The interval is widest at one half, so it differs from row to row.
     ends = [significance.accuracy_interval(r["accuracy"], r["n"]) for r in rows]
     return max(50 * (high - low) for low, high in ends)

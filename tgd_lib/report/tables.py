@@ -46,9 +46,10 @@ def save_records(rows: Sequence[dict], settings: Settings, name: str) -> None:
 
 
 def load_records(settings: Settings, name: str) -> list[dict]:
-    """The rows of a record; InputError if the notebook that writes it has not run in this profile."""
+    """The rows of a record; InputError if the notebook that writes it has not run yet."""
     path = config.run_dir(settings) / "records" / f"{name}.json"
     if not path.is_file():
+        # The very command, overrides and all, that makes it.
         overrides = "".join(f" -p {k} {v}" for k, v in settings.overrides)
         run = f"./run_all.sh --profile {settings.profile} --only {name[:2]}{overrides}"
         raise InputError(f"run {settings.run_name!r} has no record {name!r} yet: run {run} first")
@@ -81,6 +82,7 @@ def difference(pair: dict) -> str:
     seed.
     """
     scale, digits, _ = SCALES[pair["column"]]
+    # The rule: an interval from six seeds on, below that the seeds themselves.
     if pair["n"] >= ENOUGH:
         mean, low, high = (f"{scale * pair[k]:+.{digits}f}" for k in ("mean", "low", "high"))
         return f"{mean} [{low}, {high}] (n={pair['n']})"
@@ -103,6 +105,7 @@ def results(rows: Sequence[dict]) -> pd.DataFrame:
 
     accuracy and ece are fractions, nll nats; std is empty (NaN) where seeds is 1.
     """
+    # Both selection rules may be there, and are never pooled.
     groups = pd.DataFrame(rows).groupby(["method", "selection"], sort=False)
     frame = groups.size().to_frame("seeds")
     for column in COLUMNS:
@@ -128,6 +131,7 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
     table["accuracy %"] = groups["accuracy"].apply(spread)
     table["NLL"] = groups["nll"].apply(spread, scale=1, digits=3)
     table["ECE %"] = groups["ece"].apply(spread)
+    # "last" and "authors" are different quantities: every line says which it is.
     table["selection"] = table.index.get_level_values("selection")
     return table.set_index("method")
 
@@ -154,6 +158,7 @@ def by_class(rows: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
     """Accuracy in per cent on each class, a column a network; empty for a class without test
     images.
     """
+    # None, of a class without images, becomes NaN.
     columns = {r["label"]: 100 * np.array(r["per_class"], float) for r in rows}
     return pd.DataFrame(columns, index=list(names)).round(1)
 
@@ -164,6 +169,7 @@ def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS
 
     Only methods that share a seed with the control.
     """
+    # A method without a seed of the control's cannot be paired, and is left out.
     seeds = {r["seed"] for r in rows if r["method"] == control}
     labels = {
         r["method"]: r["label"] for r in rows if r["seed"] in seeds and r["method"] != control
@@ -242,6 +248,7 @@ def under_corruption(rows: Sequence[dict]) -> list[dict]:
     """
     lines = []
     for r in rows:
+        # Each corruption has five severities, so the mean of all is the mean of their means.
         every = pd.DataFrame([metrics for five in r["corrupted"].values() for metrics in five])
         means = every[["accuracy", "nll", "ece", "brier"]].mean().to_dict()
         about = {k: r[k] for k in ("method", "label", "seed", "selection", "n", "key")}
@@ -253,6 +260,7 @@ def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
     """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a
     column a method.
     """
+    # Long before wide: one line a network and corruption, and pandas makes the columns.
     lines = []
     for r, mean in zip(rows, under_corruption(rows), strict=True):
         lines.append(

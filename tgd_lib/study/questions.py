@@ -155,7 +155,8 @@ def _measured(
     name: str,
     source: corruptions.Source,
 ) -> dict[str, list[dict]]:
-    """{key: metrics, one a severity}; each set of corrupted images is made once, for all networks."""
+    """{key: metrics, one a severity}; corrupted images are made once for all networks."""
+    # All networks in memory, one set of corrupted images at a time: those take longer to make.
     labels = torch.from_numpy(images.labels)
     networks = {spec.key: lab.network(spec) for spec in specs}
     lab.say(f"corruption {name}: {len(networks)} networks, {len(labels)} images")
@@ -183,6 +184,7 @@ def calibration(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     """
     rows = []
     for spec in specs:
+        # Never on the test images, on which it is measured.
         fitted = torch.from_numpy(lab.evaluation(spec, "holdout").array("logits"))
         temperature = evaluation.fit_temperature(fitted, torch.from_numpy(lab.data.holdout.labels))
         logits = torch.from_numpy(lab.evaluation(spec).array("logits"))
@@ -210,6 +212,7 @@ def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
     rows = []
     for spec in specs:
         record = lab.evaluation(spec, part).record
+        # Weights of the loss go along, for tables by alpha and gamma.
         row = _about(spec) | _chosen(record) | {"n": record["n"]}
         if spec.guidance:
             row |= {"alpha": spec.guidance.alpha, "gamma": spec.guidance.gamma}
@@ -227,6 +230,7 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     if lab.settings.dataset != "cifar10" or lab.settings.resize or not path.is_file():
         return []
     images, labels, seen = cifar.transfer_sample(path)
+    # CINIC-10 holds all of CIFAR-10: images that were trained on are counted apart.
     counts = {"n": int((~seen).sum()), "n_seen": int(seen.sum())}
     rows = []
     for spec in specs:
@@ -260,6 +264,7 @@ def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
 
 def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
     """float32 (n, c): what the last layer of the network sees of test images."""
+    # `stages` gives features before the last norm, ReLU and pooling; a hook sees the very input.
     network, seen = lab.network(spec), []
     hook = network.fc.register_forward_pre_hook(lambda _, x: seen.append(x[0].float().cpu()))
     logits_of(network, lab.shown(spec.view, lab.data.test.images[where]))
@@ -277,6 +282,7 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
     {..., alpha, order, shares: `batches` lists of three}. Left out are students without a second
     teacher or without maps; a method's seeds all have the same share. See `share`.
     """
+    # The teachers are the same for all seeds of a method, and so is the share.
     first_seeds: dict[str, Spec] = {}
     for spec in specs:
         if all(spec.teachers) and spec.guidance.gamma:
@@ -299,6 +305,7 @@ def _shares(lab: Lab, spec: Spec, batches: int) -> list[list[float]]:
     weights = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
     found = []
     for epoch in range(batches):
+        # Batches as training draws them: a share depends on who is in a batch.
         order = batch_order(len(lab.data.train.labels), seed=0, epoch=epoch)
         index = order[: lab.settings.batch_size].to(lab.compute.device)
         stages = zip(first.look(index)[1], second.look(index)[1], strict=True)
