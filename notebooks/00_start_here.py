@@ -14,14 +14,15 @@
 # %% [markdown]
 # # 00 · Start here: what topological guidance is, on one image
 #
-# A large network can teach a small one: the small one learns not only the labels but what the large one *says* about
-# each image (**knowledge distillation**, KD). **TGD** (Jeon, Khurana, Pathak, Turaga, 2024) adds a second teacher that
-# never sees the image itself, but its **persistence image** (PI): a picture of the image's topology. The student needs
-# only the image. So whatever it gains from topology costs nothing on the device it runs on.
+# A large network can teach a small one: the small one learns not only the labels but what the large
+# one *says* about each image (**knowledge distillation**, KD). **TGD** (Jeon, Khurana, Pathak,
+# Turaga, 2024) adds a second teacher that never sees the image itself, but its **persistence
+# image** (PI): a picture of the image's topology. The student needs only the image. So whatever it
+# gains from topology costs nothing on the device it runs on.
 #
-# This notebook follows one image all the way: *signal → persistence diagram → persistence image → what each teacher
-# and each student says*. It uses the networks of [03](03_distillation.ipynb). Change `number` and `channel` below and
-# run it again.
+# This notebook follows one image all the way: *signal → persistence diagram → persistence image →
+# what each teacher and each student says*. It uses the networks of [03](03_distillation.ipynb).
+# Change `number` and `channel` below and run it again.
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -48,13 +49,14 @@ channel = 0  # 0 red, 1 green, 2 blue
 # %% [markdown]
 # ## From image to persistence image
 #
-# One colour channel is read row by row as a **signal** $s$ with values in $[0, 1]$. Now let the water rise: at level
-# $t$ the **sublevel set** is $\{i : s_i \le t\}$. Components of it are *born* at local minima and *die* when they merge
-# into an older one. Each is a bar of the **barcode**, from birth to death, and a point (birth, death) of the
-# **persistence diagram**. What lives long is structure, what dies at once is noise.
+# One colour channel is read row by row as a **signal** $s$ with values in $[0, 1]$. Now let the
+# water rise: at level $t$ the **sublevel set** is $\{i : s_i \le t\}$. Components of it are *born*
+# at local minima and *die* when they merge into an older one. Each is a bar of the **barcode**,
+# from birth to death, and a point (birth, death) of the **persistence diagram**. What lives long is
+# structure, what dies at once is noise.
 #
-# The diagram is a set of points, and networks like pictures, so each point becomes a small Gaussian in (birth,
-# persistence) coordinates, weighted by its persistence: the **persistence image**.
+# The diagram is a set of points, and networks like pictures, so each point becomes a small Gaussian
+# in (birth, persistence) coordinates, weighted by its persistence: the **persistence image**.
 
 # %%
 from tgd_lib import diagrams, topology
@@ -70,16 +72,19 @@ births, persistences = diagram[:, 0], diagram[:, 1] - diagram[:, 0]
 name = ("red", "green", "blue")[channel]
 figure = figures.pipeline(image, signal, diagram, pi, channel=name, upto=params.high)
 caption = (
-    f"Test image {number}, its {name} channel as a signal, the signal's barcode, its persistence diagram, and its "
-    "persistence image. Points outside the window show by the tails of their Gaussians at most; points of little "
+    f"Test image {number}, its {name} channel as a signal, the signal's barcode, its persistence "
+    "diagram, and its "
+    "persistence image. Points outside the window show by the tails of their Gaussians at most; "
+    "points of little "
     "persistence not at all."
 )
 source = {"test image": number, "channel": channel}
 figures.save(figure, settings, "00_pipeline", caption=caption, source=source)
 
 # %% [markdown]
-# *What to see:* points near the diagonal, short bars, are noise and texture; points far above it are structure. The
-# persistence image shows births and persistences from 0 to 0.3 only, the paper's window. What this image shows:
+# *What to see:* points near the diagonal, short bars, are noise and texture; points far above it
+# are structure. The persistence image shows births and persistences from 0 to 0.3 only, the paper's
+# window. What this image shows:
 
 # %%
 kept = persistences > params.threshold
@@ -90,9 +95,10 @@ Markdown(sentences.window(births[kept], persistences[kept], upto=params.high, ch
 #
 # ## What each network says about this image
 #
-# Teacher 1 saw images, teacher 2 saw persistence images only (of three channels, read by rows, by columns, or both).
-# The students see the image: *Scratch* has learned from labels alone, *KD* from teacher 1 too, *TGD* from both
-# teachers; *TGD at alpha = 1* is the control: TGD without the PI teacher (α = 1).
+# Teacher 1 saw images, teacher 2 saw persistence images only (of three channels, read by rows, by
+# columns, or both). The students see the image: *Scratch* has learned from labels alone, *KD* from
+# teacher 1 too, *TGD* from both teachers; *TGD at alpha = 1* is the control: TGD without the PI
+# teacher (α = 1).
 
 # %%
 from scipy.special import softmax
@@ -108,15 +114,16 @@ opinions = {name: probabilities[number] for name, probabilities in outputs.items
 # %%
 figure = figures.opinions(image, opinions, lab.data.test.class_names, truth)
 caption = (
-    f"Class probabilities in per cent that teachers and students, one network each (seed 0), give test image {number}; "
+    "Class probabilities in per cent that teachers and students, one network each (seed 0), give "
+    f"test image {number}; "
     "the true class is framed."
 )
 keys = {name: spec.key for name, spec in networks.items()}
 figures.save(figure, settings, "00_opinions", caption=caption, source=keys)
 
 # %% [markdown]
-# *What to see:* how sure each network is, and where its doubts lie. A teacher's doubts ("a bit like that other class")
-# are what distillation passes on. What this image shows:
+# *What to see:* how sure each network is, and where its doubts lie. A teacher's doubts ("a bit like
+# that other class") are what distillation passes on. What this image shows:
 
 # %%
 Markdown(sentences.opinions(opinions, lab.data.test.class_names, truth))
@@ -132,12 +139,13 @@ another = (number + 1) % len(test.labels)
 play.opinions(test.images, test.labels, outputs, test.class_names, number=another)
 
 # %% [markdown]
-# One image proves nothing: the measured comparison, with its controls, is in [07](07_results.ipynb).
+# One image proves nothing: the measured comparison, with its controls, is in
+# [07](07_results.ipynb).
 #
 # ## The loss, in one line
 #
 # $$L = (1-\lambda)\,\mathrm{CE} + \lambda\,[\alpha\,\mathrm{KD}(T_1) + (1-\alpha)\,\mathrm{KD}(T_2)]
 #   + \gamma \cdot \mathrm{mean}_{\text{stages}}\ \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
-# Labels, the two teachers' opinions, and *similarity maps*: for a batch, which images look alike to a network.
-# [03](03_distillation.ipynb) goes through it term by term.
+# Labels, the two teachers' opinions, and *similarity maps*: for a batch, which images look alike to
+# a network. [03](03_distillation.ipynb) goes through it term by term.

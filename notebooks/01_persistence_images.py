@@ -14,15 +14,15 @@
 # %% [markdown]
 # # 01 · Persistence images
 #
-# The second teacher's input. For each image and each of its colour channels: flatten to a signal (row-wise, and
-# column-wise on the transposed channel), take the persistence diagram of its **sublevel-set filtration** (connected
-# components, $H_0$), keep pairs with persistence above 0.02, and draw them in (birth, persistence) coordinates on a
-# 50 × 50 grid over $[0, 0.3]^2$:
+# The second teacher's input. For each image and each of its colour channels: flatten to a signal
+# (row-wise, and column-wise on the transposed channel), take the persistence diagram of its
+# **sublevel-set filtration** (connected components, $H_0$), keep pairs with persistence above 0.02,
+# and draw them in (birth, persistence) coordinates on a 50 × 50 grid over $[0, 0.3]^2$:
 #
 # $$ \mathrm{PI}[r, c] = \sum_{(b, p)} \frac{p}{p_{\max}} \int_{\text{pixel}(r,c)} \mathcal{N}\big(x;\,(b, p),\,\sigma^2 I\big)\,dx, \qquad \sigma = 0.01 .$$
 #
-# The picture is then scaled to 0 … 255 and truncated to 8 bits. Three channels × two directions: six pictures per
-# image.
+# The picture is then scaled to 0 … 255 and truncated to 8 bits. Three channels × two directions:
+# six pictures per image.
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -44,9 +44,9 @@ Markdown(sentences.settings(settings))
 # %% [markdown]
 # ## Play
 #
-# The water rises in one channel of an image: under its level, components are born, merge and die, and barcode and
-# diagram grow. At the right the persistence image of the whole diagram, as its four settings say; they begin as the
-# paper's.
+# The water rises in one channel of an image: under its level, components are born, merge and die,
+# and barcode and diagram grow. At the right the persistence image of the whole diagram, as its four
+# settings say; they begin as the paper's.
 
 # %%
 from tgd_lib.companion import play
@@ -56,8 +56,9 @@ play.persistence(lab.data.test.images, number=3 % len(lab.data.test.labels))
 # %% [markdown]
 # ## Compute them
 #
-# Pixels are 8-bit, so births and persistences lie on the lattice $k/255$: the Gaussian's masses are a 256 × 50 table
-# computed once. Nothing is approximated. The result is kept in the store; the second time this cell only reads it.
+# Pixels are 8-bit, so births and persistences lie on the lattice $k/255$: the Gaussian's masses are
+# a 256 × 50 table computed once. Nothing is approximated. The result is kept in the store; the
+# second time this cell only reads it.
 
 # %%
 import time
@@ -85,9 +86,9 @@ caption = "A test image of each class above the persistence images of its red ch
 figures.save(figure, settings, "01_by_class", caption=caption, source=source)
 
 # %% [markdown]
-# *What to see:* a persistence image tells texture and contrast, not place. Look for few, bright points where an image
-# is smooth and for clouds where it is busy, and for a difference between rows and columns where an image has a
-# direction.
+# *What to see:* a persistence image tells texture and contrast, not place. Look for few, bright
+# points where an image is smooth and for clouds where it is busy, and for a difference between rows
+# and columns where an image has a direction.
 #
 # ## The mean over a class
 #
@@ -99,8 +100,9 @@ caption = "Mean persistence image of each class over all test images and channel
 figures.save(figure, settings, "01_class_means", caption=caption, source=source)
 
 # %% [markdown]
-# *What to see:* how far the mass reaches up (contrast) and where along the births it lies (brightness of the minima).
-# Classes whose means look alike can still differ image by image. What this run shows:
+# *What to see:* how far the mass reaches up (contrast) and where along the births it lies
+# (brightness of the minima). Classes whose means look alike can still differ image by image. What
+# this run shows:
 
 # %%
 Markdown(sentences.class_means(pis["test"], test.labels, test.class_names))
@@ -108,8 +110,8 @@ Markdown(sentences.class_means(pis["test"], test.labels, test.class_names))
 # %% [markdown]
 # ## What the paper's window leaves out
 #
-# The window is $[0, 0.3]^2$. Births run over the whole of $[0, 1]$, so many points lie outside: they enter the picture
-# only by the tails of their Gaussians.
+# The window is $[0, 0.3]^2$. Births run over the whole of $[0, 1]$, so many points lie outside:
+# they enter the picture only by the tails of their Gaussians.
 
 # %%
 import numpy as np
@@ -133,8 +135,8 @@ figures.save(
 )
 
 # %% [markdown]
-# *What to see:* the frame is all that the PI teacher is shown in full. Points with a birth above 0.3 are components of
-# bright parts of the image.
+# *What to see:* the frame is all that the PI teacher is shown in full. Points with a birth above
+# 0.3 are components of bright parts of the image.
 
 # %%
 outside = (births > params.high) | (persistences > params.high)

@@ -14,13 +14,15 @@
 # %% [markdown]
 # # 02 · Two teachers
 #
-# Both are wide residual networks. Teacher 1 sees images (3 channels), teacher 2 sees only persistence images (6 channels
-# of 50 × 50, or 3 for one direction). Stochastic gradient descent, momentum 0.9, weight decay $10^{-4}$, learning rate
-# 0.1 times 0.2 at 20, 40, 60 and 80 % of the epochs, no augmentation: whatever a teacher says about a training image is
-# then a *constant*, and can be stored.
+# Both are wide residual networks. Teacher 1 sees images (3 channels), teacher 2 sees only
+# persistence images (6 channels of 50 × 50, or 3 for one direction). Stochastic gradient descent,
+# momentum 0.9, weight decay $10^{-4}$, learning rate 0.1 times 0.2 at 20, 40, 60 and 80 % of the
+# epochs, no augmentation: whatever a teacher says about a training image is then a *constant*, and
+# can be stored.
 #
-# One pair of teachers (seed 0) serves all students. With `selection="last"`, the default, the last epoch counts and
-# nothing is chosen on the test set; `authors` takes the epoch that is best on the test set, as the authors did.
+# One pair of teachers (seed 0) serves all students. With `selection="last"`, the default, the last
+# epoch counts and nothing is chosen on the test set; `authors` takes the epoch that is best on the
+# test set, as the authors did.
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -42,9 +44,9 @@ Markdown(sentences.settings(settings))
 # %% [markdown]
 # ## The teachers of this run
 #
-# A published teacher is taken from the repository, by the key of its spec and with its sum checked; any other is found
-# in the store, or trained now. One line an epoch goes to the log. If a training is interrupted, the next run goes on
-# after the last whole epoch, and ends in the same bits.
+# A published teacher is taken from the repository, by the key of its spec and with its sum checked;
+# any other is found in the store, or trained now. One line an epoch goes to the log. If a training
+# is interrupted, the next run goes on after the last whole epoch, and ends in the same bits.
 
 # %%
 specs = [study.teacher("image"), study.teacher("pi")]
@@ -52,8 +54,9 @@ rows = [lab.row(spec) for spec in specs]
 tables.networks(rows)
 
 # %% [markdown]
-# *What to see:* how far the PI teacher is above chance, and how far below the image teacher. The question of this whole
-# study is whether the weak teacher knows something that the strong one does not. What this run shows:
+# *What to see:* how far the PI teacher is above chance, and how far below the image teacher. The
+# question of this whole study is whether the weak teacher knows something that the strong one does
+# not. What this run shows:
 
 # %%
 names = lab.data.test.class_names

@@ -18,13 +18,15 @@
 #   + \gamma \cdot \mathrm{mean}_{\text{stages}}\ \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
 # * **CE**: cross-entropy with the labels.
-# * **KD(T)** $= \tau^2\,\mathrm{KL}\big(\mathrm{softmax}(z_T/\tau)\,\|\,\mathrm{softmax}(z_S/\tau)\big)$: say what the teacher
-#   says, doubts included. The authors' code averages over batch *and* classes (`mean`), ten times weaker than the
-#   textbook (`batchmean`).
-# * **Similarity maps**: $G = FF^\top$ over the batch, $F$ the flattened output of a residual stage: which images look
-#   alike to a network. The teachers' maps are merged, $\alpha G_1 + (1-\alpha) G_2$, *then* each row is normalised; so
-#   is the student's.
-# * **Annealing**: the student starts from the scratch student of the same seed and runs the whole schedule again.
+# * **KD(T)**
+#   $= \tau^2\,\mathrm{KL}\big(\mathrm{softmax}(z_T/\tau)\,\|\,\mathrm{softmax}(z_S/\tau)\big)$: say
+#   what the teacher says, doubts included. The authors' code averages over batch *and* classes
+#   (`mean`), ten times weaker than the textbook (`batchmean`).
+# * **Similarity maps**: $G = FF^\top$ over the batch, $F$ the flattened output of a residual stage:
+#   which images look alike to a network. The teachers' maps are merged,
+#   $\alpha G_1 + (1-\alpha) G_2$, *then* each row is normalised; so is the student's.
+# * **Annealing**: the student starts from the scratch student of the same seed and runs the whole
+#   schedule again.
 #
 # | method | labels | image teacher | PI teacher | maps | starts from | why |
 # |---|---|---|---|---|---|---|
@@ -35,8 +37,9 @@
 # | TGD without the PI teacher (α = 1) | ✓ | ✓ | | ✓ | scratch | **control**: all of TGD but topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
 #
-# So *TGD − KD* mixes three things; TGD minus its α = 1 is what the PI teacher adds. (Whether that is *topology*, or
-# would be any second teacher, takes one more control: a second image teacher, in [04](04_ablations.ipynb).)
+# So *TGD − KD* mixes three things; TGD minus its α = 1 is what the PI teacher adds. (Whether that
+# is *topology*, or would be any second teacher, takes one more control: a second image teacher, in
+# [04](04_ablations.ipynb).)
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -59,8 +62,9 @@ Markdown(sentences.settings(settings))
 # %% [markdown]
 # ## One step by hand
 #
-# All of TGD on one batch: the teachers look, their maps are merged, the student looks, the loss is the sum of four
-# named terms, and its gradient goes back. First the batch, the first one of the first epoch.
+# All of TGD on one batch: the teachers look, their maps are merged, the student looks, the loss is
+# the sum of four named terms, and its gradient goes back. First the batch, the first one of the
+# first epoch.
 
 # %%
 import torch
@@ -74,8 +78,8 @@ index = order[: settings.batch_size].to(lab.compute.device)  # (B,)
 labels = torch.from_numpy(lab.data.train.labels).to(lab.compute.device)[index]
 
 # %% [markdown]
-# The teachers look: teacher 1 at the images, teacher 2 at their persistence images. Their similarity maps, one for each
-# residual stage, are merged.
+# The teachers look: teacher 1 at the images, teacher 2 at their persistence images. Their
+# similarity maps, one for each residual stage, are merged.
 
 # %%
 image_teacher, pi_teacher = lab.teacher(study.teacher("image")), lab.teacher(study.teacher("pi"))
@@ -87,7 +91,8 @@ merged = merge_maps(image_maps, pi_maps, alpha=settings.alpha)
 print([tuple(g.shape) for g in merged])
 
 # %% [markdown]
-# The student looks at the images; it starts as the trained scratch student (annealing). The loss, term by term:
+# The student looks at the images; it starts as the trained scratch student (annealing). The loss,
+# term by term:
 
 # %%
 network = lab.network(tgd.start).train()
@@ -100,9 +105,9 @@ loss, terms = tgd_loss(logits, labels, features, (image_logits, pi_logits), merg
 print(f"loss {loss:.4f} =", " + ".join(f"{value:.4f} ({name})" for name, value in terms.items()))
 
 # %% [markdown]
-# In training, the teachers do not look at every batch. Nothing is augmented, so what they say of a training image is a
-# constant: logits and maps of the whole training set are computed once (the **teacher bank**), and a batch takes its
-# part of them. It must come to the same:
+# In training, the teachers do not look at every batch. Nothing is augmented, so what they say of a
+# training image is a constant: logits and maps of the whole training set are computed once (the
+# **teacher bank**), and a batch takes its part of them. It must come to the same:
 
 # %%
 objective = lab.run(tgd).objective  # what the training of this student minimises
@@ -130,9 +135,10 @@ rows = [lab.row(spec) for spec in specs]
 tables.readable(rows)
 
 # %% [markdown]
-# *What to see:* mean ± standard deviation over seeds on the test set, by the selection rule named. Total epochs count
-# those of the start: compare methods that have had as many. Whether methods *differ* is not to be read from these
-# spreads, which the seeds share, but from differences by seed. What this run shows:
+# *What to see:* mean ± standard deviation over seeds on the test set, by the selection rule named.
+# Total epochs count those of the start: compare methods that have had as many. Whether methods
+# *differ* is not to be read from these spreads, which the seeds share, but from differences by
+# seed. What this run shows:
 
 # %%
 Markdown(sentences.topology(rows))
@@ -158,7 +164,10 @@ Markdown(sentences.follows(answers["image"], answers["pi"], students))
 
 # %%
 figure = charts.curves(rows, "training_accuracy", "training accuracy, %")
-caption = "Training accuracy over the epochs, mean over seeds. Annealed students start from a trained scratch student."
+caption = (
+    "Training accuracy over the epochs, mean over seeds. Annealed students start from a trained "
+    "scratch student."
+)
 figures.save(figure, settings, "03_training", caption=caption, source=[r["key"] for r in rows])
 
 # %%
@@ -167,7 +176,8 @@ Markdown(sentences.training(rows))
 # %% [markdown]
 # ## What the student learns of similarity
 #
-# The same 64 training images (all, if there are fewer), sorted by class, as the deepest stage of each network sees them.
+# The same 64 training images (all, if there are fewer), sorted by class, as the deepest stage of
+# each network sees them.
 
 # %%
 import numpy as np
@@ -199,8 +209,9 @@ keys = {name: spec.key for name, spec in (networks | students).items()}
 figures.save(figure, settings, "03_similarity_maps", caption=caption, source=keys)
 
 # %% [markdown]
-# *What to see:* bright blocks on the diagonal, where images of one class look alike, and how much of the PI teacher's
-# map is left after merging (its share is measured in [04](04_ablations.ipynb)). What this run shows:
+# *What to see:* bright blocks on the diagonal, where images of one class look alike, and how much
+# of the PI teacher's map is left after merging (its share is measured in [04](04_ablations.ipynb)).
+# What this run shows:
 
 # %%
 from tgd_lib.losses import maps_loss
@@ -211,8 +222,8 @@ Markdown(sentences.maps(distances))
 # %% [markdown]
 # ## What the last layer sees
 #
-# The input of the last layer for 500 test images (all, if there are fewer), laid out in the plane by t-SNE. Distances
-# between far groups mean nothing; whether a class hangs together does.
+# The input of the last layer for 500 test images (all, if there are fewer), laid out in the plane
+# by t-SNE. Distances between far groups mean nothing; whether a class hangs together does.
 
 # %%
 examples = [study.student(method, 0) for method in ("scratch", "kd", "tgd_alpha1", "tgd")]
@@ -224,8 +235,8 @@ caption = (
 figures.save(figure, settings, "03_tsne", caption=caption, source=places)
 
 # %% [markdown]
-# The students of seed 0 (fixed beforehand, not the best) are put into the run's folder, with a model card, for use
-# elsewhere.
+# The students of seed 0 (fixed beforehand, not the best) are put into the run's folder, with a
+# model card, for use elsewhere.
 
 # %%
 from tgd_lib.study import published

@@ -14,14 +14,15 @@
 # %% [markdown]
 # # 04 · Baselines and ablations
 #
-# Which part of TGD does what, and how do other ways to distil compare? Every ablation is **TGD**, annealing included,
-# but for what it is named after: so it is compared with TGD. Where only the second teacher or its share is changed,
-# **TGD without the PI teacher (α = 1)** is the control. Baselines train once, from random weights, with their customary
-# weights; *KD, batchmean* and *TGD without annealing* are what to compare them with at equal epochs. *KD from the PI
-# teacher* and *Two teachers averaged* are KD with this run's reduction, as *KD* is.
+# Which part of TGD does what, and how do other ways to distil compare? Every ablation is **TGD**,
+# annealing included, but for what it is named after: so it is compared with TGD. Where only the
+# second teacher or its share is changed, **TGD without the PI teacher (α = 1)** is the control.
+# Baselines train once, from random weights, with their customary weights; *KD, batchmean* and *TGD
+# without annealing* are what to compare them with at equal epochs. *KD from the PI teacher* and
+# *Two teachers averaged* are KD with this run's reduction, as *KD* is.
 #
-# Which methods a profile runs stands in `tgd_lib/study/methods.py`, one table; `./run_all.sh --plan` prints it with what
-# is in the store already.
+# Which methods a profile runs stands in `tgd_lib/study/methods.py`, one table; `./run_all.sh
+# --plan` prints it with what is in the store already.
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -61,14 +62,16 @@ tables.readable(rows)
 # %%
 figure = charts.accuracies(rows, reference="tgd_alpha1")
 caption = (
-    "Test accuracy of all methods by family, in each the highest mean first: a pale dot for each seed, a bar for "
+    "Test accuracy of all methods by family, in each the highest mean first: a pale dot for each "
+    "seed, a bar for "
     "their mean. The line is the mean of TGD without the PI teacher (α = 1)."
 )
 figures.save(figure, settings, "04_all_methods", caption=caption, source=[r["key"] for r in rows])
 
 # %% [markdown]
-# *What to see:* what lies left and right of the line. The seeds of a method scatter mostly in step with those of the
-# others, so whether two methods differ is read from the tables below. What this run shows:
+# *What to see:* what lies left and right of the line. The seeds of a method scatter mostly in step
+# with those of the others, so whether two methods differ is read from the tables below. What this
+# run shows:
 
 # %%
 Markdown(sentences.comparison(rows, "tgd_alpha1"))
@@ -76,9 +79,9 @@ Markdown(sentences.comparison(rows, "tgd_alpha1"))
 # %% [markdown]
 # ## Each against TGD, and against the controls
 #
-# Differences *seed by seed*. From six seeds on: their mean with Student's 95 % interval, and the p of an exact sign-flip
-# test. Fewer cannot bring p below 0.05: there the differences stand one by one, and all there is to read is size and
-# sign. The p are not corrected for being many.
+# Differences *seed by seed*. From six seeds on: their mean with Student's 95 % interval, and the p
+# of an exact sign-flip test. Fewer cannot bring p below 0.05: there the differences stand one by
+# one, and all there is to read is size and sign. The p are not corrected for being many.
 
 # %%
 tables.against(rows, "tgd")
@@ -90,7 +93,8 @@ tables.against(rows, "tgd_alpha1")
 tables.against(rows, "kd_annealed")
 
 # %% [markdown]
-# Baselines had half the epochs of all that. At equal epochs, what trained once, from random weights:
+# Baselines had half the epochs of all that. At equal epochs, what trained once, from random
+# weights:
 
 # %%
 compared = (*methods.BASELINES, "scratch", "kd", "tgd_no_annealing")
@@ -98,7 +102,8 @@ once = [r for r in rows if r["method"] in compared and tables.total_epochs(r) ==
 tables.against(once, "kd_batchmean")
 
 # %% [markdown]
-# What the PI teacher adds where something else is changed too, each against α = 1 *with the same change*:
+# What the PI teacher adds where something else is changed too, each against α = 1 *with the same
+# change*:
 
 # %%
 changed = [
@@ -126,8 +131,8 @@ tables.by_weight(weights)
 # %% [markdown]
 # ## The weight of the image teacher
 #
-# On images held out for choices, where the profile has some (never on the test set, then); over the seeds that all of
-# these methods have.
+# On images held out for choices, where the profile has some (never on the test set, then); over the
+# seeds that all of these methods have.
 
 # %%
 curve = [spec for spec in shared if spec.method in methods.ALPHA_CURVE]
@@ -136,14 +141,15 @@ pairs = significance.from_alpha_1(points)
 where = "held-out" if settings.holdout else "test"
 figure = charts.alpha_curve(pairs, part=where)
 caption = (
-    f"Accuracy on the {where} images against alpha, as paired differences from alpha = 1: a pale dot for each seed, "
+    f"Accuracy on the {where} images against alpha, as paired differences from alpha = 1: a pale "
+    "dot for each seed, "
     "a bar for their mean, from six seeds on with Student's 95 % interval."
 )
 figures.save(figure, settings, "04_alpha", caption=caption, source=points)
 
 # %% [markdown]
-# *What to see:* whether anything stands above α = 1. An optimum at 1 says: leave the PI teacher out. What this run
-# shows:
+# *What to see:* whether anything stands above α = 1. An optimum at 1 says: leave the PI teacher
+# out. What this run shows:
 
 # %%
 found = significance.choose_and_compare(
@@ -154,17 +160,18 @@ Markdown(f"{sentences.alphas(pairs, where)} {sentences.search(found)}")
 # %% [markdown]
 # ## What the second teacher's share really is
 #
-# The raw maps are added, so the share of the second teacher in the merged map depends on the scale of its features, not
-# on α alone. *Share*: the part of a merged row, along that row, that comes from the second teacher. Per cent, mean ±
-# standard deviation over 20 batches, a column for each stage.
+# The raw maps are added, so the share of the second teacher in the merged map depends on the scale
+# of its features, not on α alone. *Share*: the part of a merged row, along that row, that comes
+# from the second teacher. Per cent, mean ± standard deviation over 20 batches, a column for each
+# stage.
 
 # %%
 shares = questions.shares(lab, specs)
 tables.shares(shares)
 
 # %% [markdown]
-# *What to see:* the share beside 1 − α. It is above it where the second teacher's features are the larger ones. What
-# this run shows:
+# *What to see:* the share beside 1 − α. It is above it where the second teacher's features are the
+# larger ones. What this run shows:
 
 # %%
 Markdown(sentences.shares(shares))
@@ -172,8 +179,9 @@ Markdown(sentences.shares(shares))
 # %% [markdown]
 # ## Is it topology, or just a second teacher?
 #
-# A second image teacher of another seed; the persistence images of *another* image of the class; of any image; fixed
-# noise. If topology teaches, TGD must stand above these. What this profile ran of them:
+# A second image teacher of another seed; the persistence images of *another* image of the class; of
+# any image; fixed noise. If topology teaches, TGD must stand above these. What this profile ran of
+# them:
 
 # %%
 group = [r for r in rows if r["method"] in (*methods.SECOND_TEACHER, "tgd", "tgd_alpha1")]
@@ -183,8 +191,8 @@ tables.against(group, "tgd_alpha1")
 Markdown(sentences.topology(rows))
 
 # %% [markdown]
-# And the topology of the flattened signal against the image's own, in two dimensions, where the picture is drawn alike
-# (window 0 to 1, σ 0.02):
+# And the topology of the flattened signal against the image's own, in two dimensions, where the
+# picture is drawn alike (window 0 to 1, σ 0.02):
 
 # %%
 tables.against(
@@ -194,11 +202,12 @@ tables.against(
 # %% [markdown]
 # ## Looking for a topology that does help
 #
-# Candidates beyond the paper: a window that holds all points, cubical H0 and H1 in two dimensions, superlevel sets,
-# persistence images of noisy copies of the images, a second teacher that sees the image with its persistence map, larger
-# real shares by normalising before merging. The choice is made by the mean on *held-out* images alone, over the seeds
-# that all have; the tables above show all on the test set. What is chosen must also beat a second *image* teacher in the
-# same place. Candidates differ from TGD in all that their names say, window and α included.
+# Candidates beyond the paper: a window that holds all points, cubical H0 and H1 in two dimensions,
+# superlevel sets, persistence images of noisy copies of the images, a second teacher that sees the
+# image with its persistence map, larger real shares by normalising before merging. The choice is
+# made by the mean on *held-out* images alone, over the seeds that all have; the tables above show
+# all on the test set. What is chosen must also beat a second *image* teacher in the same place.
+# Candidates differ from TGD in all that their names say, window and α included.
 
 # %%
 controls = {methods.METHODS[name].control for name in methods.CANDIDATES}
@@ -210,8 +219,9 @@ tables.against(searched, "tgd_alpha1")
 Markdown(sentences.search(significance.choose_and_compare(rows, searched, methods.CANDIDATES)))
 
 # %% [markdown]
-# *What to see:* a choice by the largest of several means flatters the chosen on the images it was chosen on; the
-# difference on the test images is the one to believe, and only as far as its n allows.
+# *What to see:* a choice by the largest of several means flatters the chosen on the images it was
+# chosen on; the difference on the test images is the one to believe, and only as far as its n
+# allows.
 
 # %%
 tables.save_records(rows, settings, "04_ablations")

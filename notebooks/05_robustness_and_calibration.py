@@ -14,13 +14,15 @@
 # %% [markdown]
 # # 05 · Robustness and calibration
 #
-# A student that is as accurate may still be sturdier, or know better when it does not know. Three questions to the
-# methods that the text compares:
+# A student that is as accurate may still be sturdier, or know better when it does not know. Three
+# questions to the methods that the text compares:
 #
-# * **Corruptions**: noise, blur, weather and digital damage with CIFAR-10-C's published constants for 32×32 images, five
-#   severities. Where the data folder holds the official arrays (`CIFAR-10-C/`), those are used.
-# * **Calibration**: expected calibration error (ECE, 15 bins), negative log-likelihood (NLL) and Brier score, as trained
-#   and after *temperature scaling*: logits divided by one number fitted on held-out images.
+# * **Corruptions**: noise, blur, weather and digital damage with CIFAR-10-C's published constants
+#   for 32×32 images, five severities. Where the data folder holds the official arrays
+#   (`CIFAR-10-C/`), those are used.
+# * **Calibration**: expected calibration error (ECE, 15 bins), negative log-likelihood (NLL) and
+#   Brier score, as trained and after *temperature scaling*: logits divided by one number fitted on
+#   held-out images.
 # * **Transfer**: CIFAR-10 networks on images of CINIC-10 that are not CIFAR's.
 
 # %% tags=["parameters"]
@@ -58,15 +60,17 @@ tables.corruptions(robust)
 # %%
 figure = charts.corruption_differences(main, "tgd_alpha1")
 caption = (
-    f"Accuracy on {robust[0]['n']} test images, as paired differences from TGD without the PI teacher (α = 1), against "
-    "severity: the line is the mean over seeds; from six seeds on the band is Student's 95 % interval, below that thin "
+    f"Accuracy on {robust[0]['n']} test images, as paired differences from TGD without the PI "
+    "teacher (α = 1), against "
+    "severity: the line is the mean over seeds; from six seeds on the band is Student's 95 % "
+    "interval, below that thin "
     "lines are the seeds."
 )
 figures.save(figure, settings, "05_corruptions", caption=caption, source=main)
 
 # %% [markdown]
-# *What to see:* whether lines change their distance from zero. Where they run level, a method is as robust as it is
-# accurate, and no more.
+# *What to see:* whether lines change their distance from zero. Where they run level, a method is as
+# robust as it is accurate, and no more.
 #
 # ### What topology adds under corruption
 #
@@ -93,15 +97,17 @@ tables.calibration(calibrated)
 reliable = [r for r in calibrated if r["method"] in methods.MAIN]
 figure = charts.reliability(reliable)
 caption = (
-    "Reliability diagrams, all seeds of a method pooled: accuracy in bins of confidence, pale where under 1 % of the "
+    "Reliability diagrams, all seeds of a method pooled: accuracy in bins of confidence, pale "
+    "where under 1 % of the "
     "images lie. Above as trained, below after temperature scaling."
 )
 figures.save(figure, settings, "05_reliability", caption=caption, source=reliable)
 
 # %% [markdown]
-# *What to see:* bars below the dashed line mean overconfidence. Temperature scaling changes no prediction, so what it
-# repairs was only a matter of scale; compare methods *after* it. A temperature is fitted on images like those of
-# training, and is no remedy for corrupted ones. What this run shows:
+# *What to see:* bars below the dashed line mean overconfidence. Temperature scaling changes no
+# prediction, so what it repairs was only a matter of scale; compare methods *after* it. A
+# temperature is fitted on images like those of training, and is no remedy for corrupted ones. What
+# this run shows:
 
 # %%
 Markdown(sentences.calibration(calibrated))
@@ -109,8 +115,8 @@ Markdown(sentences.calibration(calibrated))
 # %% [markdown]
 # ## Transfer
 #
-# Accuracy in per cent on a sample of CINIC-10, where the data folder has it: images that CIFAR-10 has not, and images of
-# its training set.
+# Accuracy in per cent on a sample of CINIC-10, where the data folder has it: images that CIFAR-10
+# has not, and images of its training set.
 
 # %%
 moved = questions.transfer_sample(lab, specs)

@@ -14,12 +14,13 @@
 # %% [markdown]
 # # 06 · What it costs
 #
-# The paper's argument for distilling topology away: at test time, a network that reads persistence images must first
-# *compute* them. The student does not. Here both are measured on this machine, and with them the price of training: what
-# a step of distillation costs when the teachers' answers are looked up (the **teacher bank**) rather than computed.
+# The paper's argument for distilling topology away: at test time, a network that reads persistence
+# images must first *compute* them. The student does not. Here both are measured on this machine,
+# and with them the price of training: what a step of distillation costs when the teachers' answers
+# are looked up (the **teacher bank**) rather than computed.
 #
-# Timings are taken in turn in one process and are to be read as ratios. They are kept in the store: the second time this
-# notebook only reads them.
+# Timings are taken in turn in one process and are to be read as ratios. They are kept in the store:
+# the second time this notebook only reads them.
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -46,24 +47,26 @@ print(f"{record['device']}, {record['threads']} threads, {repetitions} repetitio
 tables.costs(record)
 
 # %% [markdown]
-# *What to see:* median and range. A lone image (batch 1) is dominated by the number of layers, a batch of 128 by the
-# multiply-adds.
+# *What to see:* median and range. A lone image (batch 1) is dominated by the number of layers, a
+# batch of 128 by the multiply-adds.
 #
 # ## Topology and training
 
 # %%
 figure = charts.costs(record)
 caption = (
-    "Left: milliseconds per image (logarithmic). Right: milliseconds per training step. A dot and its number are the "
+    "Left: milliseconds per image (logarithmic). Right: milliseconds per training step. A dot and "
+    "its number are the "
     "median; the line runs from the smallest to the largest."
 )
 source = {name: record[name] for name in ("networks", "topology", "steps")}
 figures.save(figure, settings, "06_cost", caption=caption, source=source)
 
 # %% [markdown]
-# *What to see:* left, persistence images beside the student's forward pass, and the PI teacher's forward pass that would
-# have to follow them: the student is spared both. Right, a step from the bank beside a plain one and beside running the
-# teachers in every step; building the bank comes on top, once for all students of these teachers. What this run shows:
+# *What to see:* left, persistence images beside the student's forward pass, and the PI teacher's
+# forward pass that would have to follow them: the student is spared both. Right, a step from the
+# bank beside a plain one and beside running the teachers in every step; building the bank comes on
+# top, once for all students of these teachers. What this run shows:
 
 # %%
 Markdown(sentences.costs(record))

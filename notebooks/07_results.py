@@ -14,10 +14,10 @@
 # %% [markdown]
 # # 07 · Results
 #
-# Drawn from the records that the notebooks before wrote, nothing else: no network is touched here. Metrics are mean ±
-# standard deviation over seeds (n), test set, under the selection rule named beside them. `last`: nothing is chosen, the
-# last epoch counts. `authors`: best epoch on the test set, as the authors chose theirs; only for comparison with their
-# checkpoints.
+# Drawn from the records that the notebooks before wrote, nothing else: no network is touched here.
+# Metrics are mean ± standard deviation over seeds (n), test set, under the selection rule named
+# beside them. `last`: nothing is chosen, the last epoch counts. `authors`: best epoch on the test
+# set, as the authors chose theirs; only for comparison with their checkpoints.
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -44,9 +44,9 @@ tables.readable(main)
 # %% [markdown]
 # ## The question of this study
 #
-# TGD minus TGD without the PI teacher (α = 1), paired by seed: named beforehand, and the first line whichever way it
-# falls. NLL and ECE: *below* zero is better. (Whether that is topology or would be any second teacher:
-# [04](04_ablations.ipynb).)
+# TGD minus TGD without the PI teacher (α = 1), paired by seed: named beforehand, and the first line
+# whichever way it falls. NLL and ECE: *below* zero is better. (Whether that is topology or would be
+# any second teacher: [04](04_ablations.ipynb).)
 
 # %%
 Markdown(sentences.topology(rows, under))
@@ -58,21 +58,23 @@ Markdown(sentences.topology(rows, under))
 anchored = settings.dataset == "cifar10" and settings.selection == "authors"
 figure = charts.accuracies(main, tables.ANCHORS if anchored else None, "tgd_alpha1")
 caption = (
-    "Test accuracy: a pale dot for each seed, a bar for their mean. The line is the mean of TGD without the PI teacher "
+    "Test accuracy: a pale dot for each seed, a bar for their mean. The line is the mean of TGD "
+    "without the PI teacher "
     "(α = 1). Crosses, if any: the authors' checkpoints."
 )
 figures.save(figure, settings, "07_accuracy", caption=caption, source=[r["key"] for r in main])
 
 # %% [markdown]
-# *What to see:* how far the methods lie apart. Seeds scatter mostly in step, so whether two methods differ is shown by
-# the next figure, which removes what the seeds have in common.
+# *What to see:* how far the methods lie apart. Seeds scatter mostly in step, so whether two methods
+# differ is shown by the next figure, which removes what the seeds have in common.
 #
 # ## What each part adds
 #
-# Differences between two methods *of the same seed* (same initial weights, same batches). From six seeds on with
-# Student's 95 % interval and an exact sign-flip test; with n seeds p cannot be smaller than $2/2^n$, so fewer than six
-# cannot show anything. All but the first line are descriptive, and their p are not corrected for being many. All seeds
-# share one pair of teachers, so p speaks of students of this pair.
+# Differences between two methods *of the same seed* (same initial weights, same batches). From six
+# seeds on with Student's 95 % interval and an exact sign-flip test; with n seeds p cannot be
+# smaller than $2/2^n$, so fewer than six cannot show anything. All but the first line are
+# descriptive, and their p are not corrected for being many. All seeds share one pair of teachers,
+# so p speaks of students of this pair.
 
 # %%
 contrasts = {
@@ -92,14 +94,15 @@ table
 # %%
 figure = charts.differences(pairs, labels)
 caption = (
-    "Paired differences in test accuracy, the verdict beside them: a pale dot for each seed, a bar for their mean, "
+    "Paired differences in test accuracy, the verdict beside them: a pale dot for each seed, a bar "
+    "for their mean, "
     "from six seeds on with Student's 95 % interval."
 )
 figures.save(figure, settings, "07_differences", caption=caption, source=pairs)
 
 # %% [markdown]
-# *What to see:* the first line is what the PI teacher adds to this student on this data. If its dots lie on both sides
-# of zero, nothing has been shown.
+# *What to see:* the first line is what the PI teacher adds to this student on this data. If its
+# dots lie on both sides of zero, nothing has been shown.
 #
 # ## What accuracy costs
 
@@ -110,14 +113,16 @@ teachers = [r | {"role": roles[r["method"]]} for r in tables.load_records(settin
 students = [r | {"role": "student"} for r in main]
 figure = charts.cost_and_accuracy(networks, students + teachers)
 caption = (
-    "Test accuracy against multiply-adds of a forward pass: pale dots are seeds. The students cost the same and are "
+    "Test accuracy against multiply-adds of a forward pass: pale dots are seeds. The students cost "
+    "the same and are "
     "drawn side by side. Persistence images come on top of the PI teacher's price, see 06."
 )
 keys = [r["key"] for r in students + teachers]
 figures.save(figure, settings, "07_cost_accuracy", caption=caption, source=keys)
 
 # %% [markdown]
-# *What to see:* all students stand at one price. How much of the way up to the image teacher does each method go?
+# *What to see:* all students stand at one price. How much of the way up to the image teacher does
+# each method go?
 
 # %%
 Markdown(sentences.gap(main, teachers[0]))

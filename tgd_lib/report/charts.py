@@ -172,8 +172,8 @@ def _difference(axis: Axes, y: float, pair: dict, colour: str) -> None:
 def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
     """Paired difference of accuracy from alpha = 1, against alpha.
 
-    pairs: as `significance.from_alpha_1` gives them. Evenly spaced, not to scale: alpha = 1, without the PI teacher, is the zero line at the left.
-    part: of the images, "held-out" or "test".
+    pairs: as `significance.from_alpha_1` gives them. Evenly spaced, not to scale: alpha = 1,
+    without the PI teacher, is the zero line at the left. part: of the images, "held-out" or "test".
     """
     figure, axis = plt.subplots(figsize=(6.5, 3))
     axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
@@ -296,7 +296,8 @@ def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
 def reliability(rows: Sequence[dict]) -> Figure:
     """Reliability diagrams, a column a method: above as trained, below after temperature scaling.
 
-    All seeds of a method are pooled. rows: as `questions.calibration` gives them. A bar is the accuracy in a bin of confidence.
+    All seeds of a method are pooled. rows: as `questions.calibration` gives them. A bar is the
+    accuracy in a bin of confidence.
     """
     groups = _groups(rows)
     size = (1.9 * len(groups), 3.9)

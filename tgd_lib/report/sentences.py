@@ -147,7 +147,7 @@ def window(births: np.ndarray, persistences: np.ndarray, *, upto: float, channel
 
 
 def class_means(pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
-    """Which class has the brightest mean persistence image, and the faintest. pis uint8 (N, C, R, R)."""
+    """The classes whose mean PIs are the brightest and the faintest. pis uint8 (N, C, R, R)."""
     means = {names[c]: float(pis[labels == c].mean()) for c in np.unique(labels)}
     first, last = max(means, key=means.get), min(means, key=means.get)
     return (
