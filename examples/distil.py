@@ -56,10 +56,10 @@ def distil(train, test, *, epochs=6, teacher=(10, 2), student=(10, 1)) -> dict[s
     teachers = bank.Teacher(one, images[0]), bank.Teacher(two, pis[0])
     logits = tuple(bank.teacher_logits(t) for t in teachers)  # (N, classes) each
     maps = [tiles.raw_maps(t) for t in teachers]  # three (N, N) each, one a stage
-    answers = bank.Bank(logits, bank.merged(*maps, alpha=WEIGHTS["alpha"]))
+    lookup = bank.Bank(logits, bank.merged(*maps, alpha=WEIGHTS["alpha"]))
 
     def objective(logits, features, labels, index):
-        return tgd_loss(logits, labels, features, *answers.batch(index), **WEIGHTS)
+        return tgd_loss(logits, labels, features, *lookup.batch(index), **WEIGHTS)
 
     # The distilled student starts as the scratch one ("annealing"), and sees images only.
     distilled = wide_resnet(*student, 3, classes, seed=0)
@@ -71,8 +71,8 @@ def distil(train, test, *, epochs=6, teacher=(10, 2), student=(10, 1)) -> dict[s
         ("image teacher", one, images[1]), ("PI teacher", two, pis[1]),
         ("scratch", scratch, images[1]), ("TGD", distilled, images[1]),
     ):  # fmt: skip
-        said = evaluation.logits_of(network, pixels)
-        accuracy[name] = evaluation.metrics(said, torch.from_numpy(test.labels))["accuracy"]
+        outputs = evaluation.logits_of(network, pixels)
+        accuracy[name] = evaluation.metrics(outputs, torch.from_numpy(test.labels))["accuracy"]
     return accuracy
 
 

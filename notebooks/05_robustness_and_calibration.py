@@ -46,7 +46,7 @@ Markdown(sentences.settings(settings))
 # %%
 specs = study.students([name for name in methods.EXAMINED if name in methods.of(settings)])
 robust = questions.robustness(lab, specs)
-main = [r for r in robust if r["method"] in methods.MAIN]
+main = [r for r in robust if r["method"] in methods.TABLE]
 print(f"{robust[0]['n']} test images, corruptions: {robust[0]['source']}")
 
 # %% [markdown]
@@ -94,7 +94,7 @@ calibrated = questions.calibration(lab, specs) if settings.holdout else []
 tables.calibration(calibrated)
 
 # %%
-reliable = [r for r in calibrated if r["method"] in methods.MAIN]
+reliable = [r for r in calibrated if r["method"] in methods.TABLE]
 figure = charts.reliability(reliable)
 caption = (
     "Reliability diagrams, all seeds of a method pooled: accuracy in bins of confidence, pale "

@@ -140,10 +140,9 @@ def test_interval_by_hand():
     # the authors' scratch student: about ± 0.7 points
     low, high = significance.accuracy_interval(0.8454, 10_000)
     assert low == pytest.approx(0.8382, abs=1e-4) and high == pytest.approx(0.8524, abs=1e-4)
-    assert low < significance.accuracy_interval(0.8454, 10_000, 0.5)[0]
 
 
-@pytest.mark.parametrize("given", [(1.1, 10), (-0.1, 10), (0.5, 0), (0.5, 10, 1.0), (math.nan, 10)])
+@pytest.mark.parametrize("given", [(1.1, 10), (-0.1, 10), (0.5, 0), (math.nan, 10)])
 def test_interval_refuses(given):
     with pytest.raises(InputError, match="fraction") as caught:
         significance.accuracy_interval(*given)

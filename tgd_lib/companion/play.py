@@ -81,11 +81,10 @@ def pipeline(
     threshold: float,
     resolution: int,
 ) -> Figure:
-    """`figures.pipeline` of one channel of an image uint8 (H, W, 3), all of it computed here and
-    now.
+    """`figures.pipeline` of one channel of an image, all of it computed here and now.
 
-    channel: red, green or blue. direction: row or column. level: of the water, on [0, 1]. The
-    others as in `topology.PersistenceImageParams`.
+    image: uint8 (H, W, 3). channel: red, green or blue. direction: row or column. level: of the
+    water, on [0, 1]. The others as in `topology.PersistenceImageParams`.
     """
     params = topology.PersistenceImageParams(
         high=window, sigma=sigma, threshold=threshold, resolution=resolution

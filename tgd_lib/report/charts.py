@@ -83,7 +83,7 @@ def accuracies(
     groups = _sorted_by_family(_groups(rows))
     # Sixty methods would make a figure taller than a screen: closer lines for many.
     each = 0.36 if len(groups) < 12 else 0.22
-    figure, axis = plt.subplots(figsize=(7.5, 1 + each * len(groups)))
+    figure, axis = plt.subplots(figsize=(8.5, 1 + each * len(groups)))
     order = [name for name, _ in FAMILIES] + [OTHERS]
     named: set[str] = set()
     for y, (method, chosen) in enumerate(groups.items()):
@@ -144,11 +144,11 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
     for y, pair in enumerate(pairs):
         _difference(axis, y, pair, COLOURS[0])
-        said = pair["verdict"]
+        verdict = pair["verdict"]
         if pair["p"] is not None:
-            said += f" (p = {pair['p']:.2g})"
+            verdict += f" (p = {pair['p']:.2g})"
         # Right of the axes, in units of their width across and of lines down.
-        axis.text(1.01, y, said, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+        axis.text(1.01, y, verdict, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
     names = [f"{tables.versus(p, labels)} (n={p['n']})" for p in pairs]
     axis.set_yticks(range(len(pairs)), names)
     axis.set_xlabel("paired difference in test accuracy, points")

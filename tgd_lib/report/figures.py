@@ -1,6 +1,4 @@
-"""Figures as files, their style, and pictures of images, topology and maps. No network is touched
-here.
-"""
+"""Figures as files, their style, and pictures of images, topology and maps."""
 
 from __future__ import annotations
 
@@ -54,11 +52,10 @@ class Captioned:
 def save(
     figure: Figure, settings: Settings, name: str, *, caption: str, source: object
 ) -> Captioned:
-    """Write a figure as SVG and PNG to `<run>/figures/`, with a record of what it shows and from
-    what; close it.
+    """Write a figure as SVG and PNG to `<run>/figures/`, with its record; close it.
 
-    `source` is what was drawn (rows, or the keys of artefacts): plain values. Returns the figure
-    with its caption, for a notebook to show.
+    The record holds the caption and `source`, what was drawn (rows, or the keys of artefacts):
+    plain values. Returns the figure with its caption, for a notebook to show.
     """
     folder = config.run_dir(settings) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +108,9 @@ def pipeline(
     direction: str = "row",
     level: float | None = None,
 ) -> Figure:
-    """Image → one channel as a signal, its barcode beside it → persistence diagram → persistence
-    image.
+    """From an image to its persistence image, in five pictures.
 
+    Image, one channel as a signal, its barcode beside it, persistence diagram, persistence image.
     image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R),
     channel: its name, upto: end of the PI's window on both axes, direction: "row" or "column".
     level: of the water; what lies under it is marked in the signal, and the barcode and the diagram
@@ -150,9 +147,7 @@ def _signal(axis: Axes, signal: np.ndarray, level: float | None) -> None:
 
 
 def _barcode(axis: Axes, diagram: np.ndarray, level: float | None) -> None:
-    """A bar from birth to death for each point, the longest at the right, on the signal's axis of
-    values.
-    """
+    """A bar from birth to death for each point, the longest at the right."""
     births, deaths = _grown(diagram, level)
     # Signal and barcode share their axis of values: a bar begins at the height of its minimum.
     order = np.argsort(deaths - births, kind="stable")
@@ -172,9 +167,7 @@ def _grown(diagram: np.ndarray, level: float | None) -> tuple[np.ndarray, np.nda
 
 
 def _diagram(axis: Axes, diagram: np.ndarray, upto: float, level: float | None) -> None:
-    """Points (birth, death), and the part of the plane that a persistence image up to `upto` is
-    about.
-    """
+    """Points (birth, death), and the part of the plane that a PI up to `upto` is about."""
     # Persistence is height above the diagonal: a square there is a parallelogram here.
     window = np.array([(0, 0), (upto, upto), (upto, 2 * upto), (0, upto)])
     axis.fill(*window.T, color=COLOURS[1], alpha=0.25, linewidth=0, label="PI window")
@@ -243,11 +236,10 @@ def by_class(
     orientation: str,
     upto: float,
 ) -> Figure:
-    """For each class (the first ten) its first image above the persistence images of its red
-    channel.
+    """For each class an image above the persistence images of its red channel.
 
-    images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,), upto: end of the PI's
-    window.
+    The first image of each of the first ten classes. images uint8 (N, H, W, 3), pis uint8 (N, 3 or
+    6, R, R), labels (N,), upto: end of the PI's window.
     """
     classes = np.unique(labels)[:10]
     rows = 1 + len(READ[orientation])
@@ -272,8 +264,9 @@ def by_class(
 
 @styled
 def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto: float) -> Figure:
-    """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C,
-    R, R).
+    """The mean persistence image of each class (the first ten) over all channels.
+
+    pis uint8 (N, C, R, R), labels (N,), names: of the classes, upto: end of the window.
     """
     classes = np.unique(labels)[:10]
     columns = -(-len(classes) // 2)
@@ -301,10 +294,10 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
 def opinions(
     image: np.ndarray, probabilities: dict[str, np.ndarray], names: Sequence[str], truth: int
 ) -> Figure:
-    """An image, and in a table of colours what each network gives its likeliest classes, in per
-    cent.
+    """An image, and the probabilities in per cent that each network gives its classes.
 
-    image uint8 (H, W, 3), probabilities (classes,) by network. The true class is framed.
+    image uint8 (H, W, 3), probabilities (classes,) by network. Ten likely classes; the true one is
+    framed.
     """
     # Bars for eight networks would be eight small plots; colours with numbers are one.
     table = np.array(list(probabilities.values()))  # (networks, classes)
@@ -335,10 +328,10 @@ def opinions(
 def similarity_maps(
     maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]
 ) -> Figure:
-    """Row-normalised similarity maps (B, B), side by side on one scale, classes parted by lines and
-    named.
+    """Row-normalised similarity maps (B, B), side by side on one scale.
 
-    labels (B,): sorted classes of the images; names: of all classes.
+    Classes are parted by lines and named. labels (B,): sorted classes of the images; names: of all
+    classes.
     """
     figure, axes = plt.subplots(1, len(maps), figsize=(2.3 * len(maps) + 1, 3.2), squeeze=False)
     normalised = {}

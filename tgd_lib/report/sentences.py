@@ -1,7 +1,7 @@
-"""What a run shows, in a sentence or two, from its records: notebooks and summaries say it in these
-words.
+"""What a run shows, in a sentence or two, from its records.
 
-Markdown, each function for one figure or table. Comparisons follow the rule of `significance`.
+For notebooks and summaries, in markdown: each function for one figure or table. Comparisons
+follow the rule of `significance`.
 """
 
 from __future__ import annotations
@@ -160,8 +160,7 @@ def class_means(pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> st
 
 
 def teachers(rows: Sequence[dict], names: Sequence[str]) -> str:
-    """How far the PI teacher lies above chance and below the image teacher, and in which classes it
-    is ahead.
+    """How far the PI teacher lies above chance and below the image teacher, by class too.
 
     rows: of the image teacher and of the PI teacher, in this order.
     """
@@ -181,8 +180,9 @@ def teachers(rows: Sequence[dict], names: Sequence[str]) -> str:
 
 
 def where_the_other_fails(image_right: np.ndarray, pi_right: np.ndarray) -> str:
-    """Whether the PI teacher is good where the image teacher is bad. bool (N,) each: right on a
-    test image.
+    """Whether the PI teacher is good where the image teacher is bad.
+
+    bool (N,) each: right on a test image.
     """
     # If the PI teacher were right by chance alone, the two shares would be equal.
     both, alone = pi_right[image_right], pi_right[~image_right]
@@ -198,8 +198,9 @@ def where_the_other_fails(image_right: np.ndarray, pi_right: np.ndarray) -> str:
 
 
 def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarray]) -> str:
-    """Whom the students follow where the teachers disagree. Predicted classes int (N,), students by
-    name.
+    """Whom the students follow where the teachers disagree.
+
+    Predicted classes int (N,), those of the students by name.
     """
     # Where both say the same, nobody can tell whom a student follows.
     apart = first != second
@@ -232,8 +233,9 @@ def training(rows: Sequence[dict]) -> str:
 
 
 def maps(distances: dict[str, float]) -> str:
-    """How near the students' similarity maps come to the merged one. distances: mean squared, by
-    network.
+    """How near the students' similarity maps come to the merged one.
+
+    distances: mean squared, by network.
     """
     parts = [f"{name} {value:.2g}" for name, value in distances.items()]
     return (
@@ -242,8 +244,9 @@ def maps(distances: dict[str, float]) -> str:
 
 
 def alphas(pairs: Sequence[dict], part: str) -> str:
-    """What the alpha curve shows; pairs as `significance.from_alpha_1` gives them, part: of the
-    images.
+    """What the alpha curve shows.
+
+    pairs: as `significance.from_alpha_1` gives them. part: of the images.
     """
     if not pairs:
         return "There is nothing at alpha = 1 to compare with."
@@ -272,8 +275,9 @@ def shares(rows: Sequence[dict]) -> str:
 
 
 def search(found: dict) -> str:
-    """What a choice on held-out images chose and what the test images say, from
-    `choose_and_compare`.
+    """What was chosen on held-out images, and how it does on test images.
+
+    found: from `significance.choose_and_compare`.
     """
     if found["chosen"] is None:
         return "Nothing was held out or searched, so nothing is chosen."
@@ -297,9 +301,7 @@ def _label(method: str) -> str:
 
 
 def calibration(rows: Sequence[dict]) -> str:
-    """Which method has the lowest ECE as trained and which the lowest NLL after temperature
-    scaling.
-    """
+    """Which method has the lowest ECE as trained, and the lowest NLL after scaling."""
     if not rows:
         return "This profile holds no images out, so no temperature is fitted."
     ece, nll = {}, {}
@@ -320,8 +322,9 @@ def calibration(rows: Sequence[dict]) -> str:
 
 
 def costs(record: dict) -> str:
-    """What topology would cost at test time, and what a step from the bank costs, as ratios of
-    medians.
+    """What topology would cost at test time, and a step of training: ratios of medians.
+
+    record: of `cost.measure`.
     """
     student, topology = record["networks"]["student"], record["topology"]
     parts = []

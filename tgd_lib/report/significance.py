@@ -45,10 +45,10 @@ def paired(rows: Sequence[dict], method: str, control: str, column: str = "accur
         raise InputError(f"no seed has both {method} and {control}: train both first")
     differences = np.array([ours[seed] - theirs[seed] for seed in shared])
     pair = {"method": method, "control": control, "column": column}
-    return pair | {"differences": differences.tolist()} | _said_of(differences)
+    return pair | {"differences": differences.tolist()} | _inference(differences)
 
 
-def _said_of(differences: np.ndarray) -> dict:
+def _inference(differences: np.ndarray) -> dict:
     """n, mean, and what so many seeds allow: low, high and p, or None."""
     # None instead of numbers that nobody may read anything from.
     n, mean = len(differences), float(differences.mean())
@@ -62,8 +62,9 @@ def _said_of(differences: np.ndarray) -> dict:
 
 
 def verdict(n: int, p: float | None) -> str:
-    """ "n too small", "differs" or "no difference shown" (p of a sign-flip test of n seeds, level
-    0.05).
+    """What a sign-flip test of n seeds allows to say, at a level of 0.05.
+
+    "n too small", "differs" or "no difference shown".
     """
     if n < ENOUGH:
         return TOO_SMALL
@@ -112,10 +113,9 @@ def from_alpha_1(points: Sequence[dict]) -> list[dict]:
 
 
 def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
-    """The method of `among` with the highest mean accuracy, for choices: give it rows of held-out
-    images.
+    """The method of `among` with the highest mean accuracy, for choices.
 
-    The first of equal ones; None if fewer than two of them have rows.
+    Give it rows of held-out images. The first of equal ones; None if fewer than two have rows.
     """
     frame = pd.DataFrame(rows, columns=["method", "accuracy"])
     # In the order of `among`, so that of equal means the first, a control, stays.
@@ -153,8 +153,7 @@ def choose_and_compare(
 
 
 def without_second(name: str) -> str | None:
-    """The method that is `name` at alpha = 1, without its second teacher; None if there is none
-    other.
+    """The method that is `name` at alpha = 1, without its second teacher, or None.
 
     With weight 0 neither which second teacher it is nor the order of merging matters.
     """
@@ -174,8 +173,8 @@ def _at_alpha_1(method: methods.Method) -> methods.Method:
 # ---------------------------------------------------------------- test sets
 
 
-def accuracy_interval(accuracy: float, n: int, level: float = 1 - LEVEL) -> tuple[float, float]:
-    """(low, high): Wilson's confidence interval of an accuracy (a fraction) measured on n images.
+def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """(low, high): Wilson's 95 % interval of an accuracy (a fraction) measured on n images.
 
     Where the true accuracy of one network may lie, given so many test images; the spread over seeds
     is another matter, and methods are never compared by it. Wilson 1927. Raises InputError for
@@ -183,11 +182,9 @@ def accuracy_interval(accuracy: float, n: int, level: float = 1 - LEVEL) -> tupl
     """
     from scipy import stats
 
-    if not (0 <= accuracy <= 1 and n >= 1 and 0 < level < 1):
-        given = f"accuracy={accuracy}, n={n}, level={level}"
-        raise InputError(
-            f"{given}: give a fraction from 0 to 1, 1 image or more, a level between 0 and 1"
-        )
+    if not (0 <= accuracy <= 1 and n >= 1):
+        given = f"accuracy={accuracy}, n={n}"
+        raise InputError(f"{given}: give a fraction from 0 to 1 of 1 image or more")
     test = stats.binomtest(round(accuracy * n), n)
-    interval = test.proportion_ci(level, method="wilson")
+    interval = test.proportion_ci(1 - LEVEL, method="wilson")
     return float(interval.low), float(interval.high)

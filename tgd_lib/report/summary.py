@@ -58,9 +58,7 @@ def _rows(folder: Path, name: str) -> list[dict]:
 
 
 def _table(rows: Sequence[dict], anchored: bool) -> pd.DataFrame:
-    """A line a method: metrics, differences from the controls, the authors' checkpoints beside
-    them.
-    """
+    """A line a method: metrics, differences from the controls, anchors."""
     frame = tables.readable(rows).reset_index().drop(columns="selection")
     labels = sentences.labels_of(rows)
     for control in CONTROLS:

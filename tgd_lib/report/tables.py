@@ -57,8 +57,9 @@ def load_records(settings: Settings, name: str) -> list[dict]:
 
 
 def total_epochs(row: dict) -> int:
-    """Epochs of a network's training and of what it started from; older records say
-    `epochs_in_all`.
+    """Epochs of a network and of what it started from.
+
+    Older records call them `epochs_in_all`.
     """
     return row["total_epochs"] if "total_epochs" in row else row["epochs_in_all"]
 
@@ -67,8 +68,9 @@ def total_epochs(row: dict) -> int:
 
 
 def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
-    """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)". The only place
-    that writes it.
+    """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)".
+
+    The only place that writes it.
     """
     scaled = scale * np.asarray(list(values), float)
     mean = f"{scaled.mean():.{digits}f}"
@@ -78,8 +80,9 @@ def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
 
 
 def difference(pair: dict) -> str:
-    """A paired difference by the rule, in points or nats: "+0.96 [+0.68, +1.25] (n=6)", or seed by
-    seed.
+    """A paired difference by the rule, in points or nats.
+
+    "+0.96 [+0.68, +1.25] (n=6)", or seed by seed: "+0.04, -0.02 (n=2)".
     """
     scale, digits, _ = SCALES[pair["column"]]
     # The rule: an interval from six seeds on, below that the seeds themselves.
@@ -137,8 +140,9 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def networks(rows: Sequence[dict]) -> pd.DataFrame:
-    """Teachers, a line a network: architecture, metrics (per cent, nats), epochs, when and on what
-    trained.
+    """Teachers, a line a network: architecture, metrics, epochs, when trained.
+
+    Accuracy and ECE in per cent, NLL in nats.
     """
     lines = []
     for r in rows:
@@ -155,8 +159,9 @@ def networks(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def by_class(rows: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
-    """Accuracy in per cent on each class, a column a network; empty for a class without test
-    images.
+    """Accuracy in per cent on each class, a column a network.
+
+    Empty for a class without test images.
     """
     # None, of a class without images, becomes NaN.
     columns = {r["label"]: 100 * np.array(r["per_class"], float) for r in rows}
@@ -164,10 +169,9 @@ def by_class(rows: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
 
 
 def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
-    """Each method against `control` by the rule, in the order of the rows; p and verdict of the
-    first column.
+    """Each method against `control` by the rule, in the order of the rows.
 
-    Only methods that share a seed with the control.
+    p and verdict are those of the first column. Left out are methods without a seed of the control.
     """
     # A method without a seed of the control's cannot be paired, and is left out.
     seeds = {r["seed"] for r in rows if r["method"] == control}
@@ -212,8 +216,9 @@ def _cells(pairs: Sequence[dict]) -> dict[str, str]:
 
 
 def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha. rows: gamma, alpha,
-    accuracy.
+    """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha.
+
+    rows: gamma, alpha, accuracy.
     """
     if not rows:
         return pd.DataFrame()
@@ -223,10 +228,10 @@ def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def shares(rows: Sequence[dict]) -> pd.DataFrame:
-    """The second teacher's share of the merged map, per cent, mean ± std (n batches): a column a
-    stage.
+    """The second teacher's share of the merged map in per cent, a column a stage.
 
-    rows: as `questions.shares` gives them. Methods with the same teachers and weights share a line.
+    mean ± std (n batches). rows: as `questions.shares` gives them. Methods with the same teachers
+    and weights have one line.
     """
     lines = []
     for r in rows:
@@ -243,8 +248,9 @@ def shares(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def under_corruption(rows: Sequence[dict]) -> list[dict]:
-    """From rows of `questions.robustness`, a line a network: each metric's mean over corruptions
-    and severities.
+    """Each metric's mean over corruptions and severities, a line a network.
+
+    rows: as `questions.robustness` gives them.
     """
     lines = []
     for r in rows:
@@ -257,8 +263,9 @@ def under_corruption(rows: Sequence[dict]) -> list[dict]:
 
 
 def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a
-    column a method.
+    """Accuracy in per cent, mean over severities: a line a corruption, a column a method.
+
+    rows: as `questions.robustness` gives them.
     """
     # Long before wide: one line a network and corruption, and pandas makes the columns.
     lines = []
@@ -279,8 +286,9 @@ def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def calibration(rows: Sequence[dict]) -> pd.DataFrame:
-    """Temperature, NLL, ECE and Brier score before and after scaling, a line a method: mean ± std
-    (n).
+    """Temperature, NLL, ECE and Brier score before and after scaling: mean ± std (n).
+
+    A line a method. rows: as `questions.calibration` gives them.
     """
     lines = []
     for r in rows:
@@ -296,8 +304,9 @@ def calibration(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def transfer(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent on the CINIC-10 sample, images that CIFAR-10 has not and has apart: a
-    line a method.
+    """Accuracy in per cent on the CINIC-10 sample: a line a method.
+
+    Images that CIFAR-10 has and has not are apart.
     """
     if not rows:  # no such file, or other data than CIFAR-10's
         return pd.DataFrame()
@@ -312,8 +321,9 @@ def transfer(rows: Sequence[dict]) -> pd.DataFrame:
 
 
 def costs(record: dict) -> pd.DataFrame:
-    """Parameters, operations and milliseconds per image of each network, from the record of
-    `cost.measure`.
+    """Parameters, operations and milliseconds per image of each network.
+
+    record: of `cost.measure`.
     """
     lines = {}
     for name, network in record["networks"].items():

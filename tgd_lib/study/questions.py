@@ -1,6 +1,6 @@
-"""What trained networks are asked beyond test accuracy: corruptions, calibration, transfer,
-features, shares.
+"""What trained networks are asked beyond test accuracy.
 
+Corruptions, calibration, choices, transfer, features, and the second teacher's share.
 Each function takes a lab and specs, trains what is missing, and returns rows of plain values for
 records.
 """
@@ -136,9 +136,7 @@ def _some(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
 
 
 def _source(lab: Lab) -> corruptions.Source:
-    """Official arrays are of CIFAR-10's whole test set, as it is; all other images are corrupted
-    here.
-    """
+    """Official arrays are of CIFAR-10's whole test set; all other images are corrupted here."""
     settings, test = lab.settings, lab.data.test
     whole = settings.dataset == "cifar10" and settings.n_test is None
     folder = None
@@ -176,11 +174,10 @@ def _measured(
 
 
 def calibration(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: test metrics as it is, and with its logits divided by a temperature fitted
-    on held-out images.
+    """A row a network: test metrics before and after temperature scaling.
 
-    {..., temperature, before: {accuracy, nll, ece, brier, reliability}, after: the same, n}. Raises
-    InputError in a profile that holds no images out.
+    {..., temperature, before: {accuracy, nll, ece, brier, reliability}, after: the same, n}. The
+    temperature is fitted on held-out images; raises InputError in a profile that has none.
     """
     rows = []
     for spec in specs:
@@ -206,8 +203,9 @@ def _calibrated(logits: Tensor, labels: Tensor) -> dict:
 
 
 def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
-    """A row a network: its metrics on "holdout", on which choices are made, or "test"; alpha and
-    gamma, if it has them.
+    """A row a network: its metrics on "holdout", for choices, or "test".
+
+    With alpha and gamma, where its loss has them.
     """
     rows = []
     for spec in specs:
@@ -221,10 +219,10 @@ def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
 
 
 def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: accuracy on the CINIC-10 sample in the data folder, `transfer` (unseen) and
-    `seen` apart.
+    """A row a network: accuracy on the CINIC-10 sample in the data folder.
 
-    Empty where there is no such file, or the networks were not trained on CIFAR-10.
+    `transfer` is of images that CIFAR-10 has not, `seen` of those it has. Empty where there is no
+    such file, or the networks were not trained on CIFAR-10.
     """
     path = config.data_path(lab.settings) / SAMPLE
     if lab.settings.dataset != "cifar10" or lab.settings.resize or not path.is_file():
@@ -242,10 +240,10 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
 
 
 def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
-    """A row a network: t-SNE (two numbers an image) of what its last layer sees of n test images,
-    and their labels.
+    """A row a network: t-SNE of what its last layer sees of n test images.
 
-    Perplexity 30 (less for few images), started from the principal components, seed 0.
+    {..., places: two numbers an image, labels}. Perplexity 30 (less for few images), started from
+    the principal components, seed 0.
     """
     from sklearn.manifold import TSNE
 
@@ -276,11 +274,10 @@ def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
 
 
 def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
-    """A row a method with two teachers: the second one's real share of the merged map, a number a
-    stage in each batch.
+    """A row a method with two teachers: the second one's real share of the merged map.
 
-    {..., alpha, order, shares: `batches` lists of three}. Left out are students without a second
-    teacher or without maps; a method's seeds all have the same share. See `share`.
+    {..., alpha, order, shares: `batches` lists of three stages}. Left out are students without a
+    second teacher or without maps; a method's seeds all have the same share. See `share`.
     """
     # The teachers are the same for all seeds of a method, and so is the share.
     first_seeds: dict[str, Spec] = {}
