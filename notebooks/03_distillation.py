@@ -18,11 +18,15 @@
 #   + \gamma \cdot \mathrm{mean}_{\text{stages}}\ \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
 # * **CE**: cross-entropy with the labels.
-# * **KD(T)** $= \tau^2\,\mathrm{KL}\big(\mathrm{softmax}(z_T/\tau)\,\|\,\mathrm{softmax}(z_S/\tau)\big)$: say what the teacher says, doubts included. The authors' code averages
-#   over batch *and* classes (`mean`), ten times weaker than the textbook (`batchmean`).
-# * **Similarity maps**: $G = FF^\top$ over the batch, $F$ the flattened output of a residual stage: which images look alike to a network. The teachers' maps are merged,
+# * **KD(T)**
+#   $= \tau^2\,\mathrm{KL}\big(\mathrm{softmax}(z_T/\tau)\,\|\,\mathrm{softmax}(z_S/\tau)\big)$: say
+#   what the teacher says, doubts included. The authors' code averages over batch *and* classes
+#   (`mean`), ten times weaker than the textbook (`batchmean`).
+# * **Similarity maps**: $G = FF^\top$ over the batch, $F$ the flattened output of a residual stage:
+#   which images look alike to a network. The teachers' maps are merged,
 #   $\alpha G_1 + (1-\alpha) G_2$, *then* each row is normalised; so is the student's.
-# * **Annealing**: the student starts from the scratch student of the same seed and runs the whole schedule again.
+# * **Annealing**: the student starts from the scratch student of the same seed and runs the whole
+#   schedule again.
 #
 # | method | labels | image teacher | PI teacher | maps | starts from | why |
 # |---|---|---|---|---|---|---|
@@ -30,50 +34,97 @@
 # | KD | ✓ | ✓ | | | random | the usual distillation, with the authors' `mean` |
 # | KD, batchmean | ✓ | ✓ | | | random | the same with the textbook's reduction |
 # | KD, annealing | ✓ | ✓ | | | scratch | **control**: as many epochs as TGD |
-# | TGD at α = 1 | ✓ | ✓ | | ✓ | scratch | **control**: all of TGD but topology |
+# | TGD without the PI teacher (α = 1) | ✓ | ✓ | | ✓ | scratch | **control**: all of TGD but topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
 #
-# So *TGD − KD* mixes three things; *TGD − TGD at α = 1* is what the PI teacher adds. (Whether that is *topology*, or would be any second teacher, takes one more control: a second image teacher.)
+# So *TGD − KD* mixes three things; TGD minus its α = 1 is what the PI teacher adds. (Whether that
+# is *topology*, or would be any second teacher, takes one more control: a second image teacher, in
+# [04](04_ablations.ipynb).)
 
 # %% tags=["parameters"]
-profile: str = "quick"  # the named set of all the values below
-dataset: str = None  # what to learn: sample | cifar10 | cinic10 | folder
-data_dir: str = None  # folder the data set lies in, or is downloaded to
-resize: int = None  # side in pixels that images are resized to
-device: str = None  # where to compute: auto | cpu | cuda
-precision: str = None  # arithmetic of the networks: fp32 | bf16
-n_train: int = None  # training images
-n_test: int = None  # test images
-holdout: int = None  # images held out for choices
-epochs: int = None  # epochs of a student
-teacher_epochs: int = None  # epochs of a teacher
-seeds: int = None  # students of each main method
-alpha: float = None  # weight of the image teacher against the PI teacher
-lam: float = None  # weight of the teachers' logits against the labels
-temperature: float = None  # softening of the logits
-gamma: float = None  # weight of the similarity maps
-kl_reduction: str = None  # how the divergence is averaged: mean | batchmean
-orientation: str = None  # how pixels are strung to a signal: row | column | both | authors_literal
-selection: str = None  # which epoch counts: last | authors
+profile: str = "quick"
+overrides: dict = {}  # e.g. {"alpha": 0.9}; all names: ./run_all.sh --list
 
 # %%
+from IPython.display import Markdown
+
 from tgd_lib import config
-from tgd_lib.report import charts, figures, tables
-from tgd_lib.study import methods
 from tgd_lib.lab.lab import Lab
+from tgd_lib.report import charts, figures, sentences, tables
+from tgd_lib.study import methods, questions
 from tgd_lib.study.specs import specs_of
 
-# All parameters above, checked; None means: as the profile says.
-settings = config.resolve(**{name: globals()[name] for name in config.PARAMETERS})
+settings = config.resolve(profile, **overrides)
 lab = Lab(settings)
 study = specs_of(lab)
-print(settings.run_name, "|", settings.purpose)
+Markdown(sentences.settings(settings))
+
+# %% [markdown]
+# ## One step by hand
+#
+# All of TGD on one batch: the teachers look, their maps are merged, the student looks, the loss is
+# the sum of four named terms, and its gradient goes back. First the batch, the first one of the
+# first epoch.
+
+# %%
+import torch
+
+from tgd_lib.losses import merge_maps, similarity_map, tgd_loss
+from tgd_lib.training import batch_order
+
+tgd = study.student("tgd", 0)
+order = batch_order(len(lab.data.train.labels), seed=0, epoch=0)
+index = order[: settings.batch_size].to(lab.compute.device)  # (B,)
+labels = torch.from_numpy(lab.data.train.labels).to(lab.compute.device)[index]
+
+# %% [markdown]
+# The teachers look: teacher 1 at the images, teacher 2 at their persistence images. Their
+# similarity maps, one for each residual stage, are merged.
+
+# %%
+image_teacher, pi_teacher = lab.teacher(study.teacher("image")), lab.teacher(study.teacher("pi"))
+image_logits, image_features = image_teacher.look(index)  # (B, classes), three (B, C, H, W)
+pi_logits, pi_features = pi_teacher.look(index)
+image_maps = [similarity_map(features) for features in image_features]  # three (B, B)
+pi_maps = [similarity_map(features) for features in pi_features]
+merged = merge_maps(image_maps, pi_maps, alpha=settings.alpha)
+print([tuple(g.shape) for g in merged])
+
+# %% [markdown]
+# The student looks at the images; it starts as the trained scratch student (annealing). The loss,
+# term by term:
+
+# %%
+network = lab.network(tgd.start).train()
+with lab.compute.autocast():
+    logits, features = network.stages(lab.pixels(tgd.view, "train")[index])
+weights = {
+    k: getattr(settings, k) for k in ("alpha", "lam", "temperature", "gamma", "kl_reduction")
+}
+loss, terms = tgd_loss(logits, labels, features, (image_logits, pi_logits), merged, **weights)
+print(f"loss {loss:.4f} =", " + ".join(f"{value:.4f} ({name})" for name, value in terms.items()))
+
+# %% [markdown]
+# In training, the teachers do not look at every batch. Nothing is augmented, so what they say of a
+# training image is a constant: logits and maps of the whole training set are computed once (the
+# **teacher bank**), and a batch takes its part of them. It must come to the same:
+
+# %%
+objective = lab.run(tgd).objective  # what the training of this student minimises
+from_the_bank, _ = objective(logits, features, labels, index)
+tolerance = 1e-3 if settings.precision == "fp32" else 2e-2  # bf16 has three digits
+torch.testing.assert_close(from_the_bank, loss, rtol=tolerance, atol=0)
+print(f"by hand {loss:.5f}, from the bank {from_the_bank:.5f}")
+
+# %%
+loss.backward()
+norm = sum(p.grad.square().sum() for p in network.parameters()).sqrt()
+print(f"norm of the gradient: {norm:.4f}; SGD now takes a step against it")
 
 # %% [markdown]
 # ## Train the students
 #
-# Per seed, all methods share initial weights and the order of batches. The teachers' logits and similarity maps over the whole training set are computed once
-# (the **teacher bank**): a distillation step then costs hardly more than a plain one.
+# Per seed, all methods share initial weights and the order of batches.
 
 # %%
 specs = study.students(methods.TABLE)
@@ -84,79 +135,111 @@ rows = [lab.row(spec) for spec in specs]
 tables.readable(rows)
 
 # %% [markdown]
-# *What to see:* mean ± standard deviation over seeds on the test set, by the selection rule named. "Epochs in all" counts those of the start: compare methods that have had the same.
-#
+# *What to see:* mean ± standard deviation over seeds on the test set, by the selection rule named.
+# Total epochs count those of the start: compare methods that have had as many. Whether methods
+# *differ* is not to be read from these spreads, which the seeds share, but from differences by
+# seed. What this run shows:
+
+# %%
+Markdown(sentences.topology(rows))
+
+# %%
+tables.against(rows, "tgd_alpha1")
+
+# %% [markdown]
+# And whom do students follow where the teachers disagree?
+
+# %%
+answers = {}
+for name, spec in {"image": study.teacher("image"), "pi": study.teacher("pi")}.items():
+    answers[name] = lab.evaluation(spec).array("logits").argmax(1)
+students = {}
+for method in methods.MAIN:
+    spec = study.student(method, 0)
+    students[spec.name] = lab.evaluation(spec).array("logits").argmax(1)
+Markdown(sentences.follows(answers["image"], answers["pi"], students))
+
+# %% [markdown]
 # ## How they learn
 
 # %%
-figure = charts.curves(rows, "training_accuracy", "training accuracy")
-caption = "Training accuracy over the epochs, mean over seeds. Annealed students start from a trained scratch student."
+figure = charts.curves(rows, "training_accuracy", "training accuracy, %")
+caption = (
+    "Training accuracy over the epochs, mean over seeds. Annealed students start from a trained "
+    "scratch student."
+)
 figures.save(figure, settings, "03_training", caption=caption, source=[r["key"] for r in rows])
-figure
+
+# %%
+Markdown(sentences.training(rows))
 
 # %% [markdown]
 # ## What the student learns of similarity
 #
-# The same 64 training images (all, if there are fewer), sorted by class, as the deepest stage of each network sees them. Bright blocks on the diagonal: images of one class look alike.
+# The same 64 training images (all, if there are fewer), sorted by class, as the deepest stage of
+# each network sees them.
 
 # %%
 import numpy as np
-import torch
-
-from tgd_lib.losses import merge_maps, similarity_map
 
 by_class = np.argsort(lab.data.train.labels, kind="stable")
 evenly = np.linspace(0, len(by_class) - 1, min(64, len(by_class))).astype(int)
 index = torch.from_numpy(by_class[evenly])
-tgd = study.student("tgd", 0)
-shown = {"image teacher": study.teacher("image"), "PI teacher": study.teacher("pi")}
-shown |= {"scratch student": tgd.start, "TGD at α = 1": study.student("tgd_alpha1", 0), "TGD student": tgd}
-
-# %%
+networks = {"image teacher": study.teacher("image"), "PI teacher": study.teacher("pi")}
+students = {spec.name: spec for spec in (tgd.start, study.student("tgd_alpha1", 0), tgd)}
 maps = {}
-for name, spec in shown.items():
+for name, spec in (networks | students).items():
     with torch.no_grad():
         features = lab.network(spec).stages(lab.pixels(spec.view, "train")[index])[1]
-    maps[name] = similarity_map(features[2])
-first, second = maps["image teacher"], maps["PI teacher"]
-merged = merge_maps([first], [second], alpha=settings.alpha)[0]
-maps = {"image teacher": first, "PI teacher": second, "merged": merged} | maps
+    maps[name] = similarity_map(features[2])  # (64, 64)
 
 # %%
-labels = lab.data.train.labels[index.numpy()]
-boundaries = np.flatnonzero(np.diff(labels)) + 1
-figure = figures.similarity_maps({k: m.cpu().numpy() for k, m in maps.items()}, boundaries)
-caption = f"Similarity maps of the last stage, rows normalised, 64 training images sorted by class; merged at alpha = {settings.alpha}; one network each, seed 0."
-figures.save(figure, settings, "03_similarity_maps", caption=caption, source={k: s.key for k, s in shown.items()})
-figure
+teachers = [maps["image teacher"]], [maps["PI teacher"]]
+merged = merge_maps(*teachers, alpha=settings.alpha)[0]
+maps["merged"] = merged
+shown = {name: maps[name].cpu().numpy() for name in (*networks, "merged", *students)}
+figure = figures.similarity_maps(
+    shown, lab.data.train.labels[index.numpy()], lab.data.train.class_names
+)
+caption = (
+    "Similarity maps of the last stage, rows normalised, 64 training images sorted by class; "
+    f"merged at alpha = {settings.alpha:g}; one network each, seed 0."
+)
+keys = {name: spec.key for name, spec in (networks | students).items()}
+figures.save(figure, settings, "03_similarity_maps", caption=caption, source=keys)
 
 # %% [markdown]
-# *What to see:* how much of the PI teacher's map is left after merging. Its share depends on α *and* on how large its features are, since the raw maps are added.
+# *What to see:* bright blocks on the diagonal, where images of one class look alike, and how much
+# of the PI teacher's map is left after merging (its share is measured in [04](04_ablations.ipynb)).
+# What this run shows:
 
 # %%
-share = float((1 - settings.alpha) * second.norm() / (settings.alpha * first + (1 - settings.alpha) * second).norm())
-print(f"the PI teacher's share of the merged map's norm in this batch: {100 * share:.2f} %")
+from tgd_lib.losses import maps_loss
+
+distances = {name: float(maps_loss([maps[name]], [merged])) for name in students}
+Markdown(sentences.maps(distances))
 
 # %% [markdown]
 # ## What the last layer sees
 #
-# The input of the last layer for 500 test images (all, if there are fewer), laid out in the plane by t-SNE. Distances between far groups mean nothing; whether a class
-# hangs together does.
+# The input of the last layer for 500 test images (all, if there are fewer), laid out in the plane
+# by t-SNE. Distances between far groups mean nothing; whether a class hangs together does.
 
 # %%
-from tgd_lib.study import questions
-
-places = questions.embedding(lab, [study.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
+examples = [study.student(method, 0) for method in ("scratch", "kd", "tgd_alpha1", "tgd")]
+places = questions.embedding(lab, examples)
 figure = charts.embeddings(places, lab.data.test.class_names)
-caption = "t-SNE of the students' last features, test images, seed 0. A class has a marker of its own, full or hollow."
+caption = (
+    "t-SNE of the students' last features, test images, seed 0. Each class has a marker of its own."
+)
 figures.save(figure, settings, "03_tsne", caption=caption, source=places)
-figure
 
 # %% [markdown]
-# The students of seed 0 (fixed beforehand, not the best) are put into the run's folder, with a model card, for use elsewhere.
+# The students of seed 0 (fixed beforehand, not the best) are put into the run's folder, with a
+# model card, for use elsewhere.
 
 # %%
 from tgd_lib.study import published
 
-published.publish(lab, [study.student(m, 0) for m in ("scratch", "kd", "tgd_alpha1", "tgd")])
+published.publish(lab, examples)
 tables.save_records(rows, settings, "03_distillation")

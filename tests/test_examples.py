@@ -46,3 +46,19 @@ def test_an_exported_student_answers_as_the_trained_one(export, tmp_path):
         expected = network((images / 255 - mean) / std)
     found = torch.export.load(tmp_path / "mine.pt2").module()(images)
     np.testing.assert_allclose(found.detach(), expected, atol=1e-4)
+
+
+def test_a_student_is_distilled_from_arrays_alone():
+    """examples/distil.py at toy size: the student moves, all networks answer, and it is one screen."""
+    from tgd_lib import datasets
+
+    path = ROOT / "examples" / "distil.py"
+    assert len(path.read_text().splitlines()) <= 80
+    spec = importlib.util.spec_from_file_location("distil", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    train = datasets.take(datasets.load("sample", "train"), np.arange(64))
+    test = datasets.take(datasets.load("sample", "test"), np.arange(40))
+    found = module.distil(train, test, epochs=1, teacher=(10, 1), student=(10, 1))
+    assert list(found) == ["image teacher", "PI teacher", "scratch", "TGD"]
+    assert all(0 <= accuracy <= 1 for accuracy in found.values())

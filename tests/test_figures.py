@@ -21,7 +21,13 @@ def row(method, seed, accuracy, selection="last"):
 
 
 TIME = {"n": 3, "median": 0.002, "min": 0.001, "max": 0.003}
-ROWS = [row("a", 0, 0.50), row("a", 1, 0.54), row("b", 0, 0.55), row("b", 1, 0.57), row("c", 0, 0.4)]
+ROWS = [
+    row("a", 0, 0.50),
+    row("a", 1, 0.54),
+    row("b", 0, 0.55),
+    row("b", 1, 0.57),
+    row("c", 0, 0.4),
+]
 SIX = [row(m, s, a + s * s / 1000) for m, a in (("x", 0.5), ("y", 0.6)) for s in range(6)]
 BOTH = {"batch_1": TIME, "batch_128": TIME}
 
@@ -76,15 +82,24 @@ def test_few_seeds_are_drawn_without_an_interval_and_six_with_theirs():
 
 
 def test_methods_stand_by_family_the_best_first_and_the_reference_is_named():
-    rows = [row(m, 0, a) for m, a in (("at", 0.3), ("tgd", 0.2), ("scratch", 0.5), ("fitnets", 0.4), ("my own", 0.9))]
+    rows = [
+        row(m, 0, a)
+        for m, a in (("at", 0.3), ("tgd", 0.2), ("scratch", 0.5), ("fitnets", 0.4), ("my own", 0.9))
+    ]
     figure = charts.accuracies(rows, reference="tgd")
     names = [t.get_text() for t in figure.axes[0].get_yticklabels()]
     assert names == [f"{m} (n=1)" for m in ("SCRATCH", "TGD", "FITNETS", "AT", "MY OWN")]
-    assert "TGD: 20.0 %" in texts(figure) and {"main methods", "baselines", "others"} <= set(texts(figure))
+    assert "TGD: 20.0 %" in texts(figure) and {"main methods", "baselines", "others"} <= set(
+        texts(figure)
+    )
 
 
 def test_alpha_is_drawn_as_differences_from_alpha_1():
-    points = [{"alpha": a, "seed": s, "accuracy": 0.5 + a / 10} for a in (0.0, 0.99, 1.0) for s in range(6)]
+    points = [
+        {"alpha": a, "seed": s, "accuracy": 0.5 + a / 10}
+        for a in (0.0, 0.99, 1.0)
+        for s in range(6)
+    ]
     figure = charts.alpha_curve(significance.from_alpha_1(points), part="held-out")
     words = texts(figure)
     assert "1\n(control)" in words and "0\n(n=6)\ndiffers" in words
@@ -102,12 +117,18 @@ def test_corruptions_are_drawn_as_differences_from_the_control():
     figure = charts.corruption_differences(rows, "control")
     course = [line for line in figure.axes[0].lines if line.get_label() == "tgd (n=2)"][0]
     assert course.get_ydata() == pytest.approx([0, -1, -2, -3, -4, -5])
-    assert not figure.axes[0].collections and len(figure.axes[0].lines) == 4  # zero, mean, two seeds
+    assert (
+        not figure.axes[0].collections and len(figure.axes[0].lines) == 4
+    )  # zero, mean, two seeds
 
 
 def test_the_median_is_written_at_the_median():
-    figure = charts.costs({"networks": {"student": BOTH}, "topology": BOTH, "steps": {"plain step": TIME}})
-    assert {t.xy[0] for t in figure.axes[0].texts} == {2.0} and figure.axes[0].texts[0].get_text() == "2"
+    figure = charts.costs(
+        {"networks": {"student": BOTH}, "topology": BOTH, "steps": {"plain step": TIME}}
+    )
+    assert {t.xy[0] for t in figure.axes[0].texts} == {2.0} and figure.axes[0].texts[
+        0
+    ].get_text() == "2"
 
 
 # ---------------------------------------------------------------- pictures
@@ -131,7 +152,10 @@ def test_the_barcode_grows_with_the_water():
 
 def test_every_plot_draws():
     rng = np.random.default_rng(0)
-    images, pis = rng.integers(0, 255, (6, 8, 8, 3), np.uint8), rng.integers(0, 255, (6, 6, 50, 50), np.uint8)
+    images, pis = (
+        rng.integers(0, 255, (6, 8, 8, 3), np.uint8),
+        rng.integers(0, 255, (6, 6, 50, 50), np.uint8),
+    )
     labels, names = np.arange(6) % 3, ("a", "b", "c")
     signal, diagram = rng.random(64), np.array([[0.1, 0.3]])
     drawn = [
@@ -141,11 +165,15 @@ def test_every_plot_draws():
         figures.pipeline(images[0], signal, diagram, pis[0, 0], channel="red", upto=0.3, level=0.2),
         figures.by_class(images, pis, labels, names, orientation="both", upto=0.3),
         figures.by_class(images, pis[:, :3], labels, names, orientation="column", upto=0.3),
-        figures.by_class(images, pis, 2 * labels, "axbxc", orientation="both", upto=0.3),  # absent classes
+        figures.by_class(
+            images, pis, 2 * labels, "axbxc", orientation="both", upto=0.3
+        ),  # absent classes
         figures.by_class(images, pis, 0 * labels, names, orientation="both", upto=0.3),
         figures.mean_pis(pis, labels, names, upto=0.3),
         figures.opinions(images[0], {"x": np.array([0.2, 0.3, 0.5])}, names, 2),
-        charts.cost_and_accuracy({"student": {"multiply_adds": 2e7}}, [r | {"role": "student"} for r in ROWS]),
+        charts.cost_and_accuracy(
+            {"student": {"multiply_adds": 2e7}}, [r | {"role": "student"} for r in ROWS]
+        ),
         figures.similarity_maps({"x": rng.random((6, 6))}, np.sort(labels), names),
     ]
     for figure in drawn:

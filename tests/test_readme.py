@@ -9,7 +9,14 @@ METRICS = {"accuracy": 0.5, "nll": 1.0, "ece": 0.05, "brier": 0.5}
 
 def rows(n=2, **accuracies):
     """n seeds a method, all differences the same."""
-    common = {"selection": "last", "nll": 1.0, "ece": 0.1, "n": 100, "epochs_in_all": 2, "commit": "c" * 40}
+    common = {
+        "selection": "last",
+        "nll": 1.0,
+        "ece": 0.1,
+        "n": 100,
+        "epochs_in_all": 2,
+        "commit": "c" * 40,
+    }
     common |= {"network": "WRN-16-1", "precision": "fp32", "device": "cpu"}
     return [
         common | {"method": m, "label": f"<{m}>", "seed": s, "accuracy": a + s / 100}
@@ -25,7 +32,11 @@ def recorded(folder, test, held_out):
         for r in test
     ]
     (folder / "records").mkdir()
-    for name, values in (("04_ablations", test), ("05_robustness", robust), ("04_search", held_out)):
+    for name, values in (
+        ("04_ablations", test),
+        ("05_robustness", robust),
+        ("04_search", held_out),
+    ):
         (folder / "records" / f"{name}.json").write_text(json.dumps({"rows": values}))
     run = {"versions": {"torch": "9"}, "python": "3", "platform": "here", "commit": None}
     (folder / "run.json").write_text(json.dumps(run))
@@ -52,7 +63,10 @@ def test_the_chosen_is_shown_on_the_test_set_against_every_control(tmp_path):
     held_out = rows(tgd_alpha1=0.50, tgd=0.49, tgd_wide=0.52, tgd_super=0.51, tgd_image_2=0.60)
     test = rows(**BASE, tgd_wide=0.47, tgd_super=0.58, tgd_image_2=0.48)
     text = summary.block(recorded(tmp_path, test, held_out), "smoke")
-    assert "3 candidates; the choice is made on held-out images: *TGD, PI window 0 to 1, sigma 0.02*" in text
+    assert (
+        "3 candidates; the choice is made on held-out images: *TGD, PI window 0 to 1, sigma 0.02*"
+        in text
+    )
     assert "+2.00, +2.00 (n=2) points of accuracy: n too small against" in text
     assert "*TGD at alpha = 1* -3.00, -3.00 (n=2)" in text
     assert "*TGD, second image teacher* -1.00, -1.00 (n=2)" in text
@@ -71,7 +85,13 @@ def test_a_long_table_is_folded_after_the_main_methods():
 def test_only_the_block_of_the_profile_is_written(tmp_path):
     folder = recorded(tmp_path, rows(3, **BASE), [])
     readme = tmp_path / "README.md"
-    readme.write_text("a\n<!-- results:smoke -->\nold\n<!-- /results -->\nz\n<!-- results:quick -->\nkept\n<!-- /results -->\n")
+    readme.write_text(
+        "a\n<!-- results:smoke -->\nold\n<!-- /results -->\nz\n<!-- results:quick -->\nkept\n<!-- /results -->\n"
+    )
     assert summary.update(readme, folder, "smoke") and not summary.update(readme, folder, "paper")
     text = readme.read_text()
-    assert text.startswith("a\n<!-- results:smoke -->\n### `smoke`") and "old" not in text and "\nkept\n" in text
+    assert (
+        text.startswith("a\n<!-- results:smoke -->\n### `smoke`")
+        and "old" not in text
+        and "\nkept\n" in text
+    )

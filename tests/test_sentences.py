@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tgd_lib import config
 from tgd_lib.report import sentences, significance
 
 
@@ -16,6 +17,12 @@ def rows(column="accuracy", **values):
     return found
 
 
+def test_settings_are_resolved_and_overrides_stand_out():
+    text = sentences.settings(config.resolve("smoke", alpha=0.7))
+    assert text.startswith("Profile `smoke`: CI and tests. dataset sample,")
+    assert "**alpha 0.7**, lam 0.9," in text and "data_dir" not in text
+
+
 def test_a_difference_in_words_follows_the_rule():
     few = significance.paired(rows(a=(0.5, 0.6), b=(0.4, 0.4)), "a", "b")
     assert sentences.amount(few) == "+10.00, +20.00 (n=2) points of accuracy: n too small"
@@ -25,7 +32,9 @@ def test_a_difference_in_words_follows_the_rule():
 
 def test_topology_is_measured_against_alpha_1_and_against_any_second_teacher():
     text = sentences.topology(rows(tgd=[0.5], tgd_alpha1=[0.4], tgd_image_2=[0.6]))
-    assert "(TGD − TGD_ALPHA1, paired by seed): +10.00 (n=1) points of accuracy: n too small;" in text
+    assert (
+        "(TGD − TGD_ALPHA1, paired by seed): +10.00 (n=1) points of accuracy: n too small;" in text
+    )
     assert "(TGD − TGD_IMAGE_2): -10.00 (n=1) points of accuracy" in text
     assert "any second teacher" not in sentences.topology(rows(tgd=[0.5], tgd_alpha1=[0.4]))
 
@@ -33,24 +42,35 @@ def test_topology_is_measured_against_alpha_1_and_against_any_second_teacher():
 def test_a_comparison_counts_above_below_and_shown():
     many = rows(c=[0.5] * 6, up=[0.6] * 6, few=[0.7], down=[0.4] * 6)
     text = sentences.comparison(many, "c")
-    assert "Of 3 methods beside *C*, 2 above it in the mean (shown by six seeds or more: UP)" in text
-    assert "1 below it in the mean (shown by six seeds or more: DOWN)" in text and "n too small: 1." in text
+    assert (
+        "Of 3 methods beside *C*, 2 above it in the mean (shown by six seeds or more: UP)" in text
+    )
+    assert (
+        "1 below it in the mean (shown by six seeds or more: DOWN)" in text
+        and "n too small: 1." in text
+    )
     assert sentences.comparison(rows(c=[0.5]), "c") == "Nothing was trained to compare."
 
 
 def test_a_shared_error_is_said():
     wrong, right = np.array([0.9, 0.1]), np.array([0.2, 0.8])
-    text = sentences.opinions({"image teacher": wrong, "TGD": wrong, "KD": right}, ("cat", "dog"), 1)
+    text = sentences.opinions(
+        {"image teacher": wrong, "TGD": wrong, "KD": right}, ("cat", "dog"), 1
+    )
     assert text.startswith("This is *dog*. Right: KD. Wrong: image teacher (cat), TGD (cat).")
     assert "shares the image teacher's error" in text
-    assert "shares" not in sentences.opinions({"image teacher": right, "TGD": right}, ("cat", "dog"), 1)
+    assert "shares" not in sentences.opinions(
+        {"image teacher": right, "TGD": right}, ("cat", "dog"), 1
+    )
 
 
 def test_the_share_outside_the_window_by_hand():
     """Of four points one is born late, one is tall, one both."""
     births, persistences = np.array([0.1, 0.5, 0.1, 0.5]), np.array([0.1, 0.1, 0.4, 0.4])
     text = sentences.window(births, persistences, upto=0.3, channels=2)
-    assert text.startswith("4 points in 2 channels: 75 % lie outside the window 0 to 0.3, 50 % because")
+    assert text.startswith(
+        "4 points in 2 channels: 75 % lie outside the window 0 to 0.3, 50 % because"
+    )
     assert "No pair" in sentences.window(births[:0], births[:0], upto=0.3, channels=1)
 
 
@@ -66,13 +86,18 @@ def test_teachers_are_compared_class_by_class():
     text = sentences.teachers([image, pi], ("a", "b", "c"))
     assert "60.0 %, the PI teacher 30.0 %; chance is 33 %" in text
     assert text.endswith("ahead in b (50 against 30 %).")
-    assert sentences.teachers([image, image], ("a", "b", "c")).endswith("In no class is the PI teacher ahead.")
+    assert sentences.teachers([image, image], ("a", "b", "c")).endswith(
+        "In no class is the PI teacher ahead."
+    )
 
 
 def test_what_the_pi_teacher_knows_alone():
     image, pi = np.array([True, True, False, False]), np.array([True, False, True, True])
     text = sentences.where_the_other_fails(image, pi)
-    assert "100 % of the 2 test images" in text and "50 % of those it gets right: 50.0 % of all" in text
+    assert (
+        "100 % of the 2 test images" in text
+        and "50 % of those it gets right: 50.0 % of all" in text
+    )
     assert "all test images, or on none" in sentences.where_the_other_fails(image[:2], pi[:2])
 
 
@@ -86,12 +111,16 @@ def test_whom_students_follow():
 def test_training_and_gap():
     many = [r | {"training_accuracy": [0.1, 0.8]} for r in rows(scratch=[0.5], kd=[0.55])]
     assert "SCRATCH 80 and 50 %; KD 80 and 55 %" in sentences.training(many)
-    assert sentences.gap(many, {"accuracy": 0.6}).endswith("it is 10.0 points. Of that way goes, in the mean: KD 50 %.")
+    assert sentences.gap(many, {"accuracy": 0.6}).endswith(
+        "it is 10.0 points. Of that way goes, in the mean: KD 50 %."
+    )
     assert "no gap to close" in sentences.gap(many, {"accuracy": 0.5})
 
 
 def test_alphas_and_shares():
-    points = [{"alpha": a, "seed": 0, "accuracy": v} for a, v in ((1.0, 0.5), (0.9, 0.6), (0.5, 0.4))]
+    points = [
+        {"alpha": a, "seed": 0, "accuracy": v} for a, v in ((1.0, 0.5), (0.9, 0.6), (0.5, 0.4))
+    ]
     pairs = significance.from_alpha_1(points)
     assert "highest at alpha = 0.9: +10.00 (n=1)" in sentences.alphas(pairs, "held-out")
     assert "highest at alpha = 1" in sentences.alphas(pairs[1:], "held-out")
@@ -99,18 +128,32 @@ def test_alphas_and_shares():
     assert "weighs 25 %, and its share is 20.0, 20.0, 30.0 %" in sentences.shares([share])
 
 
-@pytest.mark.parametrize(("chosen", "said"), [(None, "nothing is chosen"), ("tgd_alpha1", "none has a higher mean")])
+@pytest.mark.parametrize(
+    ("chosen", "said"), [(None, "nothing is chosen"), ("tgd_alpha1", "none has a higher mean")]
+)
 def test_a_search_that_chooses_nothing(chosen, said):
-    assert said in sentences.search({"chosen": chosen, "candidates": ["tgd"], "held_out": None, "test": []})
+    assert said in sentences.search(
+        {"chosen": chosen, "candidates": ["tgd"], "held_out": None, "test": []}
+    )
 
 
 def test_calibration_and_costs():
     before, after = {"ece": 0.2, "nll": 2.0}, {"ece": 0.01, "nll": 1.0}
     many = [r | {"before": before, "after": after} for r in rows(a=[1])]
-    many += [r | {"before": before | {"ece": 0.1}, "after": after | {"ece": 0.03, "nll": 1.5}} for r in rows(b=[1])]
+    many += [
+        r | {"before": before | {"ece": 0.1}, "after": after | {"ece": 0.03, "nll": 1.5}}
+        for r in rows(b=[1])
+    ]
     text = sentences.calibration(many)
-    assert "*B* is best calibrated (mean ECE 10.0 %)" in text and "between 1.0 and 3.0 %" in text and "*A* has" in text
+    assert (
+        "*B* is best calibrated (mean ECE 10.0 %)" in text
+        and "between 1.0 and 3.0 %" in text
+        and "*A* has" in text
+    )
     time = {f"batch_{b}": {"median": 2.0} for b in (1, 128)}
     steps = {"plain step": {"median": 1.0}, "bank step": {"median": 1.25}}
     text = sentences.costs({"networks": {"student": time}, "topology": time, "steps": steps})
-    assert "1.00 times the student's forward pass at batch 1 and" in text and "The bank step takes 1.25 times" in text
+    assert (
+        "1.00 times the student's forward pass at batch 1 and" in text
+        and "The bank step takes 1.25 times" in text
+    )

@@ -25,7 +25,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def lab(root):
-    return Lab(config.resolve("smoke", **SIZE), store=Store(root, newer_than=0), say=lambda line: None)
+    return Lab(
+        config.resolve("smoke", **SIZE), store=Store(root, newer_than=0), say=lambda line: None
+    )
 
 
 def specs(lab):
@@ -36,7 +38,11 @@ def test_robustness_is_the_evaluation_of_corrupted_images(lab):
     from tgd_lib.evaluation import logits_of
 
     rows = questions.robustness(lab, specs(lab))
-    assert [r["method"] for r in rows] == ["scratch", "kd"] and rows[0]["n"] == 40 and rows[0]["source"] == "own"
+    assert (
+        [r["method"] for r in rows] == ["scratch", "kd"]
+        and rows[0]["n"] == 40
+        and rows[0]["source"] == "own"
+    )
     assert list(rows[0]["corrupted"]) == list(corruptions.NAMES)
     assert all(len(five) == 5 for five in rows[0]["corrupted"].values())
     images, _ = questions._subset(lab)
@@ -46,28 +52,52 @@ def test_robustness_is_the_evaluation_of_corrupted_images(lab):
     wanted = evaluation.metrics(logits, torch.from_numpy(images.labels))
     assert rows[1]["corrupted"]["contrast"][4]["nll"] == pytest.approx(wanted["nll"], abs=1e-5)
     assert questions.robustness(lab, specs(lab)) == rows  # from the store
-    charts.corruption_curves(rows).canvas.draw()
+    charts.corruption_differences(rows, "scratch").canvas.draw()
     table = tables.corruptions(rows)
     assert table.loc["none", "Scratch"].endswith("(n=1)") and "mean of all" in table.index
 
 
 def test_means_under_corruption_by_hand():
-    five = [{"accuracy": a, "nll": 1.0, "ece": 0.0, "brier": 0.0} for a in (0.9, 0.8, 0.7, 0.6, 0.5)]
-    row = {"method": "a", "label": "A", "seed": 0, "selection": "last", "n": 9, "key": "k", "clean": {"accuracy": 1.0}}
-    (line,) = tables.under_corruption([row | {"corrupted": {"x": five, "y": [f | {"accuracy": 0.3} for f in five]}}])
+    five = [
+        {"accuracy": a, "nll": 1.0, "ece": 0.0, "brier": 0.0} for a in (0.9, 0.8, 0.7, 0.6, 0.5)
+    ]
+    row = {
+        "method": "a",
+        "label": "A",
+        "seed": 0,
+        "selection": "last",
+        "n": 9,
+        "key": "k",
+        "clean": {"accuracy": 1.0},
+    }
+    (line,) = tables.under_corruption(
+        [row | {"corrupted": {"x": five, "y": [f | {"accuracy": 0.3} for f in five]}}]
+    )
     assert line["accuracy"] == pytest.approx(0.5) and line["clean"] == 1.0
 
 
 def test_calibration_fits_on_held_out_images_and_changes_no_prediction(lab):
     rows = questions.calibration(lab, specs(lab))
     for r in rows:
-        assert r["before"]["accuracy"] == r["after"]["accuracy"] and r["temperature"] > 0 and r["n"] == 80
+        assert (
+            r["before"]["accuracy"] == r["after"]["accuracy"]
+            and r["temperature"] > 0
+            and r["n"] == 80
+        )
         assert sum(r["before"]["reliability"]["count"]) == 80
     charts.reliability(rows).canvas.draw()
     assert list(tables.calibration(rows).index) == ["Scratch", "KD"]
-    without = Lab(config.resolve("smoke", **SIZE | {"holdout": 0}), store=lab.store, say=lambda line: None)
+    without = Lab(
+        config.resolve("smoke", **SIZE | {"holdout": 0}), store=lab.store, say=lambda line: None
+    )
     with pytest.raises(InputError, match="holds no images out"):
         questions.calibration(without, specs(without))
+
+
+def test_choices_see_held_out_images_and_say_the_weights(lab):
+    scratch, kd = questions.metrics_on(lab, specs(lab), "holdout")
+    assert kd["n"] == 40 and (kd["alpha"], kd["gamma"]) == (1.0, 0.0) and "alpha" not in scratch
+    assert questions.metrics_on(lab, specs(lab)[:1], "test")[0]["n"] == 80
 
 
 def test_no_transfer_without_cifar10(lab):
@@ -80,7 +110,9 @@ def test_transfer_counts_images_of_the_training_set_apart(lab, tmp_path):
     answers = lab.evaluation(spec).array("logits").argmax(1)
     seen = np.arange(len(images)) % 4 == 0
     labels = np.where(seen, (answers + 1) % 8, answers)
-    np.savez(tmp_path / questions.SAMPLE, images=images, labels=labels, source=seen.astype(np.uint8))
+    np.savez(
+        tmp_path / questions.SAMPLE, images=images, labels=labels, source=seen.astype(np.uint8)
+    )
     lab.settings = replace(lab.settings, dataset="cifar10", data_dir=str(tmp_path))
     (row,) = questions.transfer_sample(lab, [spec])
     assert (row["transfer"], row["seen"], row["n"], row["n_seen"]) == (1.0, 0.0, 60, 20)
@@ -97,26 +129,34 @@ def test_what_the_last_layer_sees_gives_the_logits(lab):
     where = np.arange(10)
     features, network = questions._penultimate(lab, spec, where), lab.network(spec)
     logits = network.fc(torch.from_numpy(features)).detach().numpy()
-    np.testing.assert_allclose(logits, lab.evaluation(spec).array("logits")[where], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        logits, lab.evaluation(spec).array("logits")[where], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_share_by_hand():
     """Rows r1 = (1, 0), r2 = (3, 4) at alpha 1/2: r = (2, 2), r2's half along r is (1.5, 2) . r / |r|^2 = 7/8."""
     first, second = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[3.0, 4.0], [2.0, 0.0]])
-    assert questions._share(first, second, alpha=0.5, order=None) == pytest.approx((7 / 8 + 1 / 2) / 2)
-    assert questions._share(first, second, alpha=0.0, order=None) == pytest.approx(1)
-    assert questions._share(first, second, alpha=1.0, order=None) == 0
+    assert questions.share(first, second, alpha=0.5, order=None) == pytest.approx(
+        (7 / 8 + 1 / 2) / 2
+    )
+    assert questions.share(first, second, alpha=0.0, order=None) == pytest.approx(1)
+    assert questions.share(first, second, alpha=1.0, order=None) == 0
     # normalised first, (1, 0) and (0.6, 0.8): r = (0.8, 0.4), 0.5 * (0.6 * 0.8 + 0.8 * 0.4) / 0.8 = 1/2
-    assert questions._share(first, second, alpha=0.5, order="normalise") == pytest.approx(1 / 2)
+    assert questions.share(first, second, alpha=0.5, order="normalise") == pytest.approx(1 / 2)
 
 
 def test_shares_of_trained_teachers(lab):
     """A heavier weight means a larger share, in every batch and stage."""
-    rows = {r["method"]: r for r in questions.shares(lab, [specs_of(lab).student(m, 0) for m in ("scratch", "tgd", "tgd_alpha0.5", "tgd_normalise")], batches=2)}
-    found = {m: np.array(r["shares"]) for m, r in rows.items()}
-    assert found.keys() == {"tgd", "tgd_alpha0.5", "tgd_normalise"} and found["tgd"].shape == (2, 3)
-    assert (found["tgd"] > 0).all() and (found["tgd"] < found["tgd_alpha0.5"]).all() and (found["tgd_alpha0.5"] < 1).all()
-    assert (0 < found["tgd_normalise"]).all() and (found["tgd_normalise"] < 0.02).all()  # of alpha 0.99
+    asked = [
+        specs_of(lab).student(m, 0) for m in ("scratch", "tgd", "tgd_alpha0.5", "tgd_normalise")
+    ]
+    found = {r["method"]: np.array(r["shares"]) for r in questions.shares(lab, asked, batches=2)}
+    assert list(found) == ["tgd", "tgd_alpha0.5", "tgd_normalise"] and found["tgd"].shape == (2, 3)
+    assert (found["tgd"] > 0).all() and (found["tgd"] < found["tgd_alpha0.5"]).all()
+    assert (found["tgd_alpha0.5"] < 1).all()
+    # of alpha 0.99
+    assert (0 < found["tgd_normalise"]).all() and (found["tgd_normalise"] < 0.02).all()
 
 
 def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
@@ -129,10 +169,10 @@ def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
     official = np.zeros((400, 32, 32, 3), np.uint8)
     np.save(folder / "frost.npy", official)
     lab.settings = replace(lab.settings, dataset="cifar10", n_test=None, data_dir=str(tmp_path))
-    source, names = questions._source(lab)
-    assert (source, names) == ("official", ("frost",))
-    images, where = questions._subset(lab)
-    assert not questions._corrupted(lab, images, where, "frost", 3, source).any() and len(where) == 40
+    source = questions._source(lab)
+    assert (source.kind, source.names) == ("official", ("frost",))
+    images, places = questions._subset(lab)
+    assert len(places) == 40 and not source.images(images.images, places, "frost", 3).any()
     np.save(folder / "labels.npy", np.tile((test.labels + 1) % 8, 5))
     with pytest.raises(InputError, match="not those of these test images"):
         questions._source(lab)

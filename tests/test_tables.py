@@ -16,7 +16,13 @@ def row(method, seed, accuracy, selection="last"):
     }  # fmt: skip
 
 
-ROWS = [row("a", 0, 0.50), row("a", 1, 0.54), row("b", 0, 0.55), row("b", 1, 0.57), row("c", 0, 0.4)]
+ROWS = [
+    row("a", 0, 0.50),
+    row("a", 1, 0.54),
+    row("b", 0, 0.55),
+    row("b", 1, 0.57),
+    row("c", 0, 0.4),
+]
 SIX = [row(m, s, a + s / 100) for m, a in (("x", 0.5), ("y", 0.51)) for s in range(6)]
 
 
@@ -29,7 +35,10 @@ def settings(tmp_path, monkeypatch):
 def test_results_have_the_promised_columns_and_ddof_1(settings):
     path = tables.write_results(ROWS, settings)
     text = path.read_text().splitlines()
-    assert text[0] == "method,selection,seeds,accuracy_mean,accuracy_std,nll_mean,nll_std,ece_mean,ece_std"
+    assert (
+        text[0]
+        == "method,selection,seeds,accuracy_mean,accuracy_std,nll_mean,nll_std,ece_mean,ece_std"
+    )
     assert text[1] == "a,last,2,0.52,0.028284,1.5,0.707107,0.1,0.0"
     assert text[3] == "c,last,1,0.4,,1.0,,0.1,"  # no spread of a single seed
     assert path.name == "results.csv" and path.parent == config.run_dir(settings)
@@ -41,17 +50,27 @@ def test_selection_rules_are_never_mixed():
     assert list(zip(table["method"], table["selection"])) == [
         ("a", "last"), ("b", "last"), ("c", "last"), ("a", "authors"),
     ]  # fmt: skip
-    assert list(tables.readable([*ROWS, row("a", 0, 0.6, "authors")])["selection"]) == [*["last"] * 3, "authors"]
+    assert list(tables.readable([*ROWS, row("a", 0, 0.6, "authors")])["selection"]) == [
+        *["last"] * 3,
+        "authors",
+    ]
 
 
 def test_a_readable_cell_always_says_how_many_seeds():
     table = tables.readable(ROWS)
-    assert table["accuracy %"]["A"] == "52.00 ± 2.83 (n=2)" and table["accuracy %"]["C"] == "40.00 (n=1)"
+    assert (
+        table["accuracy %"]["A"] == "52.00 ± 2.83 (n=2)"
+        and table["accuracy %"]["C"] == "40.00 (n=1)"
+    )
     assert table["NLL"]["A"] == "1.500 ± 0.707 (n=2)" and table["total epochs"]["B"] == 2
 
 
 def test_old_and_new_records_say_their_total_epochs():
-    assert tables.total_epochs({"epochs_in_all": 60}) == 60 == tables.total_epochs({"total_epochs": 60})
+    assert (
+        tables.total_epochs({"epochs_in_all": 60})
+        == 60
+        == tables.total_epochs({"total_epochs": 60})
+    )
 
 
 def test_records_come_back_and_missing_ones_say_what_to_run(settings):
@@ -78,22 +97,23 @@ def test_six_seeds_have_interval_p_and_verdict():
     assert cell["p, accuracy"] == "0.031" and cell["verdict, accuracy"] == "differs"
 
 
-def test_settings_are_shown_resolved(settings):
-    shown = tables.of_settings(config.resolve("smoke", alpha=0.7))["smoke+alpha=0.7"]
-    assert shown["alpha"] == "0.7" and shown["epochs"] == "1" and "data_dir" not in shown
-
-
 def test_shares_by_hand():
     """Two batches, three stages; two methods with the same teachers and weight are one line."""
     one = {"label": "TGD", "alpha": 0.99, "shares": [[0.01, 0.02, 0.03], [0.03, 0.02, 0.01]]}
     table = tables.shares([one, one | {"label": "same"}, one | {"label": "half", "alpha": 0.5}])
     assert list(table.index) == ["TGD", "half"] and table.loc["TGD", "1 − alpha, %"] == "1"
-    assert table.loc["TGD", "stage 1"] == "2.00 ± 1.41 (n=2)" and table.loc["half", "1 − alpha, %"] == "50"
+    assert (
+        table.loc["TGD", "stage 1"] == "2.00 ± 1.41 (n=2)"
+        and table.loc["half", "1 − alpha, %"] == "50"
+    )
     assert tables.shares([]).empty
 
 
 def test_weights_by_hand():
-    rows = [{"gamma": 10.0, "alpha": 1.0, "accuracy": 0.5}, {"gamma": 3000.0, "alpha": 0.99, "accuracy": 0.25}]
+    rows = [
+        {"gamma": 10.0, "alpha": 1.0, "accuracy": 0.5},
+        {"gamma": 3000.0, "alpha": 0.99, "accuracy": 0.25},
+    ]
     table = tables.by_weight(rows)
     assert table.loc["gamma = 10", "alpha = 1"] == "50.00 (n=1)"
     assert table.loc["gamma = 10", "alpha = 0.99"] == "not run"
@@ -101,9 +121,14 @@ def test_weights_by_hand():
 
 def test_calibration_by_hand():
     values = {"nll": 1.0, "ece": 0.05, "brier": 0.5}
-    rows = [{"label": "A", "temperature": 1.5 + t, "before": values, "after": values} for t in (0, 1)]
+    rows = [
+        {"label": "A", "temperature": 1.5 + t, "before": values, "after": values} for t in (0, 1)
+    ]
     line = tables.calibration(rows).loc["A"]
-    assert line["temperature"] == "2.000 ± 0.707 (n=2)" and line["ECE %, before"] == "5.00 ± 0.00 (n=2)"
+    assert (
+        line["temperature"] == "2.000 ± 0.707 (n=2)"
+        and line["ECE %, before"] == "5.00 ± 0.00 (n=2)"
+    )
 
 
 def test_transfer_tells_seen_images_apart():
@@ -111,3 +136,30 @@ def test_transfer_tells_seen_images_apart():
     table = tables.transfer(rows)
     assert table.loc["A"].tolist() == ["40.00 (n=1)", "60.00 (n=1)"]
     assert list(table.columns) == ["unseen (3 images)", "in CIFAR-10 (5 images)"]
+
+
+def test_what_was_not_measured_is_an_empty_table():
+    for table in (
+        tables.transfer([]),
+        tables.calibration([]),
+        tables.by_weight([]),
+        tables.contrasts([], {}),
+    ):
+        assert table.empty
+
+
+def test_teachers_and_their_classes_by_hand():
+    about = {
+        "network": "WRN-16-3",
+        "made": "2026-01-02T03",
+        "training_seconds": 90.0,
+        "per_class": [0.5, None],
+    }
+    rows = [row("a", 0, 0.5) | about]
+    assert tables.networks(rows).loc["A", ["accuracy %", "minutes", "trained"]].tolist() == [
+        "50.00",
+        "1.5",
+        "2026-01-02",
+    ]
+    table = tables.by_class(rows, ("cat", "dog"))["A"]
+    assert table["cat"] == 50 and pd.isna(table["dog"])

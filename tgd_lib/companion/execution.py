@@ -258,6 +258,7 @@ def kernel_environment(scratch: str, force: bool) -> dict[str, str]:
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([inherited] if inherited else [])])
     environment["TGD_ARTIFACTS"] = str(artifacts_dir().resolve())
     environment["IPYTHONDIR"] = scratch
+    environment["TGD_STATIC"] = "1"  # nobody plays: pictures stand still (companion.play)
     if force:
         environment["TGD_FORCE_SINCE"] = repr(time.time())
     return environment

@@ -1,7 +1,8 @@
-"""Plots of results, from rows of records to matplotlib figures, in the one style. No network is touched here.
+"""Plots of results: from rows of records to matplotlib figures. No network is touched here.
 
-Where methods are compared, differences are paired by seed and follow the rule of `significance`: an interval
-from six seeds on, below that the seeds themselves; never the spread of seeds, never the interval of a test set.
+Where methods are compared, differences are paired by seed and follow the rule of `significance`: an
+interval from six seeds on, below that the seeds themselves; never the spread of seeds, never the
+interval of a test set.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ def family(method: str) -> str:
     return OTHERS
 
 
-def _groups(rows: Sequence[dict], key: str = "method") -> dict[str, list[dict]]:
+def _groups(rows: Sequence[dict]) -> dict[str, list[dict]]:
     """Rows by method, in their order."""
     groups: dict[str, list[dict]] = {}
     for r in rows:
-        groups.setdefault(r[key], []).append(r)
+        groups.setdefault(r["method"], []).append(r)
     return groups
 
 
@@ -61,6 +62,7 @@ def _with_n(rows: Sequence[dict]) -> str:
 def _lines(axis: Axes, count: int) -> None:
     """Room for `count` lines of dots, the first at the top."""
     axis.set_ylim(count - 0.5, -0.5)
+    # The names of the lines are axis enough.
     axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)
 
@@ -74,12 +76,14 @@ def accuracies(
 ) -> Figure:
     """Test accuracy of each method in per cent: a pale dot for each seed, a bar for their mean.
 
-    Grouped and coloured by family, sorted by mean within. anchors: accuracies of the authors' checkpoints
-    by method, drawn as crosses. reference: a method whose mean is a labelled line through all.
+    Grouped and coloured by family, sorted by mean within. anchors: accuracies of the authors'
+    checkpoints by method, drawn as crosses. reference: a method whose mean is a labelled line
+    through all.
     """
     groups = _sorted_by_family(_groups(rows))
+    # Sixty methods would make a figure taller than a screen: closer lines for many.
     each = 0.36 if len(groups) < 12 else 0.22
-    figure, axis = plt.subplots(figsize=(7.5, 1 + each * len(groups)))
+    figure, axis = plt.subplots(figsize=(8.5, 1 + each * len(groups)))
     order = [name for name, _ in FAMILIES] + [OTHERS]
     named: set[str] = set()
     for y, (method, chosen) in enumerate(groups.items()):
@@ -90,7 +94,8 @@ def accuracies(
         # A family stands in the legend once.
         label = None if group in named else group
         named.add(group)
-        axis.plot(values.mean(), y, "|", color=style["color"], markersize=11, markeredgewidth=2, label=label)
+        bar = {"color": style["color"], "markersize": 11, "markeredgewidth": 2}
+        axis.plot(values.mean(), y, "|", label=label, **bar)
         if anchors and method in anchors:
             axis.plot(100 * anchors[method], y, "x", color="k", markersize=8)
     if reference in groups:
@@ -106,8 +111,11 @@ def _sorted_by_family(groups: dict[str, list[dict]]) -> dict[str, list[dict]]:
     """Families in their order, within them the highest mean first."""
     order = [name for name, _ in FAMILIES] + [OTHERS]
     means = {name: np.mean([r["accuracy"] for r in chosen]) for name, chosen in groups.items()}
-    names = sorted(groups, key=lambda name: (order.index(family(name)), -means[name]))
-    return {name: groups[name] for name in names}
+
+    def place(name: str) -> tuple[int, float]:
+        return order.index(family(name)), -means[name]
+
+    return {name: groups[name] for name in sorted(groups, key=place)}
 
 
 def _reference(axis: Axes, rows: Sequence[dict]) -> None:
@@ -115,6 +123,7 @@ def _reference(axis: Axes, rows: Sequence[dict]) -> None:
     mean = 100 * np.mean([r["accuracy"] for r in rows])
     axis.axvline(mean, color="0.5", linewidth=0.8, zorder=0)
     text = f"{rows[0]['label']}: {mean:.1f} %"
+    # Above the axes, where no method's dots can lie under it.
     axis.annotate(
         text, (mean, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
         textcoords="offset points", ha="center", fontsize=7, color="0.3",
@@ -128,14 +137,18 @@ def _reference(axis: Axes, rows: Sequence[dict]) -> None:
 def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
     """Paired differences of accuracy in points, a line a pair, with the verdict beside it.
 
-    A pale dot for each seed and a bar for their mean; from six seeds on Student's 95 % interval of the mean.
+    A pale dot for each seed and a bar for their mean; from six seeds on Student's 95 % interval of
+    the mean.
     """
     figure, axis = plt.subplots(figsize=(8, 0.8 + 0.42 * len(pairs)))
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
     for y, pair in enumerate(pairs):
         _difference(axis, y, pair, COLOURS[0])
-        said = pair["verdict"] if pair["p"] is None else f"{pair['verdict']} (p = {pair['p']:.2g})"
-        axis.text(1.01, y, said, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+        verdict = pair["verdict"]
+        if pair["p"] is not None:
+            verdict += f" (p = {pair['p']:.2g})"
+        # Right of the axes, in units of their width across and of lines down.
+        axis.text(1.01, y, verdict, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
     names = [f"{tables.versus(p, labels)} (n={p['n']})" for p in pairs]
     axis.set_yticks(range(len(pairs)), names)
     axis.set_xlabel("paired difference in test accuracy, points")
@@ -146,18 +159,21 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
 def _difference(axis: Axes, y: float, pair: dict, colour: str) -> None:
     """Dots, mean and, if n allows, the interval of a pair, lying at height y."""
     values = 100 * np.array(pair["differences"])
+    # Seeds a little above the line and what they come to a little below, so that both are seen.
     axis.plot(values, np.full(len(values), y - 0.1), "o", color=colour, alpha=0.4, markersize=4)
     axis.plot(100 * pair["mean"], y + 0.12, "|", color=colour, markersize=9, markeredgewidth=2)
+    # Of few seeds an interval says nothing, or too much: the dots are all there is.
     if pair["n"] >= ENOUGH:
-        axis.plot([100 * pair["low"], 100 * pair["high"]], [y + 0.12] * 2, color=colour, linewidth=1.2)
+        ends = [100 * pair["low"], 100 * pair["high"]]
+        axis.plot(ends, [y + 0.12] * 2, color=colour, linewidth=1.2)
 
 
 @styled
 def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
-    """Paired difference of accuracy from alpha = 1 against alpha; pairs as `significance.from_alpha_1` gives them.
+    """Paired difference of accuracy from alpha = 1, against alpha.
 
-    Evenly spaced, not to scale: alpha = 1, without the PI teacher, is the zero line at the left. part: of
-    the images, "held-out" or "test".
+    pairs: as `significance.from_alpha_1` gives them. Evenly spaced, not to scale: alpha = 1,
+    without the PI teacher, is the zero line at the left. part: of the images, "held-out" or "test".
     """
     figure, axis = plt.subplots(figsize=(6.5, 3))
     axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
@@ -165,27 +181,36 @@ def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
     for x, pair in enumerate(pairs, 1):
         values = 100 * np.array(pair["differences"])
         axis.plot(np.full(len(values), x), values, "o", color=COLOURS[0], alpha=0.4, markersize=4)
+        beside = x + 0.12  # the dots
         if pair["n"] >= ENOUGH:
-            axis.plot([x + 0.12] * 2, [100 * pair["low"], 100 * pair["high"]], color=COLOURS[0])
-        axis.plot(x + 0.12, 100 * pair["mean"], "_", color=COLOURS[0], markersize=10, markeredgewidth=2)
-    ticks = ["1\n(control)"] + [f"{p['alpha']:g}\n(n={p['n']})\n{p['verdict']}" for p in pairs]
+            ends = [100 * pair["low"], 100 * pair["high"]]
+            axis.plot([beside] * 2, ends, color=COLOURS[0])
+        bar = {"color": COLOURS[0], "markersize": 10, "markeredgewidth": 2}
+        axis.plot(beside, 100 * pair["mean"], "_", **bar)
+    # The verdict stands under each alpha: nobody has to look for it in a table.
+    ticks = ["1\n(control)"]
+    for pair in pairs:
+        ticks.append(f"{pair['alpha']:g}\n(n={pair['n']})\n{pair['verdict']}")
     axis.set_xticks(range(len(ticks)), ticks)
     axis.tick_params(axis="x", labelsize=7)
-    axis.set(xlim=(-0.5, len(pairs) + 0.5), xlabel="alpha (1: no PI teacher; 0: the PI teacher alone)")
+    axis.set(
+        xlim=(-0.5, len(pairs) + 0.5), xlabel="alpha (1: no PI teacher; 0: the PI teacher alone)"
+    )
     axis.set_ylabel(f"{part} accuracy,\ndifference from alpha = 1, points")
     return figure
 
 
 @styled
 def corruption_differences(rows: Sequence[dict], control: str) -> Figure:
-    """Paired difference of accuracy from `control` against severity (0: clean): a panel a corruption.
+    """Paired difference of accuracy from `control`, against severity: a panel a corruption.
 
-    A line is the mean over seeds of a method; from six seeds on a band is Student's 95 % interval of it,
-    below that thin lines are the seeds. rows: as `questions.robustness` gives them.
+    A line is the mean over seeds of a method; from six seeds on a band is Student's 95 % interval
+    of it, below that thin lines are the seeds. rows: as `questions.robustness` gives them.
     """
     names = list(rows[0]["corrupted"])
     figure, axes = _panels(len(names))
     groups = _groups(rows)
+    # The control is the zero line, and no line of its own.
     label = groups.pop(control)[0]["label"]
     for axis, name in zip(axes, names, strict=False):
         axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
@@ -205,7 +230,9 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(4, count)
     lines = -(-count // columns)
     size = (max(4.5, 2.6 * columns), 2.1 * lines + 0.8)
-    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=size, squeeze=False, sharex=True, sharey=True
+    )
     flat = list(axes.flat)
     for axis in flat[count:]:
         axis.axis("off")
@@ -222,7 +249,8 @@ def _by_severity(rows: Sequence[dict], method: str, control: str, corruption: st
         at = []
         for r in rows:
             metrics = r["corrupted"][corruption][severity - 1] if severity else r["clean"]
-            at.append({k: r[k] for k in ("method", "seed", "selection")} | {"accuracy": metrics["accuracy"]})
+            about = {k: r[k] for k in ("method", "seed", "selection")}
+            at.append(about | {"accuracy": metrics["accuracy"]})
         pairs.append(paired(at, method, control))
     return pairs
 
@@ -230,13 +258,17 @@ def _by_severity(rows: Sequence[dict], method: str, control: str, corruption: st
 def _course(axis: Axes, pairs: Sequence[dict], style: dict, label: str) -> None:
     """A method's mean difference over the severities, with what its n allows to show around it."""
     x = np.arange(len(pairs))
-    axis.plot(x, [100 * p["mean"] for p in pairs], markersize=3, linewidth=1.2, label=label, **style)
+    means = [100 * p["mean"] for p in pairs]
+    axis.plot(x, means, markersize=3, linewidth=1.2, label=label, **style)
     if pairs[0]["n"] >= ENOUGH:
-        low, high = ([100 * p[end] for p in pairs] for end in ("low", "high"))
+        low = [100 * p["low"] for p in pairs]
+        high = [100 * p["high"] for p in pairs]
         axis.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
         return
-    for seed in zip(*(p["differences"] for p in pairs), strict=True):
-        axis.plot(x, 100 * np.array(seed), color=style["color"], linewidth=0.5, alpha=0.6)
+    # (severities, seeds): too few seeds for a band, so each is a thin line.
+    seeds = np.array([p["differences"] for p in pairs])
+    for seed in seeds.T:
+        axis.plot(x, 100 * seed, color=style["color"], linewidth=0.5, alpha=0.6)
 
 
 # ---------------------------------------------------------------- training, calibration, embeddings
@@ -244,8 +276,12 @@ def _course(axis: Axes, pairs: Sequence[dict], style: dict, label: str) -> None:
 
 @styled
 def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
-    """A value an epoch, the mean over seeds: a line a method. column: "loss" or "training_accuracy"."""
+    """A value an epoch, the mean over seeds: a line a method.
+
+    column: "loss" or "training_accuracy".
+    """
     figure, axis = plt.subplots(figsize=(7.5, 3))
+    # Fractions are drawn in per cent, losses as they are.
     scale = 100 if "accuracy" in column else 1
     for number, chosen in enumerate(_groups(rows).values()):
         mean = scale * np.mean([r[column] for r in chosen], axis=0)
@@ -258,13 +294,16 @@ def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
 
 @styled
 def reliability(rows: Sequence[dict]) -> Figure:
-    """Reliability diagrams, a column a method, all its seeds pooled: above as trained, below after scaling.
+    """Reliability diagrams, a column a method: above as trained, below after temperature scaling.
 
-    rows: as `questions.calibration` gives them. A bar is the accuracy in a bin of confidence.
+    All seeds of a method are pooled. rows: as `questions.calibration` gives them. A bar is the
+    accuracy in a bin of confidence.
     """
     groups = _groups(rows)
     size = (1.9 * len(groups), 3.9)
-    figure, axes = plt.subplots(2, len(groups), figsize=size, squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        2, len(groups), figsize=size, squeeze=False, sharex=True, sharey=True
+    )
     for column, chosen in zip(axes.T, groups.values(), strict=True):
         for axis, when in zip(column, ("before", "after"), strict=True):
             ece = 100 * np.mean([r[when]["ece"] for r in chosen])
@@ -276,10 +315,11 @@ def reliability(rows: Sequence[dict]) -> Figure:
 
 
 def _reliability(axis: Axes, diagrams: Sequence[dict]) -> None:
-    """The bars of several diagrams pooled, pale where under 1 % of the images lie, and the diagonal."""
+    """The bars of several diagrams pooled, and the diagonal; pale under 1 % of the images."""
     counts = np.array([d["count"] for d in diagrams], float)  # (seeds, bins)
     accuracies_ = np.array([d["accuracy"] for d in diagrams], float)  # NaN in an empty bin
     total = counts.sum(0)
+    # Pooled are the right answers, not the accuracies: a bin that is nearly empty counts little.
     right = np.nansum(accuracies_ * counts, axis=0)
     bins = len(total)
     height = np.divide(right, total, out=np.zeros(bins), where=total > 0)
@@ -292,9 +332,9 @@ def _reliability(axis: Axes, diagrams: Sequence[dict]) -> None:
 
 @styled
 def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
-    """t-SNE of the last layer's input, a panel a network; each class (the first ten) has a marker of its own.
+    """t-SNE of the last layer's input, a panel a network; each class has a marker of its own.
 
-    rows: as `questions.embedding` gives them. names: of the classes.
+    rows: as `questions.embedding` gives them. names: of the classes, of which ten are shown.
     """
     size = (3.6 * len(rows), 4.1)
     figure, axes = plt.subplots(1, len(rows), figsize=size, squeeze=False)
@@ -303,8 +343,10 @@ def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
         places = np.array(r["places"])
         for number, c in enumerate(np.unique(labels)[:10]):
             x, y = places[labels == c].T
-            axis.scatter(x, y, s=30, linewidth=0.9, label=short_name(names[c]), **class_marker(number))
+            style = {"s": 30, "linewidth": 0.9} | class_marker(number)
+            axis.scatter(x, y, label=short_name(names[c]), **style)
         axis.set(title=f"{r['label']}, seed {r['seed']}", xticks=[], yticks=[])
+    # The same classes in all panels: one legend.
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=8, markerscale=1.2)
     return figure
@@ -315,19 +357,23 @@ def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
 
 @styled
 def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
-    """Test accuracy against multiply-adds of teachers and students: a pale dot for each seed, their mean marked.
+    """Test accuracy against multiply-adds: a pale dot for each seed, their mean marked.
 
-    costs: networks of a `cost.measure` record; rows with role ("student", "image teacher", "PI teacher").
+    costs: networks of a `cost.measure` record. rows: of teachers and students, with their role
+    ("student", "image teacher", "PI teacher").
     """
     figure, axis = plt.subplots(figsize=(7.5, 3.4))
     for number, chosen in enumerate(_groups(rows).values()):
         values = 100 * np.array([r["accuracy"] for r in chosen])
         x = costs[chosen[0]["role"]]["multiply_adds"] / 1e6
+        # Students all cost the same: side by side, so that they can be told apart.
         if chosen[0]["role"] == "student":
-            x *= 1.04 ** (number - 2.5)  # side by side, so that they can be told apart
-        axis.plot(np.full(len(values), x), values, ".", color=COLOURS[number % 7], alpha=0.4, markersize=4)
+            x *= 1.04 ** (number - 2.5)
+        pale = {"color": COLOURS[number % 7], "alpha": 0.4, "markersize": 4}
+        axis.plot(np.full(len(values), x), values, ".", **pale)
         axis.plot(x, values.mean(), linestyle="", label=_with_n(chosen), **_style(number))
     axis.set_xscale("log")
+    # matplotlib's own ticks are powers of ten, of which there may be one.
     low, high = axis.get_xlim()
     ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]
     axis.set_xticks(ticks, [str(t) for t in ticks])
@@ -339,29 +385,30 @@ def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
 
 @styled
 def costs(record: dict) -> Figure:
-    """Milliseconds per image of networks and topology (left), per training step (right), from `cost.measure`."""
+    """Milliseconds per image (left) and per training step (right), from `cost.measure`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3))
+    timed = record["networks"] | {"persistence images": record["topology"]}
     single = {}
-    for name, timings in (record["networks"] | {"persistence images": record["topology"]}).items():
+    for name, timings in timed.items():
         for batch in (1, 128):
             single[f"{name}, batch {batch}"] = timings[f"batch_{batch}"]
     _timings(left, single, "ms per image")
     _timings(right, record["steps"], "ms per training step")
+    # Images take from tenths of milliseconds to several; steps are to be compared by length.
     left.set_xscale("log")
     right.set_xlim(left=0)
     return figure
 
 
 def _timings(axis: Axes, timings: dict[str, dict], unit: str) -> None:
-    """Medians with their values above them, on lines from the smallest to the largest; topology in its colour."""
+    """Medians with their values above them, on lines from the smallest to the largest."""
     for y, (name, seconds) in enumerate(timings.items()):
-        number = 1 if "persistence" in name else 0
+        number = 1 if "persistence" in name else 0  # topology has a colour of its own
         low, median, high = (1e3 * seconds[k] for k in ("min", "median", "max"))
         axis.plot([low, high], [y, y], color="0.6", linewidth=2)
         axis.plot(median, y, MARKERS[number], color=COLOURS[number], markersize=4)
-        axis.annotate(
-            f"{median:.3g}", (median, y), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=7
-        )
+        above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
+        axis.annotate(f"{median:.3g}", (median, y), fontsize=7, **above)
     axis.set_yticks(range(len(timings)), list(timings))
     axis.set(xlabel=f"{unit}: median, smallest to largest", ylim=(len(timings) - 0.5, -0.8))
     axis.margins(x=0.12)

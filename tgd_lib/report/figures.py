@@ -1,4 +1,4 @@
-"""Figures as files, their style, and pictures of images, topology and maps. No network is touched here."""
+"""Figures as files, their style, and pictures of images, topology and maps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Captioned:
-    """A figure and its caption. The last line of a notebook's cell shows the one under the other."""
+    """A figure and its caption; as the last line of a cell, the one is shown under the other."""
 
     figure: Figure
     caption: str
@@ -49,14 +49,17 @@ class Captioned:
         display(Markdown(f"*{self.caption}*"))
 
 
-def save(figure: Figure, settings: Settings, name: str, *, caption: str, source: object) -> Captioned:
-    """Write a figure as SVG and PNG to `<run>/figures/`, with a record of what it shows and from what; close it.
+def save(
+    figure: Figure, settings: Settings, name: str, *, caption: str, source: object
+) -> Captioned:
+    """Write a figure as SVG and PNG to `<run>/figures/`, with its record; close it.
 
-    `source` is what was drawn (rows, or the keys of artefacts): plain values. Returns the figure with its
-    caption, for a notebook to show.
+    The record holds the caption and `source`, what was drawn (rows, or the keys of artefacts):
+    plain values. Returns the figure with its caption, for a notebook to show.
     """
     folder = config.run_dir(settings) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
+    # Without dates and versions the same figure is the same bytes.
     with plt.rc_context(STYLE):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
@@ -84,7 +87,7 @@ def short_name(name: str) -> str:
 
 
 def class_marker(number: int) -> dict:
-    """Marker and colours of the class with this number, for a scatter; from the eighth on hollow."""
+    """Marker and colours of a class by its number, for a scatter; from the eighth on hollow."""
     colour = COLOURS[number % 7]
     face = colour if number < 7 else "none"
     return {"marker": MARKERS[number % 7], "edgecolors": colour, "facecolors": face}
@@ -102,18 +105,21 @@ def pipeline(
     *,
     channel: str,
     upto: float,
+    direction: str = "row",
     level: float | None = None,
 ) -> Figure:
-    """Image → one channel as a signal, its barcode beside it → persistence diagram → persistence image.
+    """From an image to its persistence image, in five pictures.
 
-    image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R), channel:
-    its name, upto: end of the PI's window on both axes. level: of the water; what lies under it is marked
-    in the signal, and the barcode and the diagram have grown only so far. None: all of it.
+    Image, one channel as a signal, its barcode beside it, persistence diagram, persistence image.
+    image uint8 (H, W, 3), signal float (H * W,) on [0, 1], diagram float (k, 2), pi uint8 (R, R),
+    channel: its name, upto: end of the PI's window on both axes, direction: "row" or "column".
+    level: of the water; what lies under it is marked in the signal, and the barcode and the diagram
+    have grown only so far. None: all of it.
     """
     figure, axes = plt.subplots(1, 5, figsize=(12.5, 2.9), width_ratios=(1, 2.2, 0.9, 1.1, 1.25))
     _image(axes[0], image, "image")
     _signal(axes[1], signal, level)
-    axes[1].set_title(f"{channel} channel as a signal")
+    axes[1].set_title(f"{channel} channel, {direction} by {direction}")
     _barcode(axes[2], diagram, level)
     _diagram(axes[3], diagram, upto, level)
     picture = _pi(axes[4], pi, upto)
@@ -131,17 +137,23 @@ def _signal(axis: Axes, signal: np.ndarray, level: float | None) -> None:
     """The signal; the components of its sublevel set at `level` are drawn thick at that level."""
     axis.plot(signal, linewidth=0.6, color=COLOURS[0])
     if level is not None:
+        # NaN breaks the line where the signal is above the water.
         under = np.where(signal <= level, level, np.nan)
         axis.axhline(level, color="0.6", linewidth=0.6)
-        axis.plot(under, color=COLOURS[3], linewidth=3, solid_capstyle="butt", marker=".", markersize=2)
+        axis.plot(
+            under, color=COLOURS[3], linewidth=3, solid_capstyle="butt", marker=".", markersize=2
+        )
     axis.set(xlabel="sample", ylabel="value", ylim=(0, 1))
 
 
 def _barcode(axis: Axes, diagram: np.ndarray, level: float | None) -> None:
-    """A bar from birth to death for each point, the longest at the right, on the signal's axis of values."""
+    """A bar from birth to death for each point, the longest at the right."""
     births, deaths = _grown(diagram, level)
+    # Signal and barcode share their axis of values: a bar begins at the height of its minimum.
     order = np.argsort(deaths - births, kind="stable")
-    axis.vlines(np.arange(len(order)), births[order], deaths[order], color=COLOURS[0], linewidth=0.8)
+    axis.vlines(
+        np.arange(len(order)), births[order], deaths[order], color=COLOURS[0], linewidth=0.8
+    )
     axis.set(title="barcode", xlabel="component", ylim=(0, 1), ylabel="birth to death")
 
 
@@ -155,7 +167,8 @@ def _grown(diagram: np.ndarray, level: float | None) -> tuple[np.ndarray, np.nda
 
 
 def _diagram(axis: Axes, diagram: np.ndarray, upto: float, level: float | None) -> None:
-    """Points (birth, death), and the part of the plane that a persistence image up to `upto` is about."""
+    """Points (birth, death), and the part of the plane that a PI up to `upto` is about."""
+    # Persistence is height above the diagonal: a square there is a parallelogram here.
     window = np.array([(0, 0), (upto, upto), (upto, 2 * upto), (0, upto)])
     axis.fill(*window.T, color=COLOURS[1], alpha=0.25, linewidth=0, label="PI window")
     axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
@@ -175,17 +188,27 @@ def _pi(axis: Axes, pi: np.ndarray, upto: float):
 def window_density(births: np.ndarray, persistences: np.ndarray, *, upto: float) -> Figure:
     """How many points lie where in (birth, persistence), with the paper's window drawn in.
 
-    births, persistences float (k,) on [0, 1]; upto: end of the window on both axes. Counts are logarithmic.
+    births, persistences float (k,) on [0, 1]; upto: end of the window on both axes. Counts are
+    logarithmic.
     """
     figure, axis = plt.subplots(figsize=(5.6, 4.2))
-    # Bins five levels wide, edges between levels: so all of them hold equally many of the 256 levels.
+    # Bins five levels wide, edges between levels: so all of them hold equally many of the 256
+    # levels.
     edges = (np.arange(0, 261, 5) - 0.5) / 255
     counts, _, _ = np.histogram2d(births, persistences, bins=(edges, edges))
+    # Empty bins stay white: a logarithm has no zero.
     shown = np.ma.masked_equal(counts.T, 0)
     picture = axis.pcolormesh(edges, edges, shown, cmap="viridis", norm=LogNorm(), rasterized=True)
     window = plt.Rectangle((0, 0), upto, upto, fill=False, edgecolor=COLOURS[3], linewidth=1.8)
     axis.add_patch(window)
-    axis.text(upto + 0.02, upto, "the paper's window", color=COLOURS[3], va="top", fontsize=8)
+    # Named in the empty half: births and persistences add to at most 1.
+    axis.annotate(
+        "the paper's window",
+        (upto, upto),
+        xytext=(0.55, 0.8),
+        color=COLOURS[3],
+        arrowprops={"arrowstyle": "-", "color": COLOURS[3]},
+    )
     axis.set(xlabel="birth", ylabel="persistence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     figure.colorbar(picture, ax=axis, label="points in a bin")
     return figure
@@ -213,9 +236,10 @@ def by_class(
     orientation: str,
     upto: float,
 ) -> Figure:
-    """For each class (the first ten) its first image above the persistence images of its red channel.
+    """For each class an image above the persistence images of its red channel.
 
-    images uint8 (N, H, W, 3), pis uint8 (N, 3 or 6, R, R), labels (N,), upto: end of the PI's window.
+    The first image of each of the first ten classes. images uint8 (N, H, W, 3), pis uint8 (N, 3 or
+    6, R, R), labels (N,), upto: end of the PI's window.
     """
     classes = np.unique(labels)[:10]
     rows = 1 + len(READ[orientation])
@@ -240,10 +264,16 @@ def by_class(
 
 @styled
 def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto: float) -> Figure:
-    """The mean persistence image of each class (the first ten) over all channels. pis uint8 (N, C, R, R)."""
+    """The mean persistence image of each class (the first ten) over all channels.
+
+    pis uint8 (N, C, R, R), labels (N,), names: of the classes, upto: end of the window.
+    """
     classes = np.unique(labels)[:10]
     columns = -(-len(classes) // 2)
-    figure, axes = plt.subplots(2, columns, figsize=(9.6, 4), squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        2, columns, figsize=(9.6, 4), squeeze=False, sharex=True, sharey=True
+    )
+    # One scale for all: a class with little mass must look dark.
     means = [pis[labels == c].mean((0, 1)) for c in classes]
     brightest = max(mean.max() for mean in means)
     for axis, c, mean in zip(axes.flat, classes, means, strict=False):
@@ -264,10 +294,12 @@ def mean_pis(pis: np.ndarray, labels: np.ndarray, names: Sequence[str], *, upto:
 def opinions(
     image: np.ndarray, probabilities: dict[str, np.ndarray], names: Sequence[str], truth: int
 ) -> Figure:
-    """An image, and in a table of colours what each network gives its likeliest classes, in per cent.
+    """An image, and the probabilities in per cent that each network gives its classes.
 
-    image uint8 (H, W, 3), probabilities (classes,) by network. The true class is framed.
+    image uint8 (H, W, 3), probabilities (classes,) by network. Ten likely classes; the true one is
+    framed.
     """
+    # Bars for eight networks would be eight small plots; colours with numbers are one.
     table = np.array(list(probabilities.values()))  # (networks, classes)
     # The ten classes that some network finds likeliest, and the true one.
     likely = np.argsort(-table.max(0), kind="stable")[:10]
@@ -277,26 +309,35 @@ def opinions(
     _image(left, image, short_name(names[truth]))
     picture = right.imshow(100 * table[:, classes], cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (y, x), share in np.ndenumerate(100 * table[:, classes]):
+        # White where the blue is dark.
         colour = "w" if share > 55 else "k"
         right.text(x, y, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
     right.set_yticks(range(len(table)), list(probabilities))
-    right.set_xticks(range(len(classes)), [short_name(names[c]) for c in classes], rotation=35, ha="right")
-    frame = plt.Rectangle((classes.index(truth) - 0.5, -0.5), 1, len(table), fill=False, edgecolor="k")
+    right.set_xticks(
+        range(len(classes)), [short_name(names[c]) for c in classes], rotation=35, ha="right"
+    )
+    frame = plt.Rectangle(
+        (classes.index(truth) - 0.5, -0.5), 1, len(table), fill=False, edgecolor="k"
+    )
     right.add_patch(frame)
     figure.colorbar(picture, ax=right, label="probability, %")
     return figure
 
 
 @styled
-def similarity_maps(maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]) -> Figure:
-    """Row-normalised similarity maps (B, B), side by side on one scale, classes parted by lines and named.
+def similarity_maps(
+    maps: dict[str, np.ndarray], labels: np.ndarray, names: Sequence[str]
+) -> Figure:
+    """Row-normalised similarity maps (B, B), side by side on one scale.
 
-    labels (B,): sorted classes of the images; names: of all classes.
+    Classes are parted by lines and named. labels (B,): sorted classes of the images; names: of all
+    classes.
     """
     figure, axes = plt.subplots(1, len(maps), figsize=(2.3 * len(maps) + 1, 3.2), squeeze=False)
     normalised = {}
     for title, g in maps.items():
         normalised[title] = g / np.linalg.norm(g, axis=1, keepdims=True).clip(1e-12)
+    # Not the largest entry: the diagonal, of each image with itself, would outshine the rest.
     brightest = max(np.quantile(rows, 0.99) for rows in normalised.values())
     classes, starts, counts = np.unique(labels, return_index=True, return_counts=True)
     for axis, (title, rows) in zip(axes[0], normalised.items(), strict=True):

@@ -1,19 +1,38 @@
-"""What a run shows, in a sentence or two, from its records: notebooks and summaries say it in these words.
+"""What a run shows, in a sentence or two, from its records.
 
-Markdown, each function for one figure or table. Comparisons follow the rule of `significance`.
+For notebooks and summaries, in markdown: each function for one figure or table. Comparisons
+follow the rule of `significance`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from tgd_lib.config import Settings
 from tgd_lib.report import tables
 from tgd_lib.report.significance import DIFFERS, ENOUGH, NOTHING, paired
 from tgd_lib.study import methods
 
 CONTROL = "tgd_alpha1"  # all of TGD but the PI teacher: what topology adds is measured against it
+
+# ---------------------------------------------------------------- settings
+
+
+def settings(settings: Settings) -> str:
+    """All that a run depends on, in a paragraph; what was overridden stands out."""
+    values = dataclasses.asdict(settings)
+    overridden = dict(values.pop("overrides"))
+    for left_out in ("profile", "purpose", "budget", "data_dir", "publishes"):  # prose, and paths
+        del values[left_out]
+    words = []
+    for name, value in values.items():
+        word = f"{name} {'all' if value is None and name.startswith('n_') else value}"
+        words.append(f"**{word}**" if name in overridden else word)
+    return f"Profile `{settings.profile}`: {settings.purpose}. {', '.join(words)}."
+
 
 # ---------------------------------------------------------------- differences
 
@@ -24,7 +43,11 @@ def labels_of(rows: Sequence[dict]) -> dict[str, str]:
 
 
 def amount(pair: dict, of: str = "") -> str:
-    """ "-0.10 [-0.29, +0.09] (n=6) points of accuracy, p = 0.19: no difference shown"; few seeds one by one."""
+    """A paired difference in words, as the rule allows.
+
+    "-0.10 [-0.29, +0.09] (n=6) points of accuracy, p = 0.19: no difference shown"; few seeds one
+    by one.
+    """
     unit = f"{tables.SCALES[pair['column']][2]} of {tables.NAMES[pair['column']]}{of}"
     text = f"{tables.difference(pair)} {unit}"
     if pair["p"] is not None:
@@ -41,15 +64,22 @@ def topology(rows: Sequence[dict], corrupted: Sequence[dict] = ()) -> str:
     if corrupted:
         parts.append(amount(paired(corrupted, "tgd", CONTROL), " on corrupted images"))
     labels = labels_of(rows)
-    text = f"**What the PI teacher adds** ({labels['tgd']} − {labels[CONTROL]}, paired by seed): {'; '.join(parts)}."
+    text = (
+        f"**What the PI teacher adds** ({labels['tgd']} − {labels[CONTROL]}, paired by seed): "
+        f"{'; '.join(parts)}."
+    )
     if "tgd_image_2" not in labels:
         return text
     instead = amount(paired(rows, "tgd", "tgd_image_2"))
-    return f"{text}\n\n**Topology, or any second teacher?** ({labels['tgd']} − {labels['tgd_image_2']}): {instead}."
+    return (
+        f"{text}\n\n**Topology, or any second teacher?** ({labels['tgd']} − "
+        f"{labels['tgd_image_2']}): {instead}."
+    )
 
 
 def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> str:
     """How many methods lie above and below `control`, how many of them shown by six seeds."""
+    # Only what shares a seed with the control can be compared with it.
     names = [m for m in labels_of(rows) if m != control]
     seeds = {r["seed"] for r in rows if r["method"] == control}
     names = [m for m in names if seeds & {r["seed"] for r in rows if r["method"] == m}]
@@ -59,9 +89,15 @@ def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> 
     labels = labels_of(rows)
     parts = []
     for word, sign in (("above", 1), ("below", -1)):
+        # Which side of the control a mean lies on is a fact of this run; whether more is said by
+        # it, the verdict knows.
         there = [p for p in pairs if sign * p["mean"] > 0]
         tested = [labels[p["method"]] for p in there if p["verdict"] == DIFFERS]
-        shown = f"shown by six seeds or more: {', '.join(tested)}" if tested else "none shown by six seeds"
+        shown = (
+            f"shown by six seeds or more: {', '.join(tested)}"
+            if tested
+            else "none shown by six seeds"
+        )
         parts.append(f"{len(there)} {word} it in the mean ({shown})")
     undecided = sum(p["verdict"] == NOTHING for p in pairs)
     few = sum(p["n"] < ENOUGH for p in pairs)
@@ -85,29 +121,33 @@ def opinions(probabilities: dict[str, np.ndarray], names: Sequence[str], truth: 
     text += f"Right: {', '.join(right)}. " if right else "No network is right. "
     wrong = [f"{who} ({names[a]})" for who, a in answers.items() if a != truth]
     text += f"Wrong: {', '.join(wrong)}." if wrong else "None is wrong."
-    teacher, student = answers.get("image teacher"), answers.get("TGD")
+    teacher, student = answers.get("image teacher"), answers.get(_label("tgd"))
+    # At alpha = 0.99 the image teacher speaks nearly alone, in its errors too.
     if teacher is not None and teacher == student != truth:
         text += (
-            " The TGD student shares the image teacher's error, as one should expect where that teacher has"
+            " The TGD student shares the image teacher's error, as one should expect where that "
+            "teacher has"
             " nearly all the weight."
         )
     return text
 
 
 def window(births: np.ndarray, persistences: np.ndarray, *, upto: float, channels: int) -> str:
-    """The share of points (birth, persistence) outside the window [0, upto]², and for which reason."""
+    """The share of points (birth, persistence) outside the window [0, upto]², and why."""
     if not len(births):
         return "No pair is persistent enough to be drawn."
+    # A point may be outside for both reasons, so the two shares do not add up.
     late, tall = births > upto, persistences > upto
     share, by_birth = 100 * (late | tall).mean(), 100 * late.mean()
     return (
-        f"{len(births)} points in {channels} channels: {share:.0f} % lie outside the window 0 to {upto:g}, "
+        f"{len(births)} points in {channels} channels: {share:.0f} % lie outside the window 0 to "
+        f"{upto:g}, "
         f"{by_birth:.0f} % because they are born above {upto:g}."
     )
 
 
 def class_means(pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
-    """Which class's mean persistence image is brightest and which faintest. pis uint8 (N, C, R, R)."""
+    """The classes whose mean PIs are the brightest and the faintest. pis uint8 (N, C, R, R)."""
     means = {names[c]: float(pis[labels == c].mean()) for c in np.unique(labels)}
     first, last = max(means, key=means.get), min(means, key=means.get)
     return (
@@ -120,13 +160,14 @@ def class_means(pis: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> st
 
 
 def teachers(rows: Sequence[dict], names: Sequence[str]) -> str:
-    """How far the PI teacher lies above chance and below the image teacher, and in which classes it is ahead.
+    """How far the PI teacher lies above chance and below the image teacher, by class too.
 
     rows: of the image teacher and of the PI teacher, in this order.
     """
     image, pi = rows
     text = (
-        f"The image teacher has {100 * image['accuracy']:.1f} %, the PI teacher {100 * pi['accuracy']:.1f} %; "
+        f"The image teacher has {100 * image['accuracy']:.1f} %, the PI teacher "
+        f"{100 * pi['accuracy']:.1f} %; "
         f"chance is {100 / len(names):.0f} % (n = 1 network each)."
     )
     ahead = []
@@ -139,19 +180,29 @@ def teachers(rows: Sequence[dict], names: Sequence[str]) -> str:
 
 
 def where_the_other_fails(image_right: np.ndarray, pi_right: np.ndarray) -> str:
-    """Whether the PI teacher is good where the image teacher is bad. bool (N,) each: right on a test image."""
+    """Whether the PI teacher is good where the image teacher is bad.
+
+    bool (N,) each: right on a test image.
+    """
+    # If the PI teacher were right by chance alone, the two shares would be equal.
     both, alone = pi_right[image_right], pi_right[~image_right]
     if not len(alone) or not len(both):
         return "The image teacher is right on all test images, or on none."
     return (
-        f"The PI teacher is right on {100 * alone.mean():.0f} % of the {len(alone)} test images that the image "
+        f"The PI teacher is right on {100 * alone.mean():.0f} % of the {len(alone)} test images "
+        "that the image "
         f"teacher gets wrong, and on {100 * both.mean():.0f} % of those it gets right: "
-        f"{100 * (pi_right & ~image_right).mean():.1f} % of all images are known to the PI teacher alone."
+        f"{100 * (pi_right & ~image_right).mean():.1f} % of all images are known to the PI teacher "
+        "alone."
     )
 
 
 def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarray]) -> str:
-    """Whom the students follow where the teachers disagree. Predicted classes int (N,), students by name."""
+    """Whom the students follow where the teachers disagree.
+
+    Predicted classes int (N,), those of the students by name.
+    """
+    # Where both say the same, nobody can tell whom a student follows.
     apart = first != second
     if not apart.any():
         return "The two teachers agree on all test images."
@@ -161,7 +212,8 @@ def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarra
         two = 100 * (answers[apart] == second[apart]).mean()
         parts.append(f"{name} {one:.0f} and {two:.0f} %")
     return (
-        f"The teachers disagree on {apart.sum()} of {len(apart)} test images. There the students say what the "
+        f"The teachers disagree on {apart.sum()} of {len(apart)} test images. There the students "
+        "say what the "
         f"image teacher says, and what the PI teacher says, on: {'; '.join(parts)}."
     )
 
@@ -180,37 +232,53 @@ def training(rows: Sequence[dict]) -> str:
     return f"Accuracy on training and on test images after the last epoch: {'; '.join(parts)}."
 
 
-def maps(distances: dict[str, float], share: float) -> str:
-    """How near the students' similarity maps come to the merged one. distances: MSE by network; share: a fraction."""
+def maps(distances: dict[str, float]) -> str:
+    """How near the students' similarity maps come to the merged one.
+
+    distances: mean squared, by network.
+    """
     parts = [f"{name} {value:.2g}" for name, value in distances.items()]
     return (
-        f"Mean squared distance of the rows from those of the merged map: {', '.join(parts)}. The PI teacher's "
-        f"share of the merged map (of its rows, as in notebook 04; this stage and batch) is {100 * share:.2f} %."
+        f"Mean squared distance of the maps' rows from those of the merged map: {', '.join(parts)}."
     )
 
 
 def alphas(pairs: Sequence[dict], part: str) -> str:
-    """What the alpha curve shows; pairs as `significance.from_alpha_1` gives them, part: of the images."""
+    """What the alpha curve shows.
+
+    pairs: as `significance.from_alpha_1` gives them. part: of the images.
+    """
     if not pairs:
         return "There is nothing at alpha = 1 to compare with."
+    # Differences from alpha = 1: the best of them below zero means that alpha = 1 is best.
     best = max(pairs, key=lambda p: p["mean"])
     if best["mean"] <= 0:
         return f"On the {part} images the mean is highest at alpha = 1: without the PI teacher."
-    return f"On the {part} images the mean is highest at alpha = {best['alpha']:g}: {amount(best)} against alpha = 1."
+    return (
+        f"On the {part} images the mean is highest at alpha = {best['alpha']:g}: {amount(best)} "
+        "against alpha = 1."
+    )
 
 
 def shares(rows: Sequence[dict]) -> str:
     """The second teacher's real share in TGD's merged maps, a stage after the other."""
+    # Of many methods with a second teacher, the paper's own.
     mine = [r for r in rows if r["method"] == "tgd"]
     if not mine:
         return "This profile has no students with a second teacher's maps."
     stages = [f"{100 * value:.1f}" for value in np.mean(mine[0]["shares"], axis=0)]
     weight = 100 * (1 - mine[0]["alpha"])
-    return f"In TGD the PI teacher weighs {weight:g} %, and its share is {', '.join(stages)} % in the three stages."
+    return (
+        f"In TGD the PI teacher weighs {weight:g} %, and its share is {', '.join(stages)} % in the "
+        "three stages."
+    )
 
 
 def search(found: dict) -> str:
-    """What a choice on held-out images chose and what the test images say, from `choose_and_compare`."""
+    """What was chosen on held-out images, and how it does on test images.
+
+    found: from `significance.choose_and_compare`.
+    """
     if found["chosen"] is None:
         return "Nothing was held out or searched, so nothing is chosen."
     text = f"{len(found['candidates'])} candidates; the choice is made on held-out images: "
@@ -233,23 +301,31 @@ def _label(method: str) -> str:
 
 
 def calibration(rows: Sequence[dict]) -> str:
-    """Which method has the lowest ECE as trained and which the lowest NLL after temperature scaling."""
+    """Which method has the lowest ECE as trained, and the lowest NLL after scaling."""
+    if not rows:
+        return "This profile holds no images out, so no temperature is fitted."
     ece, nll = {}, {}
     for method, label in labels_of(rows).items():
         chosen = [r for r in rows if r["method"] == method]
         ece[label] = 100 * np.mean([r["before"]["ece"] for r in chosen])
         nll[label] = np.mean([r["after"]["nll"] for r in chosen])
+    # Scaling repairs most of the ECE of all alike; what is left to compare is the likelihood.
     after = [100 * r["after"]["ece"] for r in rows]
     best, sharpest = min(ece, key=ece.get), min(nll, key=nll.get)
     return (
-        f"As trained, *{best}* is best calibrated (mean ECE {ece[best]:.1f} %); after temperature scaling the "
-        f"networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and *{sharpest}* has the lowest "
+        f"As trained, *{best}* is best calibrated (mean ECE {ece[best]:.1f} %); after temperature "
+        "scaling the "
+        f"networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and *{sharpest}* has "
+        "the lowest "
         f"mean NLL ({nll[sharpest]:.3f} nats)."
     )
 
 
 def costs(record: dict) -> str:
-    """What topology would cost at test time, and what a step from the bank costs, as ratios of medians."""
+    """What topology would cost at test time, and a step of training: ratios of medians.
+
+    record: of `cost.measure`.
+    """
     student, topology = record["networks"]["student"], record["topology"]
     parts = []
     for batch in (1, 128):
@@ -268,6 +344,7 @@ def gap(rows: Sequence[dict], teacher: dict) -> str:
     means = {}
     for method in labels_of(rows):
         means[method] = np.mean([r["accuracy"] for r in rows if r["method"] == method])
+    # A share of nothing, or of less, is no share.
     way = teacher["accuracy"] - means["scratch"]
     if way <= 0:
         return "The image teacher is no better than the scratch student: there is no gap to close."
@@ -276,6 +353,7 @@ def gap(rows: Sequence[dict], teacher: dict) -> str:
         if method != "scratch":
             parts.append(f"{label} {100 * (means[method] - means['scratch']) / way:.0f} %")
     return (
-        f"From scratch to the image teacher it is {100 * way:.1f} points. Of that way goes, in the mean: "
+        f"From scratch to the image teacher it is {100 * way:.1f} points. Of that way goes, in the "
+        "mean: "
         f"{'; '.join(parts)}."
     )

@@ -1,12 +1,14 @@
 """What seeds and test sets allow to say: paired differences, exact tests, intervals.
 
-One rule for all tables, figures and notebooks. Six seeds or more: mean difference, Student's 95 % interval,
-exact sign-flip p, verdict. Fewer: the differences seed by seed and "n too small", no interval.
+One rule for all tables, figures and notebooks. Six seeds or more: mean difference, Student's 95 %
+interval, exact sign-flip p, verdict. Fewer: the differences seed by seed and "n too small", no
+interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,8 @@ from tgd_lib.config import InputError
 from tgd_lib.study import methods
 
 LEVEL = 0.05
-ENOUGH = 6  # seeds: the fewest with which a two-sided sign-flip test can fall below LEVEL (2 / 2^6 = 0.031)
+# Seeds: the fewest with which a two-sided sign-flip test can fall below LEVEL (2 / 2^6 = 0.031).
+ENOUGH = 6
 TOO_SMALL, DIFFERS, NOTHING = "n too small", "differs", "no difference shown"
 
 # ---------------------------------------------------------------- differences
@@ -24,14 +27,17 @@ TOO_SMALL, DIFFERS, NOTHING = "n too small", "differs", "no difference shown"
 def paired(rows: Sequence[dict], method: str, control: str, column: str = "accuracy") -> dict:
     """Differences method - control of `column`, seed by seed, and what they allow to say.
 
-    rows: of one selection rule, with method, seed, selection and `column`. Returns {method, control,
-    column, n, differences, mean, low, high, p, verdict} in the column's units: differences in the order
-    of the seeds, low and high the ends of Student's 95 % interval of the mean, p of the sign-flip test.
-    low, high and p are None below six seeds. Raises InputError where both selection rules are mixed or
-    no seed has both methods.
+    rows: of one selection rule, with method, seed, selection and `column`. Returns {method,
+    control, column, n, differences, mean, low, high, p, verdict} in the column's units: differences
+    in the order of the seeds, low and high the ends of Student's 95 % interval of the mean, p of
+    the sign-flip test. low, high and p are None below six seeds. Raises InputError where both
+    selection rules are mixed or no seed has both methods.
     """
     if len({r["selection"] for r in rows}) > 1:
-        raise InputError("rows of both selection rules: compare last with last, authors with authors")
+        raise InputError(
+            "rows of both selection rules: compare last with last, authors with authors"
+        )
+    # Methods of the same seed share initial weights and batches: what those bring cancels.
     ours = {r["seed"]: r[column] for r in rows if r["method"] == method}
     theirs = {r["seed"]: r[column] for r in rows if r["method"] == control}
     shared = sorted(ours.keys() & theirs.keys())
@@ -39,11 +45,12 @@ def paired(rows: Sequence[dict], method: str, control: str, column: str = "accur
         raise InputError(f"no seed has both {method} and {control}: train both first")
     differences = np.array([ours[seed] - theirs[seed] for seed in shared])
     pair = {"method": method, "control": control, "column": column}
-    return pair | {"differences": differences.tolist()} | _said_of(differences)
+    return pair | {"differences": differences.tolist()} | _inference(differences)
 
 
-def _said_of(differences: np.ndarray) -> dict:
+def _inference(differences: np.ndarray) -> dict:
     """n, mean, and what so many seeds allow: low, high and p, or None."""
+    # None instead of numbers that nobody may read anything from.
     n, mean = len(differences), float(differences.mean())
     if n < ENOUGH:
         low = high = p = None
@@ -55,7 +62,10 @@ def _said_of(differences: np.ndarray) -> dict:
 
 
 def verdict(n: int, p: float | None) -> str:
-    """"n too small", "differs" or "no difference shown" (p of a sign-flip test of n seeds, level 0.05)."""
+    """What a sign-flip test of n seeds allows to say, at a level of 0.05.
+
+    "n too small", "differs" or "no difference shown".
+    """
     if n < ENOUGH:
         return TOO_SMALL
     return DIFFERS if p <= LEVEL else NOTHING
@@ -79,6 +89,7 @@ def _half_interval(differences: np.ndarray) -> float:
     """Half of Student's 95 % interval of the mean; 0 where all differences are the same."""
     from scipy import stats
 
+    # Not scipy's own interval, which is NaN where the differences have no spread.
     quantile = stats.t.ppf(1 - LEVEL / 2, len(differences) - 1)
     return float(quantile * stats.sem(differences))
 
@@ -102,11 +113,12 @@ def from_alpha_1(points: Sequence[dict]) -> list[dict]:
 
 
 def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
-    """The method of `among` with the highest mean accuracy, for choices: give it rows of held-out images.
+    """The method of `among` with the highest mean accuracy, for choices.
 
-    The first of equal ones; None if fewer than two of them have rows.
+    Give it rows of held-out images. The first of equal ones; None if fewer than two have rows.
     """
     frame = pd.DataFrame(rows, columns=["method", "accuracy"])
+    # In the order of `among`, so that of equal means the first, a control, stays.
     means = frame.groupby("method")["accuracy"].mean()
     present = [name for name in among if name in means.index]
     if len(present) < 2:
@@ -115,41 +127,64 @@ def chosen(rows: Sequence[dict], among: Sequence[str]) -> str | None:
 
 
 def choose_and_compare(
-    test: Sequence[dict], held_out: Sequence[dict], among: Sequence[str], control: str = "tgd_alpha1"
+    test: Sequence[dict],
+    held_out: Sequence[dict],
+    among: Sequence[str],
+    control: str = "tgd_alpha1",
 ) -> dict:
     """What held-out images choose of `among`, and what the test images then say of it.
 
-    Returns {chosen, candidates, held_out, test}: the name (None: nothing to choose from; the control's
-    own: nothing beats it), the candidates that were there beside the control, the pair against the control
-    on the held-out images, and the pairs on the test images against the control and against the chosen
-    method's matched control (a second image teacher in the same place), where that was trained.
+    Returns {chosen, candidates, held_out, test}: the name (None: nothing to choose from; the
+    control's own: nothing beats it), the candidates that were there beside the control, the pair
+    against the control on the held-out images, and the pairs on the test images against the control
+    and against the chosen method's matched control (a second image teacher in the same place),
+    where that was trained.
     """
     name = chosen(held_out, among)
     there = {r["method"] for r in held_out}
     result = {"chosen": name, "candidates": [m for m in among if m in there and m != control]}
     if name in (None, control):
         return result | {"held_out": None, "test": []}
+    # The test images are looked at now, and for the chosen one alone.
     trained = {r["method"] for r in test}
-    controls = [c for c in (control, methods.MATCHED.get(name)) if c in trained]
+    controls = [c for c in (control, methods.METHODS[name].control) if c in trained]
     pairs = [paired(test, name, c) for c in controls]
     return result | {"held_out": paired(held_out, name, control), "test": pairs}
+
+
+def without_second(name: str) -> str | None:
+    """The method that is `name` at alpha = 1, without its second teacher, or None.
+
+    With weight 0 neither which second teacher it is nor the order of merging matters.
+    """
+    wanted = _at_alpha_1(methods.METHODS[name])
+    for other in methods.METHODS.values():
+        if other.alpha == 1 and other.name != name and _at_alpha_1(other) == wanted:
+            return other.name
+    return None
+
+
+def _at_alpha_1(method: methods.Method) -> methods.Method:
+    """What a method would train at alpha = 1, without what it is called."""
+    unnamed = replace(method, name="", label="", why="", control=None)
+    return replace(unnamed, alpha=1.0, second="", order=None)
 
 
 # ---------------------------------------------------------------- test sets
 
 
-def accuracy_interval(accuracy: float, n: int, level: float = 1 - LEVEL) -> tuple[float, float]:
-    """(low, high): Wilson's confidence interval of an accuracy (a fraction) measured on n images.
+def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """(low, high): Wilson's 95 % interval of an accuracy (a fraction) measured on n images.
 
-    Where the true accuracy of one network may lie, given so many test images; the spread over seeds is
-    another matter, and methods are never compared by it. Wilson 1927. Raises InputError for values that
-    cannot be.
+    Where the true accuracy of one network may lie, given so many test images; the spread over seeds
+    is another matter, and methods are never compared by it. Wilson 1927. Raises InputError for
+    values that cannot be.
     """
     from scipy import stats
 
-    if not (0 <= accuracy <= 1 and n >= 1 and 0 < level < 1):
-        given = f"accuracy={accuracy}, n={n}, level={level}"
-        raise InputError(f"{given}: give a fraction from 0 to 1, 1 image or more, a level between 0 and 1")
+    if not (0 <= accuracy <= 1 and n >= 1):
+        given = f"accuracy={accuracy}, n={n}"
+        raise InputError(f"{given}: give a fraction from 0 to 1 of 1 image or more")
     test = stats.binomtest(round(accuracy * n), n)
-    interval = test.proportion_ci(level, method="wilson")
+    interval = test.proportion_ci(1 - LEVEL, method="wilson")
     return float(interval.low), float(interval.high)

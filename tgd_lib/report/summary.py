@@ -25,6 +25,7 @@ def block(folder: Path, profile: str) -> str:
     """
     rows = _rows(folder, "04_ablations")
     robust = _rows(folder, "05_robustness")
+    # Chosen on held-out images, shown on test images.
     found = significance.choose_and_compare(rows, _rows(folder, "04_search"), methods.CANDIDATES)
     lines = [f"### `{profile}`", "", sentences.topology(rows, tables.under_corruption(robust)), ""]
     if set(found["candidates"]) & set(methods.SEARCH):
@@ -57,7 +58,7 @@ def _rows(folder: Path, name: str) -> list[dict]:
 
 
 def _table(rows: Sequence[dict], anchored: bool) -> pd.DataFrame:
-    """A line a method: metrics, differences from the controls, the authors' checkpoints beside them."""
+    """A line a method: metrics, differences from the controls, anchors."""
     frame = tables.readable(rows).reset_index().drop(columns="selection")
     labels = sentences.labels_of(rows)
     for control in CONTROLS:
@@ -80,6 +81,7 @@ def _folded(table: str) -> list[str]:
     lines = table.split("\n")
     if len(lines) <= FOLDED:
         return lines
+    # A table of sixty rows buries what the text speaks of; the rest opens on a click.
     head, rows = lines[:2], lines[2:]
     first, rest = rows[: len(methods.TABLE)], rows[len(methods.TABLE) :]
     opening = f"<details><summary>The other {len(rest)} methods</summary>"
@@ -93,13 +95,16 @@ def _command(profile: str, anchored: bool) -> str:
     """What makes the rows, and what the cells are."""
     data = " --data DIR" if anchored else ""
     text = (
-        f"Every row: `./run_all.sh --profile {profile}{data}`. Accuracy, NLL and ECE: mean ± standard deviation "
-        f"(n seeds). Differences are paired by seed, in points of accuracy: from six seeds on their mean with "
+        f"Every row: `./run_all.sh --profile {profile}{data}`. Accuracy, NLL and ECE: mean ± "
+        "standard deviation "
+        "(n seeds). Differences are paired by seed, in points of accuracy: from six seeds on "
+        "their mean with "
         f"Student's 95 % interval, below that seed by seed, n too small to conclude."
     )
     if anchored:
         text += (
-            " Anchor: the authors' released checkpoints on this test set (trained on all 50,000 images, one run "
+            " Anchor: the authors' released checkpoints on this test set (trained on all 50,000 "
+            "images, one run "
             "each, epoch chosen by them on the test set)."
         )
     return text
@@ -108,13 +113,17 @@ def _command(profile: str, anchored: bool) -> str:
 def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
     """Test images, selection, network, machine, versions and commits."""
     first = rows[0]
+    # All rows of a profile have these in common.
     count = len(robust[0]["corrupted"])
     ways = "1 way" if count == 1 else f"{count} ways"
     commits = sorted({(r["commit"] or "none")[:10] for r in rows})
     return (
-        f"{first['n']} test images, which leave an accuracy open by up to ± {_open(rows):.1f} points (Wilson, "
-        f"95 %), {robust[0]['n']} of them corrupted in {ways} at 5 severities; selection `{first['selection']}`; "
-        f"{first['network']}, {first['precision']}, {first['device']}; torch {run['versions']['torch']}, Python "
+        f"{first['n']} test images, which leave an accuracy open by up to ± {_open(rows):.1f} "
+        "points (Wilson, "
+        f"95 %), {robust[0]['n']} of them corrupted in {ways} at 5 severities; selection "
+        f"`{first['selection']}`; "
+        f"{first['network']}, {first['precision']}, {first['device']}; torch "
+        f"{run['versions']['torch']}, Python "
         f"{run['python']}, {run['platform']}; trained at commit {', '.join(commits)}, drawn at "
         f"{(run['commit'] or 'none')[:10]}."
     )
@@ -122,5 +131,6 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
 
 def _open(rows: Sequence[dict]) -> float:
     """Half of the widest interval that so many test images leave a row's accuracy, in points."""
+    # The interval is widest at one half, so it differs from row to row.
     ends = [significance.accuracy_interval(r["accuracy"], r["n"]) for r in rows]
     return max(50 * (high - low) for low, high in ends)

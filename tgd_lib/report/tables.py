@@ -5,7 +5,6 @@ Where methods are compared, a cell is a paired difference and follows the rule o
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,8 +24,15 @@ SCALES = {
     "nll": (1, 3, "nats"),
     "brier": (1, 3, ""),
 }
-NAMES = {"accuracy": "accuracy", "transfer": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
-# Accuracies of the authors' released checkpoints on CIFAR-10: one run each, epoch chosen on the test set.
+NAMES = {
+    "accuracy": "accuracy",
+    "transfer": "accuracy",
+    "ece": "ECE",
+    "nll": "NLL",
+    "brier": "Brier",
+}
+# Accuracies of the authors' released checkpoints on CIFAR-10: one run each, epoch chosen on the
+# test set.
 ANCHORS = {"scratch": 0.8454, "kd": 0.8517, "tgd": 0.8595}
 
 # ---------------------------------------------------------------- records
@@ -40,9 +46,10 @@ def save_records(rows: Sequence[dict], settings: Settings, name: str) -> None:
 
 
 def load_records(settings: Settings, name: str) -> list[dict]:
-    """The rows of a record; InputError if the notebook that writes it has not run in this profile."""
+    """The rows of a record; InputError if the notebook that writes it has not run yet."""
     path = config.run_dir(settings) / "records" / f"{name}.json"
     if not path.is_file():
+        # The very command, overrides and all, that makes it.
         overrides = "".join(f" -p {k} {v}" for k, v in settings.overrides)
         run = f"./run_all.sh --profile {settings.profile} --only {name[:2]}{overrides}"
         raise InputError(f"run {settings.run_name!r} has no record {name!r} yet: run {run} first")
@@ -50,24 +57,21 @@ def load_records(settings: Settings, name: str) -> list[dict]:
 
 
 def total_epochs(row: dict) -> int:
-    """Epochs of a network's training and of what it started from; older records say `epochs_in_all`."""
+    """Epochs of a network and of what it started from.
+
+    Older records call them `epochs_in_all`.
+    """
     return row["total_epochs"] if "total_epochs" in row else row["epochs_in_all"]
-
-
-def of_settings(settings: Settings) -> pd.DataFrame:
-    """All that a run depends on, in one column, for the head of a notebook."""
-    values = dataclasses.asdict(settings)
-    for hidden in ("data_dir", "purpose", "budget", "overrides"):  # paths and prose
-        del values[hidden]
-    words = {name: "all" if value is None else str(value) for name, value in values.items()}
-    return pd.DataFrame({settings.run_name: words})
 
 
 # ---------------------------------------------------------------- cells
 
 
 def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
-    """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)". The only place that writes it."""
+    """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)".
+
+    The only place that writes it.
+    """
     scaled = scale * np.asarray(list(values), float)
     mean = f"{scaled.mean():.{digits}f}"
     if len(scaled) > 1:
@@ -76,8 +80,12 @@ def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
 
 
 def difference(pair: dict) -> str:
-    """A paired difference by the rule, in points or nats: "+0.96 [+0.68, +1.25] (n=6)", or seed by seed."""
+    """A paired difference by the rule, in points or nats.
+
+    "+0.96 [+0.68, +1.25] (n=6)", or seed by seed: "+0.04, -0.02 (n=2)".
+    """
     scale, digits, _ = SCALES[pair["column"]]
+    # The rule: an interval from six seeds on, below that the seeds themselves.
     if pair["n"] >= ENOUGH:
         mean, low, high = (f"{scale * pair[k]:+.{digits}f}" for k in ("mean", "low", "high"))
         return f"{mean} [{low}, {high}] (n={pair['n']})"
@@ -100,6 +108,7 @@ def results(rows: Sequence[dict]) -> pd.DataFrame:
 
     accuracy and ece are fractions, nll nats; std is empty (NaN) where seeds is 1.
     """
+    # Both selection rules may be there, and are never pooled.
     groups = pd.DataFrame(rows).groupby(["method", "selection"], sort=False)
     frame = groups.size().to_frame("seeds")
     for column in COLUMNS:
@@ -125,17 +134,50 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
     table["accuracy %"] = groups["accuracy"].apply(spread)
     table["NLL"] = groups["nll"].apply(spread, scale=1, digits=3)
     table["ECE %"] = groups["ece"].apply(spread)
+    # "last" and "authors" are different quantities: every line says which it is.
     table["selection"] = table.index.get_level_values("selection")
     return table.set_index("method")
 
 
-def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
-    """Each method against `control` by the rule, in the order of the rows; p and verdict of the first column.
+def networks(rows: Sequence[dict]) -> pd.DataFrame:
+    """Teachers, a line a network: architecture, metrics, epochs, when trained.
 
-    Only methods that share a seed with the control.
+    Accuracy and ECE in per cent, NLL in nats.
     """
+    lines = []
+    for r in rows:
+        line = {"network": r["label"], "architecture": r["network"], "seed": r["seed"]}
+        line |= {"accuracy %": f"{100 * r['accuracy']:.2f}", "NLL": f"{r['nll']:.3f}"}
+        line |= {
+            "ECE %": f"{100 * r['ece']:.2f}",
+            "epochs": total_epochs(r),
+            "selection": r["selection"],
+        }
+        line |= {"trained": r["made"][:10], "minutes": f"{r['training_seconds'] / 60:.1f}"}
+        lines.append(line)
+    return pd.DataFrame(lines).set_index("network")
+
+
+def by_class(rows: Sequence[dict], names: Sequence[str]) -> pd.DataFrame:
+    """Accuracy in per cent on each class, a column a network.
+
+    Empty for a class without test images.
+    """
+    # None, of a class without images, becomes NaN.
+    columns = {r["label"]: 100 * np.array(r["per_class"], float) for r in rows}
+    return pd.DataFrame(columns, index=list(names)).round(1)
+
+
+def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """Each method against `control` by the rule, in the order of the rows.
+
+    p and verdict are those of the first column. Left out are methods without a seed of the control.
+    """
+    # A method without a seed of the control's cannot be paired, and is left out.
     seeds = {r["seed"] for r in rows if r["method"] == control}
-    labels = {r["method"]: r["label"] for r in rows if r["seed"] in seeds and r["method"] != control}
+    labels = {
+        r["method"]: r["label"] for r in rows if r["seed"] in seeds and r["method"] != control
+    }
     lines = []
     for name, label in labels.items():
         pairs = [paired(rows, name, control, column) for column in columns]
@@ -145,8 +187,10 @@ def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS
 
 def contrasts(pairs: Sequence[dict], labels: dict[str, str]) -> pd.DataFrame:
     """Paired differences, a line each: "A − B", by the rule. labels: of methods."""
-    lines = [{"": versus(pair, labels)} | _cells([pair]) for pair in pairs]
-    return pd.DataFrame(lines).set_index("")
+    lines = [{"difference": versus(pair, labels)} | _cells([pair]) for pair in pairs]
+    return pd.DataFrame(lines, columns=list(lines[0]) if lines else ["difference"]).set_index(
+        "difference"
+    )
 
 
 def versus(pair: dict, labels: dict[str, str]) -> str:
@@ -162,23 +206,32 @@ def _cells(pairs: Sequence[dict]) -> dict[str, str]:
         cells[f"{NAMES[pair['column']]}, {unit}"] = difference(pair)
     p = pairs[0]["p"]
     name = NAMES[pairs[0]["column"]]
-    return cells | {f"p, {name}": "" if p is None else f"{p:.2g}", f"verdict, {name}": pairs[0]["verdict"]}
+    return cells | {
+        f"p, {name}": "" if p is None else f"{p:.2g}",
+        f"verdict, {name}": pairs[0]["verdict"],
+    }
 
 
 # ---------------------------------------------------------------- weights and shares
 
 
 def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha. rows: gamma, alpha, accuracy."""
+    """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha.
+
+    rows: gamma, alpha, accuracy.
+    """
+    if not rows:
+        return pd.DataFrame()
     cells = pd.DataFrame(rows).groupby(["gamma", "alpha"])["accuracy"].apply(spread)
     table = cells.unstack("alpha").fillna("not run")
     return table.rename(columns="alpha = {:g}".format, index="gamma = {:g}".format)
 
 
 def shares(rows: Sequence[dict]) -> pd.DataFrame:
-    """The second teacher's share of the merged map, per cent, mean ± std (n batches): a column a stage.
+    """The second teacher's share of the merged map in per cent, a column a stage.
 
-    rows: as `questions.shares` gives them. Methods with the same teachers and weights share a line.
+    mean ± std (n batches). rows: as `questions.shares` gives them. Methods with the same teachers
+    and weights have one line.
     """
     lines = []
     for r in rows:
@@ -190,13 +243,18 @@ def shares(rows: Sequence[dict]) -> pd.DataFrame:
     return frame.drop_duplicates(list(frame)[1:]).set_index("method")
 
 
-# ---------------------------------------------------------------- corruption, calibration, transfer, cost
+# ---------------------------------------------------------------- corruption, calibration,
+# transfer, cost
 
 
 def under_corruption(rows: Sequence[dict]) -> list[dict]:
-    """From rows of `questions.robustness`, a line a network: each metric's mean over corruptions and severities."""
+    """Each metric's mean over corruptions and severities, a line a network.
+
+    rows: as `questions.robustness` gives them.
+    """
     lines = []
     for r in rows:
+        # Each corruption has five severities, so the mean of all is the mean of their means.
         every = pd.DataFrame([metrics for five in r["corrupted"].values() for metrics in five])
         means = every[["accuracy", "nll", "ece", "brier"]].mean().to_dict()
         about = {k: r[k] for k in ("method", "label", "seed", "selection", "n", "key")}
@@ -205,20 +263,33 @@ def under_corruption(rows: Sequence[dict]) -> list[dict]:
 
 
 def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent under each corruption, mean over severities: a line a corruption, a column a method."""
+    """Accuracy in per cent, mean over severities: a line a corruption, a column a method.
+
+    rows: as `questions.robustness` gives them.
+    """
+    # Long before wide: one line a network and corruption, and pandas makes the columns.
     lines = []
     for r, mean in zip(rows, under_corruption(rows), strict=True):
-        lines.append({"label": r["label"], "corruption": "none", "accuracy": r["clean"]["accuracy"]})
+        lines.append(
+            {"label": r["label"], "corruption": "none", "accuracy": r["clean"]["accuracy"]}
+        )
         for name, five in r["corrupted"].items():
             accuracy = np.mean([metrics["accuracy"] for metrics in five])
             lines.append({"label": r["label"], "corruption": name, "accuracy": accuracy})
-        lines.append({"label": r["label"], "corruption": "mean of all", "accuracy": mean["accuracy"]})
-    cells = pd.DataFrame(lines).groupby(["corruption", "label"], sort=False)["accuracy"].apply(spread)
+        lines.append(
+            {"label": r["label"], "corruption": "mean of all", "accuracy": mean["accuracy"]}
+        )
+    cells = (
+        pd.DataFrame(lines).groupby(["corruption", "label"], sort=False)["accuracy"].apply(spread)
+    )
     return cells.unstack("label", sort=False).rename_axis(None).rename_axis(None, axis=1)
 
 
 def calibration(rows: Sequence[dict]) -> pd.DataFrame:
-    """Temperature, NLL, ECE and Brier score before and after scaling, a line a method: mean ± std (n)."""
+    """Temperature, NLL, ECE and Brier score before and after scaling: mean ± std (n).
+
+    A line a method. rows: as `questions.calibration` gives them.
+    """
     lines = []
     for r in rows:
         line = {"method": r["label"], "temperature": r["temperature"]}
@@ -226,21 +297,34 @@ def calibration(rows: Sequence[dict]) -> pd.DataFrame:
             line |= {f"NLL, {when}": r[when]["nll"], f"ECE %, {when}": 100 * r[when]["ece"]}
             line |= {f"Brier, {when}": r[when]["brier"]}
         lines.append(line)
+    if not lines:  # a profile that holds nothing out
+        return pd.DataFrame()
     groups = pd.DataFrame(lines).groupby("method", sort=False)
     return groups.agg(lambda values: spread(values, 1, 2 if "%" in values.name else 3))
 
 
 def transfer(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent on the CINIC-10 sample, images that CIFAR-10 has not and has apart: a line a method."""
+    """Accuracy in per cent on the CINIC-10 sample: a line a method.
+
+    Images that CIFAR-10 has and has not are apart.
+    """
+    if not rows:  # no such file, or other data than CIFAR-10's
+        return pd.DataFrame()
     groups = pd.DataFrame(rows).groupby("label", sort=False)
     first = rows[0]
-    heads = {"transfer": f"unseen ({first['n']} images)", "seen": f"in CIFAR-10 ({first['n_seen']} images)"}
+    heads = {
+        "transfer": f"unseen ({first['n']} images)",
+        "seen": f"in CIFAR-10 ({first['n_seen']} images)",
+    }
     table = groups[["transfer", "seen"]].agg(spread)
     return table.rename(columns=heads).rename_axis("method")
 
 
 def costs(record: dict) -> pd.DataFrame:
-    """Parameters, operations and milliseconds per image of each network, from the record of `cost.measure`."""
+    """Parameters, operations and milliseconds per image of each network.
+
+    record: of `cost.measure`.
+    """
     lines = {}
     for name, network in record["networks"].items():
         line = {"network": network["network"], "parameters": network["parameters"]}

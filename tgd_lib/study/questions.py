@@ -1,6 +1,8 @@
-"""What trained networks are asked beyond test accuracy: corruptions, calibration, transfer, features, shares.
+"""What trained networks are asked beyond test accuracy.
 
-Each function takes a lab and specs, trains what is missing, and returns rows of plain values for records.
+Corruptions, calibration, choices, transfer, features, and the second teacher's share.
+Each function takes a lab and specs, trains what is missing, and returns rows of plain values for
+records.
 """
 
 from __future__ import annotations
@@ -9,69 +11,122 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-
+from torch import Tensor
 from torch.nn import functional as F
 
 from tgd_lib import config, datasets, evaluation
-from tgd_lib.images import cifar, corruptions
-from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError
+from tgd_lib.datasets import Dataset
+from tgd_lib.evaluation import logits_of
+from tgd_lib.images import cifar, corruptions
 from tgd_lib.lab.lab import Lab
-from tgd_lib.losses import similarity_map
 from tgd_lib.lab.spec import Spec
-from tgd_lib.files import sha256
+from tgd_lib.losses import merge_maps, similarity_map
+from tgd_lib.study import methods
 from tgd_lib.training import batch_order
 
-SEVERITIES = (1, 2, 3, 4, 5)
-SEED = 0  # of the corruptions' noise
-OFFICIAL = "CIFAR-10-C"  # a folder of this name in the data folder is used instead of our own corruptions
-SAMPLE = "cinic10_2000.npz"  # in the data folder: images for the transfer figure
-KEPT = ("accuracy", "nll", "ece", "brier")
+CLEAN = "none"  # stands for the uncorrupted images
+OFFICIAL = "CIFAR-10-C"  # in the data folder: arrays used instead of our own corruptions
+SAMPLE = "cinic10_2000.npz"  # in the data folder: images for the transfer metrics
+METRICS = ("accuracy", "nll", "ece", "brier")
+# Methods that differ in gamma alone, and the same at alpha = 1.
+GAMMA_TABLE = (
+    "tgd",
+    "tgd_alpha1",
+    *(f"tgd_gamma{gamma:g}" for gamma in methods.GAMMAS),
+    *(f"tgd_alpha1_gamma{gamma:g}" for gamma in methods.GAMMAS),
+)
 
 
 def _about(spec: Spec) -> dict:
-    return {"method": spec.method, "label": spec.name, "seed": spec.seed, "key": spec.key, "selection": spec.selection}
+    """What a row says of the network it is about."""
+    return {
+        "method": spec.method,
+        "label": spec.name,
+        "seed": spec.seed,
+        "key": spec.key,
+        "selection": spec.selection,
+    }
+
+
+def _chosen(metrics: dict) -> dict:
+    """The metrics that rows keep."""
+    return {name: metrics[name] for name in METRICS}
 
 
 # ---------------------------------------------------------------- corruptions
 
 
 def robustness(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: figures of merit on clean and corrupted test images.
+    """A row a network: metrics on clean and corrupted test images.
 
-    {method, label, seed, key, selection, n, source, clean: {accuracy, nll, ece, brier}, corrupted: {name: five
-    of those, severities 1 to 5}}. The images are as many test images as `n_corrupted` asks for, of all classes;
-    the corruptions ours, or CIFAR-10-C's own arrays where the data folder has them (source "official").
-    Each corruption is put into the store once all networks have seen it, so that little is lost when killed.
+    {method, label, seed, key, selection, n, source, clean: {accuracy, nll, ece, brier}, corrupted:
+    {name: five of those, severities 1 to 5}}. The images are as many test images as `n_corrupted`
+    asks for, of all classes; the corruptions ours, or CIFAR-10-C's arrays where the data folder
+    has them (source "official").
     """
-    images, where = _subset(lab)
-    source, names = _source(lab)
+    images, places = _subset(lab)
+    source = _source(lab)
     lab.train(specs)
-    found: dict[str, dict] = {s.key: {} for s in specs}
-    for name in ("none", *names):
-        question = {"images": images.fingerprint, "name": name, "seed": SEED, "source": _fingerprint(lab, source, name)}
-        missing = [s for s in specs if not lab.store.find("robustness", question | {"network": s.key})]
-        results = _measured(lab, missing, images, where, name, source) if missing else {}
-        for spec in specs:
-            made = lab.store.make("robustness", question | {"network": spec.key}, lambda _, k=spec.key: results[k])
-            found[spec.key][name] = made.record["figures"]
     rows = []
     for spec in specs:
-        corrupted = {name: found[spec.key][name] for name in names}
-        base = {"n": len(images.labels), "source": source, "clean": found[spec.key]["none"][0]}
-        rows.append(_about(spec) | base | {"corrupted": corrupted})
+        about = {"n": len(images.labels), "source": source.kind}
+        rows.append(_about(spec) | about | {"corrupted": {}})
+    # Each corruption goes into the store once all networks have seen it: little is lost when
+    # killed.
+    for name in (CLEAN, *source.names):
+        found = _under(lab, specs, images, places, name, source)
+        for row, metrics in zip(rows, found, strict=True):
+            if name == CLEAN:
+                row["clean"] = metrics[0]
+            else:
+                row["corrupted"][name] = metrics
     return rows
 
 
-def _subset(lab: Lab):
+def _under(
+    lab: Lab,
+    specs: Sequence[Spec],
+    images: Dataset,
+    places: np.ndarray,
+    name: str,
+    source: corruptions.Source,
+) -> list[list[dict]]:
+    """For each network its metrics under one corruption, one a severity: from the store, or now."""
+    question = {"images": images.fingerprint, "name": name, "seed": corruptions.SEED}
+    question["source"] = source.fingerprint(name)
+    missing = []
+    for spec in specs:
+        if not lab.store.find("robustness", question | {"network": spec.key}):
+            missing.append(spec)
+    measured = {}
+    if missing:
+        measured = _measured(lab, missing, images, places, name, source)
+    found = []
+    for spec in specs:
+        asked = question | {"network": spec.key}
+        # "figures" is what the store calls metrics; another word would lose what is recorded.
+        made = lab.store.make(
+            "robustness", asked, lambda _, key=spec.key: {"figures": measured[key]}
+        )
+        found.append(made.record["figures"])
+    return found
+
+
+def _subset(lab: Lab) -> tuple[Dataset, np.ndarray]:
     """The test images that are corrupted, and their places among the test images."""
     test, n = lab.data.test, lab.settings.n_corrupted
-    where = _some(test.labels, len(test.labels) if n is None else n, seed=lab.settings.data_seed)
-    return datasets.take(test, where), where
+    if n is None:
+        n = len(test.labels)
+    places = _some(test.labels, n, seed=lab.settings.data_seed)
+    return datasets.take(test, places), places
 
 
 def _some(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
-    """Places of n images (all, if there are fewer): classes as even as in the whole; any, where one is too rare for that."""
+    """Places of n images (all, if there are fewer).
+
+    Classes are as even as in the whole; any images, where one class is too rare for that.
+    """
     if n >= len(labels):
         return np.arange(len(labels))
     try:
@@ -80,105 +135,115 @@ def _some(labels: np.ndarray, n: int, *, seed: int) -> np.ndarray:
         return datasets.stratified(np.zeros_like(labels), n, seed=seed)
 
 
-def _source(lab: Lab) -> tuple[str, tuple[str, ...]]:
-    """("official" or "own", names of the corruptions): official where CIFAR-10-C's arrays lie in the data folder."""
-    s, test = lab.settings, lab.data.test
-    folder = config.data_path(s) / OFFICIAL
-    whole = s.dataset == "cifar10" and s.n_test is None and test.images.shape[1:3] == (32, 32)
-    if whole and folder.is_dir():
-        if not np.array_equal(corruptions.official_labels(folder), test.labels):
-            raise InputError(f"{folder}: its labels are not those of these test images; remove it, or the other copy of CIFAR-10")
-        names = [n for n in corruptions.OFFICIAL_NAMES if (folder / f"{n}.npy").is_file()]
-        return "official", tuple(n for n in names if s.corruptions is None or n in s.corruptions)
-    return "own", s.corruptions or corruptions.NAMES
+def _source(lab: Lab) -> corruptions.Source:
+    """Official arrays are of CIFAR-10's whole test set; all other images are corrupted here."""
+    settings, test = lab.settings, lab.data.test
+    whole = settings.dataset == "cifar10" and settings.n_test is None
+    folder = None
+    if whole and test.images.shape[1:3] == (32, 32):
+        folder = config.data_path(settings) / OFFICIAL
+    return corruptions.source(folder, test.labels, settings.corruptions)
 
 
-def _fingerprint(lab: Lab, source: str, name: str) -> str:
-    """What the corrupted images are made of: our own code, or the bytes of an official array."""
-    if source == "own" or name == "none":
-        return "own"
-    return sha256(config.data_path(lab.settings) / OFFICIAL / f"{name}.npy")
-
-
-def _measured(lab: Lab, specs, images, where, name: str, source: str) -> dict[str, dict]:
-    """{key: {figures: one a severity}}; each set of corrupted images is made once, for all networks."""
-    labels, networks = torch.from_numpy(images.labels), {s.key: lab.network(s) for s in specs}
+def _measured(
+    lab: Lab,
+    specs: Sequence[Spec],
+    images: Dataset,
+    places: np.ndarray,
+    name: str,
+    source: corruptions.Source,
+) -> dict[str, list[dict]]:
+    """{key: metrics, one a severity}; corrupted images are made once for all networks."""
+    # All networks in memory, one set of corrupted images at a time: those take longer to make.
+    labels = torch.from_numpy(images.labels)
+    networks = {spec.key: lab.network(spec) for spec in specs}
     lab.say(f"corruption {name}: {len(networks)} networks, {len(labels)} images")
-    figures: dict[str, list[dict]] = {key: [] for key in networks}
-    for severity in SEVERITIES if name != "none" else (0,):
-        pictures = _corrupted(lab, images, where, name, severity, source)
+    found: dict[str, list[dict]] = {key: [] for key in networks}
+    for severity in (0,) if name == CLEAN else corruptions.SEVERITIES:
+        pictures = images.images
+        if severity:
+            pictures = source.images(pictures, places, name, severity)
         for spec in specs:
             logits = logits_of(networks[spec.key], lab.shown(spec.view, pictures))
-            worth = {k: round(v, 6) for k, v in evaluation.metrics(logits, labels).items() if k in KEPT}
-            figures[spec.key].append(worth)
-    return {key: {"figures": values} for key, values in figures.items()}
-
-
-def _corrupted(lab: Lab, images, where, name: str, severity: int, source: str) -> np.ndarray:
-    if not severity:
-        return images.images
-    if source == "own":
-        return corruptions.corrupt(images.images, name, severity, seed=SEED)
-    arrays = corruptions.read_official(config.data_path(lab.settings) / OFFICIAL, name)
-    return np.ascontiguousarray(arrays[severity - 1][where])
+            metrics = _chosen(evaluation.metrics(logits, labels))
+            found[spec.key].append({k: round(value, 6) for k, value in metrics.items()})
+    return found
 
 
 # ---------------------------------------------------------------- calibration
 
 
 def calibration(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: test figures as it is and with its logits divided by a temperature fitted on held-out images.
+    """A row a network: test metrics before and after temperature scaling.
 
-    {..., temperature, before: {accuracy, nll, ece, brier, reliability}, after: the same, n}.
-    Raises InputError in a profile that holds no images out.
+    {..., temperature, before: {accuracy, nll, ece, brier, reliability}, after: the same, n}. The
+    temperature is fitted on held-out images; raises InputError in a profile that has none.
     """
     rows = []
     for spec in specs:
+        # Never on the test images, on which it is measured.
         fitted = torch.from_numpy(lab.evaluation(spec, "holdout").array("logits"))
         temperature = evaluation.fit_temperature(fitted, torch.from_numpy(lab.data.holdout.labels))
         logits = torch.from_numpy(lab.evaluation(spec).array("logits"))
         labels = torch.from_numpy(lab.data.test.labels)
-        before, after = (_calibrated(logits / t, labels) for t in (1.0, temperature))
-        rows.append(_about(spec) | {"temperature": temperature, "before": before, "after": after, "n": len(labels)})
+        row = _about(spec) | {"temperature": temperature, "n": len(labels)}
+        row["before"] = _calibrated(logits, labels)
+        row["after"] = _calibrated(logits / temperature, labels)
+        rows.append(row)
     return rows
 
 
-def _calibrated(logits, labels) -> dict:
-    figures = {k: v for k, v in evaluation.metrics(logits, labels).items() if k in KEPT}
-    return figures | {"reliability": evaluation.reliability(logits.double().softmax(1), labels)}
+def _calibrated(logits: Tensor, labels: Tensor) -> dict:
+    """The metrics and the reliability diagram of logits (N, classes)."""
+    metrics = _chosen(evaluation.metrics(logits, labels))
+    return metrics | {"reliability": evaluation.reliability(logits.double().softmax(1), labels)}
 
 
-# ---------------------------------------------------------------- choices, transfer, features, shares
+# ---------------------------------------------------------------- choices, transfer, features
 
 
-def held_out(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: its figures on the held-out images, on which choices are made."""
-    return [
-        _about(s) | {k: v for k, v in lab.evaluation(s, "holdout").record.items() if k in (*KEPT, "n")} for s in specs
-    ]
+def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
+    """A row a network: its metrics on "holdout", for choices, or "test".
+
+    With alpha and gamma, where its loss has them.
+    """
+    rows = []
+    for spec in specs:
+        record = lab.evaluation(spec, part).record
+        # Weights of the loss go along, for tables by alpha and gamma.
+        row = _about(spec) | _chosen(record) | {"n": record["n"]}
+        if spec.guidance:
+            row |= {"alpha": spec.guidance.alpha, "gamma": spec.guidance.gamma}
+        rows.append(row)
+    return rows
 
 
 def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
-    """A row a network: accuracy on the CINIC-10 sample in the data folder, `transfer` (unseen) and `seen` apart.
+    """A row a network: accuracy on the CINIC-10 sample in the data folder.
 
-    Empty where there is no such file, or the networks were not trained on CIFAR-10.
+    `transfer` is of images that CIFAR-10 has not, `seen` of those it has. Empty where there is no
+    such file, or the networks were not trained on CIFAR-10.
     """
     path = config.data_path(lab.settings) / SAMPLE
     if lab.settings.dataset != "cifar10" or lab.settings.resize or not path.is_file():
         return []
     images, labels, seen = cifar.transfer_sample(path)
+    # CINIC-10 holds all of CIFAR-10: images that were trained on are counted apart.
+    counts = {"n": int((~seen).sum()), "n_seen": int(seen.sum())}
     rows = []
     for spec in specs:
-        right = logits_of(lab.network(spec), lab.shown(spec.view, images)).argmax(1).numpy() == labels
-        figures = {"transfer": float(right[~seen].mean()), "seen": float(right[seen].mean())}
-        rows.append(_about(spec) | figures | {"n": int((~seen).sum()), "n_seen": int(seen.sum())})
+        logits = logits_of(lab.network(spec), lab.shown(spec.view, images))
+        right = logits.argmax(1).numpy() == labels
+        accuracies = {"transfer": float(right[~seen].mean()), "seen": float(right[seen].mean())}
+        rows.append(_about(spec) | accuracies | counts)
     return rows
 
 
 def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
-    """A row a network: t-SNE (two numbers an image) of what its last layer sees of n test images, and their labels.
+    """A row a network: t-SNE of what its last layer sees of n test images.
 
-    Perplexity 30 (less for few images), started from the principal components, seed 0.
+    {..., places: two numbers an image, labels}. Perplexity 30 (less for few images), started from
+    the principal components, seed 0.
     """
     from sklearn.manifold import TSNE
 
@@ -187,14 +252,17 @@ def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
     rows = []
     for spec in specs:
         features = _penultimate(lab, spec, where)
-        tsne = TSNE(perplexity=min(30, len(where) / 4), init="pca", random_state=0, method="barnes_hut")
-        places = tsne.fit_transform(features).round(2).tolist()
-        rows.append(_about(spec) | {"places": places, "labels": labels[where].tolist()})
+        tsne = TSNE(
+            perplexity=min(30, len(where) / 4), init="pca", random_state=0, method="barnes_hut"
+        )
+        places = tsne.fit_transform(features).round(2)
+        rows.append(_about(spec) | {"places": places.tolist(), "labels": labels[where].tolist()})
     return rows
 
 
 def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
     """float32 (n, c): what the last layer of the network sees of test images."""
+    # `stages` gives features before the last norm, ReLU and pooling; a hook sees the very input.
     network, seen = lab.network(spec), []
     hook = network.fc.register_forward_pre_hook(lambda _, x: seen.append(x[0].float().cpu()))
     logits_of(network, lab.shown(spec.view, lab.data.test.images[where]))
@@ -202,41 +270,56 @@ def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
     return torch.cat(seen).numpy()
 
 
-def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
-    """A row a method with two teachers: the second one's real share of the merged map, a number a stage in each batch.
+# ---------------------------------------------------------------- the second teacher's share
 
-    Of a row r = alpha r1 + (1 - alpha) r2 it is the part along r that comes from r2, (1 - alpha) r2 . r / |r|^2,
-    averaged over rows: 1 - alpha only where both rows are alike in scale and direction. Left out are students
-    without a second teacher or without maps; a method's seeds all have the same share.
+
+def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
+    """A row a method with two teachers: the second one's real share of the merged map.
+
+    {..., alpha, order, shares: `batches` lists of three stages}. Left out are students without a
+    second teacher or without maps; a method's seeds all have the same share. See `share`.
     """
+    # The teachers are the same for all seeds of a method, and so is the share.
+    first_seeds: dict[str, Spec] = {}
+    for spec in specs:
+        if all(spec.teachers) and spec.guidance.gamma:
+            first_seeds.setdefault(spec.method, spec)
     rows = []
-    for spec in {s.method: s for s in reversed(specs)}.values():
-        if not (all(spec.teachers) and spec.guidance.gamma):
-            continue
-        g = spec.guidance
-        asked = {"alpha": g.alpha, "order": g.order}
-        question = asked | {"teachers": [t.key for t in spec.teachers], "batches": batches, "size": lab.settings.batch_size}
-        found = lab.store.make("shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches)}, version=2)
-        rows.append(_about(spec) | asked | {"shares": found.record["shares"]})
-    return rows[::-1]
+    for spec in first_seeds.values():
+        asked = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
+        question = asked | {"teachers": [teacher.key for teacher in spec.teachers]}
+        question |= {"batches": batches, "size": lab.settings.batch_size}
+        made = lab.store.make(
+            "shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches)}
+        )
+        rows.append(_about(spec) | asked | {"shares": made.record["shares"]})
+    return rows
 
 
 def _shares(lab: Lab, spec: Spec, batches: int) -> list[list[float]]:
-    """A list a batch: the share in each stage."""
-    teachers, g = [lab.teacher(t) for t in spec.teachers], spec.guidance
+    """A list a batch, the first one of each of the first epochs: the share in each stage."""
+    first, second = (lab.teacher(teacher) for teacher in spec.teachers)
+    weights = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
     found = []
     for epoch in range(batches):
-        index = batch_order(len(lab.data.train.labels), seed=0, epoch=epoch)[: lab.settings.batch_size]
-        looks = [t.look(index.to(lab.compute.device))[1] for t in teachers]
-        pairs = ([similarity_map(f.detach()) for f in stage] for stage in zip(*looks, strict=True))
-        found.append([_share(*pair, alpha=g.alpha, order=g.order) for pair in pairs])
+        # Batches as training draws them: a share depends on who is in a batch.
+        order = batch_order(len(lab.data.train.labels), seed=0, epoch=epoch)
+        index = order[: lab.settings.batch_size].to(lab.compute.device)
+        stages = zip(first.look(index)[1], second.look(index)[1], strict=True)
+        found.append([share(similarity_map(f), similarity_map(g), **weights) for f, g in stages])
     return found
 
 
-def _share(first: torch.Tensor, second: torch.Tensor, *, alpha: float, order: str | None) -> float:
-    """The second map's share of the merged one; maps (B, B)."""
+def share(first: Tensor, second: Tensor, *, alpha: float, order: str | None) -> float:
+    """The second raw map's share of the merged one; maps (B, B), `order` as in `losses.merge_maps`.
+
+    Of a row r = alpha r1 + (1 - alpha) r2 it is the part along r that comes from r2, (1 - alpha) r2
+    . r / |r|^2, averaged over rows: 1 - alpha only where both rows are alike in scale and
+    direction.
+    """
     if order:
         first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
     part = (1 - alpha) * second
-    merged = alpha * first + part
-    return float(((part * merged).sum(1) / merged.square().sum(1)).mean())
+    merged = merge_maps([first], [second], alpha=alpha)[0]
+    along = (part * merged).sum(1) / merged.square().sum(1)  # (B,)
+    return float(along.mean())
