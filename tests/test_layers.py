@@ -18,7 +18,7 @@ WINGS = {
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "students", "cost"),
     "report": ("significance", "tables", "figures", "charts", "summary"),
-    "companion": ("plan", "twins", "execution", "recording", "runner"),
+    "companion": ("graph", "plan", "twins", "execution", "recording", "cluster", "runner"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
 ORDER = [

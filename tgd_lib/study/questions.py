@@ -93,6 +93,11 @@ def _source(lab: Lab) -> tuple[str, tuple[str, ...]]:
     return "own", s.corruptions or corruptions.NAMES
 
 
+def corruption_names(lab: Lab) -> tuple[str, ...]:
+    """Names of the corruptions that `robustness` asks about, in its order."""
+    return _source(lab)[1]
+
+
 def _fingerprint(lab: Lab, source: str, name: str) -> str:
     """What the corrupted images are made of: our own code, or the bytes of an official array."""
     if source == "own" or name == "none":
