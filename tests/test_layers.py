@@ -18,7 +18,8 @@ WINGS = {
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "cost"),
     "report": ("significance", "tables", "sentences", "figures", "charts", "summary"),
-    "companion": ("plan", "twins", "execution", "recording", "graph", "cluster", "play", "runner", "command"),
+    "companion": ("graph", "plan", "twins", "execution", "recording", "cluster", "play")
+    + ("runner", "command"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
 ORDER = [

@@ -6,7 +6,7 @@ A `Lab` holds the data, the store and the device of one run. Heavy modules are i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Lab:
 
     data: the run's images; None loads what the settings ask for when they are first needed.
     teachers: how students get their teachers' outputs, auto | bank | online.
+    place: said in the record of what is trained here, beside the threads: which worker of several.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Lab:
         data: datasets.Parts | None = None,
         teachers: str = "auto",
         say: Callable[[str], None] = _to_stderr,
+        place: Mapping[str, object] | None = None,
     ):
         self.settings, self.store = settings, store or Store()
         self.teachers, self.say = teachers, say
+        self.place = dict(place or {})
         self._data = data
 
     # ---- data and device
@@ -145,7 +148,8 @@ class Lab:
             return self
         train = datasets.teachers_images(spec.data, self.settings)
         parts = self.data._replace(train=train)
-        return Lab(self.settings, store=self.store, data=parts, teachers=self.teachers, say=self.say)
+        how = {"teachers": self.teachers, "say": self.say, "place": self.place}
+        return Lab(self.settings, store=self.store, data=parts, **how)
 
     def _train(self, spec: Spec) -> None:
         """Train `spec`, all whose needs are met, and put it into the store."""
@@ -232,7 +236,7 @@ class Lab:
             "started_from": spec.start and spec.start.label,
             "weights_used": used,
             "history": run.history,
-        }
+        } | self.place
 
     def _test_accuracy(self, spec: Spec) -> Callable:
         import torch

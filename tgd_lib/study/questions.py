@@ -145,6 +145,11 @@ def _source(lab: Lab) -> corruptions.Source:
     return corruptions.source(folder, test.labels, settings.corruptions)
 
 
+def corruption_names(lab: Lab) -> tuple[str, ...]:
+    """Names of the corruptions that `robustness` asks about, in its order."""
+    return _source(lab).names
+
+
 def _measured(
     lab: Lab,
     specs: Sequence[Spec],

@@ -1,0 +1,710 @@
+"""The trainings of a run on several workers, by Dask: on this machine, or wherever a scheduler has some.
+
+The tasks and what they wait for are `graph`'s; Dask decides who does what, and gives the task of a
+worker that dies to another. The store makes that safe: a network that was begun goes on from its last
+whole epoch. Dask (`distributed`) is an extra, imported only where it is used.
+
+    ./run_all.sh --train --workers 4
+    ./run_all.sh --train --scheduler tcp://10.0.0.1:8786
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import logging
+import os
+import re
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from tgd_lib import config, files
+from tgd_lib.companion import graph
+from tgd_lib.companion.graph import Task
+from tgd_lib.config import Diverged, InputError, Settings
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.store import Artefact, Store, damage
+
+INSTALL = "python -m pip install -r requirements-cluster.txt"
+MEMORY, GPU = "MEMORY", "GPU"  # resources that a worker declares and a task asks for
+SENT = ("network", "evaluation", "robustness")  # kinds of artefacts that are handed over
+DEATHS = 2  # of its workers that a task survives
+CONNECT = 10.0  # seconds until a scheduler counts as unreachable
+TICK = 1.0  # seconds between two looks at what has happened
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+# ---------------------------------------------------------------- the code, the same everywhere
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a result depends on beside its spec: the sources of tgd_lib, the commit, the packages."""
+
+    code: str
+    commit: str | None
+    versions: tuple[tuple[str, str | None], ...]
+
+
+@functools.cache  # asked for every task
+def source() -> Source:
+    """That of this process."""
+    digest = hashlib.sha256()
+    for path in sorted((config.ROOT / "tgd_lib").rglob("*.py")):
+        digest.update(f"{path.relative_to(config.ROOT).as_posix()} {files.sha256(path)}\n".encode())
+    made = files.provenance()
+    versions = {k: v for k, v in made["versions"].items() if k != "platform"}
+    versions["python"] = ".".join(sys.version.split()[0].split(".")[:2])
+    versions["distributed"] = metadata.version("distributed")
+    return Source(digest.hexdigest()[:12], made["commit"], tuple(sorted(versions.items())))
+
+
+def difference(here: Source, there: Source) -> str | None:
+    """How the source of a worker differs from ours, in a few words; None if it does not.
+
+    A commit counts where both are known: a copy without git is told by its sources alone.
+    """
+    if here.code != there.code:
+        return f"another version of tgd_lib (sources {there.code}, here {here.code})"
+    if here.commit and there.commit and here.commit != there.commit:
+        return f"another commit ({there.commit[:8]}, here {here.commit[:8]})"
+    theirs = dict(there.versions)
+    for package, version in here.versions:
+        if theirs.get(package) != version:
+            return f"{package} {theirs.get(package)}, here {version}"
+    return None
+
+
+# ---------------------------------------------------------------- artefacts, handed over
+
+
+class Parcel(NamedTuple):
+    """A finished artefact as bytes, its manifest among the files."""
+
+    kind: str
+    key: str
+    files: dict[str, bytes]
+
+
+def pack(artefact: Artefact) -> Parcel:
+    """A finished artefact, to be sent."""
+    contents = {f.name: f.read_bytes() for f in sorted(artefact.path.iterdir()) if f.is_file()}
+    return Parcel(artefact.kind, artefact.key, contents)
+
+
+def unpack(parcel: Parcel, root: Path) -> None:
+    """Put what has arrived into the store below `root`, if it is not there yet.
+
+    Raises InputError when a sum is not what its manifest says.
+    """
+    place = root / parcel.kind / parcel.key
+    if place.is_dir():
+        return
+    if any("/" in name or name.startswith(".") for name in (parcel.key, *parcel.files)):
+        raise InputError(f"{parcel.kind} {parcel.key[:20]}: arrived with a name that is no file's")
+    arriving = place.with_name(f"{parcel.key}.{uuid.uuid4().hex[:8]}.arriving")
+    arriving.mkdir(parents=True)
+    for name, data in parcel.files.items():
+        files.write_bytes(arriving / name, data)
+    problem = damage(arriving)
+    if problem:
+        raise InputError(f"{parcel.kind} {parcel.key}: arrived damaged ({problem}); see {arriving.name}")
+    try:
+        arriving.rename(place)
+    except OSError:  # another was quicker; an artefact's folder is never empty
+        for path in arriving.iterdir():
+            path.unlink()
+        arriving.rmdir()
+
+
+class NotedStore(Store):
+    """A store that notes what is found in it, or made and then found."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.noted: dict[tuple[str, str], Artefact] = {}
+
+    def find(self, kind: str, *arguments, **options) -> Artefact | None:
+        found = super().find(kind, *arguments, **options)
+        if found:
+            self.noted[kind, found.key] = found
+        return found
+
+
+# ---------------------------------------------------------------- on a worker
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of a run have in common.
+
+    root: the store's folder, which all see; None where each machine has its own (TGD_ARTIFACTS there).
+    threads: of PyTorch; None leaves that to the worker.
+    """
+
+    settings: Settings
+    source: Source
+    root: str | None
+    newer_than: float
+    threads: int | None = None
+
+
+class Outcome(NamedTuple):
+    """How a task ended.
+
+    status: done, diverged, no room, refused, failed or skipped; line: what to say of it.
+    worker: its number; address: for Dask. parcels: what it made, where nothing is shared.
+    """
+
+    status: str
+    line: str = ""
+    seconds: float = 0.0
+    worker: int | None = None
+    address: str = ""
+    parcels: tuple[Parcel, ...] = ()
+
+
+_labs: dict[Job, Lab] = {}  # one: a process does many tasks, and loads its images and banks once
+
+
+def work(task: Task, job: Job, inputs: Sequence[Parcel] = (), data=None) -> Outcome:
+    """Do `task`: this is what Dask runs on a worker. Only a bug gets out as an exception.
+
+    inputs: what it stands on; data: the images; both only where nothing is shared.
+    """
+    from distributed import get_worker
+
+    here = get_worker()
+    about = {"worker": number(here.name), "address": here.address}
+    problem = difference(job.source, source())
+    if problem:
+        return Outcome("refused", problem, **about)
+    start = time.monotonic()
+    try:
+        lab = _lab(job, data, about["worker"])
+        for parcel in inputs:
+            unpack(parcel, lab.store.root)
+        lab.store.noted.clear()
+        line, status = do(lab, task), "done"
+    except Diverged as error:
+        line, status = str(error), "diverged"
+    except (InputError, OSError) as error:
+        line = str(error).split("\n")[0]
+        status = "no room" if no_room(error) else "failed"
+    seconds = time.monotonic() - start
+    parcels = () if job.root or status != "done" else _made(lab, inputs)
+    return Outcome(status, line, seconds, parcels=parcels, **about)
+
+
+def _lab(job: Job, data, worker: int | None) -> Lab:
+    """The lab of this process."""
+    import torch
+
+    if job.threads and torch.get_num_threads() != job.threads:
+        torch.set_num_threads(job.threads)
+    if job not in _labs:
+        _labs.clear()
+        root = Path(job.root) if job.root else config.artifacts_dir()
+        store = NotedStore(root, newer_than=job.newer_than)
+        say = logging.getLogger("tgd_lib.cluster").info
+        _labs[job] = Lab(job.settings, store=store, data=data, say=say, place={"worker": worker})
+    return _labs[job]
+
+
+def do(lab: Lab, task: Task) -> str:
+    """Do what `task` asks, its needs in the store; what there is to say of it, or nothing."""
+    from tgd_lib.study import questions
+
+    if task.kind == "bank":
+        lab.objectives.source(task.specs[0])
+    elif task.kind == "network":
+        lab.train(task.specs)
+    elif task.kind == "corruption":
+        asked = replace(lab.settings, corruptions=(task.corruption,))
+        one = Lab(asked, store=lab.store, data=lab.data, say=lab.say, place=lab.place)
+        questions.robustness(one, task.specs)
+    else:
+        return evaluated(lab, task.specs[0])
+    return ""
+
+
+def evaluated(lab: Lab, spec) -> str:
+    """Evaluate a trained network; its accuracy in a line."""
+    row = lab.row(spec)
+    if lab.settings.holdout:
+        lab.evaluation(spec, "holdout")
+    return f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images"
+
+
+def _made(lab: Lab, inputs: Sequence[Parcel]) -> tuple[Parcel, ...]:
+    """What was made, or found, by the last task, but for what came with it."""
+    came = {(p.kind, p.key) for p in inputs}
+    noted = lab.store.noted.items()
+    return tuple(pack(a) for key, a in noted if a.kind in SENT and key not in came)
+
+
+def number(name: object) -> int | None:
+    """The number at the end of a worker's name (4, "4", "SLURMCluster-4"); None of an address.
+
+    Names of machines stay out of records.
+    """
+    found = re.fullmatch(r"(?:[A-Za-z_-]*-)?(\d+)", str(name))
+    return int(found[1]) if found else None
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether `error`, or what it comes from, is a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        error = error.__cause__
+    return False
+
+
+def introduce(root: str | None, token: str) -> tuple[Source, bool]:
+    """What a worker says of itself: its source, and whether it sees the store's folder."""
+    return source(), root is None or (Path(root) / token).exists()
+
+
+# ---------------------------------------------------------------- the workers
+
+
+class Crew(NamedTuple):
+    """Workers to give tasks to. memory: bytes that the largest has; count: how many there are."""
+
+    client: object
+    memory: float
+    count: int
+    gpu: bool
+
+
+@contextmanager
+def local(lab: Lab, workers: int, tasks: Callable[[float, bool], list[Task]]) -> Iterator[Crew]:
+    """Workers on this machine, a process each, on a GPU or a share of the cores and of the memory.
+
+    tasks: of the run, for a worker's bytes of memory and whether it has a GPU.
+    """
+    import dask
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    graph.check_workers(workers)
+    gpu = lab.compute.device == "cuda"
+    memory = _gpu_memory(workers) if gpu else _memory(workers, tasks)
+    quiet = {"logging.distributed": "critical", "distributed.scheduler.allowed-failures": DEATHS}
+    host = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:8787"}
+    options = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False}
+    # Memory is not limited by Dask: it counts mapped files as a worker's own, and would stop it.
+    crew = {
+        i: {"cls": Nanny, "options": options | _own(i, memory[i], threads(workers), gpu)}
+        for i in range(workers)
+    }
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(quiet), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
+        scheduler = {"cls": Scheduler, "options": host | {"port": 0, "dashboard": True}}
+        with SpecCluster(workers=crew, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster:
+            with Client(cluster) as client:
+                client.wait_for_workers(workers, timeout=120)
+                yield Crew(client, max(memory), workers, gpu)
+
+
+def threads(workers: int) -> int:
+    """Of PyTorch in each of the workers of this machine: OMP_NUM_THREADS, or an equal share of the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def _own(i: int, memory: float, threads: int, gpu: bool) -> dict:
+    """What distinguishes worker i of this machine."""
+    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    environment["DASK_LOGGING__DISTRIBUTED"] = "critical"
+    resources = {MEMORY: memory}
+    if gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = i
+        resources[GPU] = 1
+    return {"name": i, "env": environment, "resources": resources}
+
+
+def _memory(workers: int, tasks: Callable[[float, bool], list[Task]]) -> list[float]:
+    """Bytes for each of the workers of this machine."""
+    import psutil
+
+    room = float(psutil.virtual_memory().available)
+    return graph.shares(room, workers, [t.memory for t in tasks(room, False)])
+
+
+def _gpu_memory(workers: int) -> list[float]:
+    """Bytes on the GPU of each worker."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if workers > there:
+        raise InputError(f"--workers {workers}: there are {there} GPUs here, and a worker has one to itself")
+    return [float(torch.cuda.get_device_properties(i).total_memory) for i in range(workers)]
+
+
+@contextmanager
+def remote(lab: Lab, address: str) -> Iterator[Crew]:
+    """The workers of a running scheduler; waits for the first of them."""
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=CONNECT, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = str(error).split("\n")[0][:120] or type(error).__name__
+        raise InputError(f"--scheduler {address}: cannot be reached ({reason}); is it running?") from None
+    with client:
+        if not _workers(client):
+            print(f"{address} has no workers yet; waiting for the first", flush=True)
+            client.wait_for_workers(1)
+        workers = _workers(client)
+        for worker in workers.values():
+            _check_declared(worker)
+        gpu = lab.settings.device == "cuda" or (
+            lab.settings.device == "auto" and all(w["resources"].get(GPU) for w in workers.values())
+        )
+        if gpu and not any(w["resources"].get(GPU) for w in workers.values()):
+            raise InputError(f"device 'cuda': no worker of {address} declares a {GPU}; use device 'cpu'")
+        memory = max(w["resources"][MEMORY] for w in workers.values())
+        yield Crew(client, memory, len(workers), gpu)
+
+
+def _workers(client) -> dict[str, dict]:
+    """What the scheduler says of its workers, by address."""
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def _check_declared(worker: Mapping) -> None:
+    """InputError unless a worker does one task at a time and says how much memory it has."""
+    name, ask = worker["name"], f'start it with --nthreads 1 --resources "{MEMORY}=24e9"'
+    if worker["nthreads"] != 1:
+        raise InputError(f"worker {name}: {worker['nthreads']} tasks at a time; {ask} (docs/cluster.md)")
+    if MEMORY not in worker["resources"]:
+        raise InputError(f"worker {name}: does not say how much memory it has; {ask} (docs/cluster.md)")
+
+
+def greet(client, job: Job) -> None:
+    """InputError unless every worker has our source, our packages, and our store's folder before it."""
+    token = f"cluster-{uuid.uuid4().hex}"
+    if job.root:
+        Path(job.root).mkdir(parents=True, exist_ok=True)
+        (Path(job.root) / token).touch()
+    try:
+        answers = client.run(introduce, job.root, token, on_error="return")
+    finally:
+        if job.root:
+            (Path(job.root) / token).unlink()
+    names = {address: w["name"] for address, w in _workers(client).items()}
+    for address, answer in answers.items():
+        problem = _problem(job, answer)
+        if problem:
+            raise InputError(f"worker {names.get(address, address)}: {problem}")
+
+
+def _problem(job: Job, answer) -> str | None:
+    """Why the worker that gave `answer` cannot help; None if it can."""
+    if isinstance(answer, BaseException):
+        what = str(answer).split("\n")[0]
+        return f"tgd_lib cannot be imported there ({what}); install this version on it"
+    theirs, sees_store = answer
+    problem = difference(job.source, theirs)
+    if problem:
+        return f"{problem}; bring it to the same state"
+    if not sees_store:
+        return f"does not see {job.root}; mount it there, or add --no-shared-store"
+    return None
+
+
+# ---------------------------------------------------------------- a run
+
+
+def train(
+    settings: Settings,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    shared: bool = True,
+    force: bool = False,
+) -> int:
+    """Train and evaluate every network of a profile on several workers; the exit status (0 or 1).
+
+    workers: so many on this machine, or scheduler: those of a Dask scheduler. shared: they see the
+    store's folder; else they are sent what they need and send back what they make. InputError (one
+    line) when Dask is not installed, the scheduler cannot be reached or a worker is of no use.
+    """
+    check_installed()
+    if workers is not None:
+        graph.check_workers(workers)
+    lab = Lab(settings, store=Store(newer_than=time.time()) if force else None, say=lambda line: None)
+
+    def tasks(room: float, gpu: bool) -> list[Task]:
+        return graph.of_run(lab, room=room, gpu=gpu, banks=shared)
+
+    count = None if workers is None else threads(workers)
+    root = str(lab.store.root.resolve()) if shared else None
+    job = Job(settings, source(), root, lab.store.newer_than, count)
+    crew = local(lab, workers, tasks) if scheduler is None else remote(lab, scheduler)
+    with crew as (client, memory, size, gpu):
+        greet(client, job)
+        print(f"{settings.run_name}: {size} workers; dashboard {client.dashboard_link}", flush=True)
+        run = Run(client, job, tasks(memory, gpu), lab, memory=memory, workers=size)
+        return report(run.go())
+
+
+def check_installed() -> None:
+    """InputError unless Dask is there."""
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise InputError(f"--workers and --scheduler need Dask, which is not installed: {INSTALL}") from None
+
+
+def report(outcomes: Mapping[str, Outcome]) -> int:
+    """Print what the evaluations say and what went wrong; the exit status: 1 if anything broke down."""
+    for outcome in outcomes.values():
+        if outcome.line and outcome.status != "skipped":
+            print(outcome.line)
+    skipped = sum(o.status == "skipped" for o in outcomes.values())
+    if skipped:
+        print(f"{skipped} tasks were left out, as they need one of those")
+    return int(any(o.status == "failed" for o in outcomes.values()))
+
+
+class Run:
+    """The tasks of a run, given to the workers of a Dask client as soon as what they need is done."""
+
+    def __init__(
+        self, client, job: Job, tasks: Sequence[Task], lab: Lab, *, memory: float, workers: int
+    ):
+        self.client, self.job, self.lab = client, job, lab
+        self.memory, self.workers = memory, workers
+        self.tasks = {t.name: t for t in tasks}
+        self.rank = graph.priorities(tasks)
+        self.outcomes: dict[str, Outcome] = {}
+        self.lost: set[str] = set()  # keys of networks that there will not be
+        self._running: dict[object, str] = {}  # futures and the tasks they are of
+        self._tries = dict.fromkeys(self.tasks, 0)
+        self._full: set[str] = set()  # addresses of workers whose disk is full
+        self._sent: dict[object, object] = {}  # futures of what has been sent to workers
+
+    def go(self) -> dict[str, Outcome]:
+        """Do all tasks; how each ended. InputError if the scheduler is gone."""
+        progress = Progress(self.tasks, self.outcomes, self.workers)
+        sorter = TopologicalSorter({t.name: t.needs for t in self.tasks.values()})
+        sorter.prepare()
+        while sorter.is_active():
+            for name in sorter.get_ready():
+                reason = self._hopeless(self.tasks[name])
+                if reason:
+                    self._end(name, Outcome("skipped", reason))
+                    sorter.done(name)
+                else:
+                    self._start(name)
+            for name in self._ended():
+                sorter.done(name)
+                progress.ended(name)
+            progress.show(len(self._running))
+        progress.close()
+        return self.outcomes
+
+    # ---- starting
+
+    def _hopeless(self, task: Task) -> str | None:
+        """Why a task cannot be done; a corruption is shown to whatever networks there are."""
+        if task.kind == "corruption":
+            return None if self._left(task) else "no network to corrupt images for"
+        bad = [n for n in task.needs if self.outcomes[n].status != "done"]
+        return f"needs {graph.title(self.tasks[bad[0]])}" if bad else None
+
+    def _left(self, task: Task):
+        return tuple(s for s in task.specs if s.key not in self.lost)
+
+    def _start(self, name: str) -> None:
+        """Give a task to Dask."""
+        task = replace(self.tasks[name], specs=self._left(self.tasks[name]))
+        self._tries[name] += 1
+        resources = {MEMORY: min(task.memory, self.memory)} | ({GPU: 1} if task.gpu else {})
+        elsewhere = [a for a in _workers(self.client) if a not in self._full] if self._full else None
+        future = self.client.submit(
+            work,
+            task,
+            self.job,
+            [self._parcel(s) for s in self._inputs(task)],
+            self._data(),
+            key=f"{task.kind}-{hashlib.sha256(name.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
+            priority=self.rank[name],
+            resources=resources,
+            workers=elsewhere,
+            pure=False,
+        )
+        self._running[future] = name
+
+    def _inputs(self, task: Task) -> list:
+        """The networks that a task stands on, where they must be sent."""
+        if self.job.root:
+            return []
+        found = [n for s in task.specs for n in s.needs] if task.kind == "network" else task.specs
+        return list(dict.fromkeys(found))
+
+    def _parcel(self, spec):
+        """A trained network, sent once to whoever needs it."""
+        return self._send(spec.key, lambda: pack(self.lab.store.find("network", spec.question)))
+
+    def _data(self):
+        """The images, sent once; None where workers read them for themselves."""
+        return None if self.job.root else self._send("data", lambda: self.lab.data)
+
+    def _send(self, key: object, make: Callable[[], object]):
+        """What `make` gives as a future; made again if it went down with a worker."""
+        sent = self._sent.get(key)
+        if sent is None or sent.status != "finished":
+            self._sent[key] = self.client.scatter(make(), hash=False, broadcast=key == "data")
+        return self._sent[key]
+
+    # ---- ending
+
+    def _ended(self) -> list[str]:
+        """Names of tasks that have ended since the last look; waits a moment for one."""
+        self._wait()
+        ended = []
+        for future in [f for f in self._running if f.status != "pending"]:
+            name = self._running.pop(future)
+            outcome = self._outcome(future, name)
+            if outcome is None:
+                self._start(name)
+            else:
+                self._end(name, outcome)
+                ended.append(name)
+        return ended
+
+    def _wait(self) -> None:
+        from distributed import TimeoutError, wait
+
+        if not self._running:
+            return
+        try:
+            wait(list(self._running), timeout=TICK, return_when="FIRST_COMPLETED")
+        except TimeoutError:
+            pass
+        except Exception:  # of a task, or of all when the scheduler goes: told by their status
+            time.sleep(0.1)
+
+    def _outcome(self, future, name: str) -> Outcome | None:
+        """How a task ended; None if it must be started again."""
+        if future.status == "finished":
+            return self._judge(future.result(), name)
+        if future.status == "error":
+            return Outcome("failed", f"{graph.title(self.tasks[name])}: {_reason(future.exception())}")
+        # Cancelled or lost: the scheduler is gone, for a moment or for good, or what had been sent is.
+        deadline = time.monotonic() + 2 * CONNECT
+        while self.client.status == "connecting" and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if self.client.status != "running":
+            raise InputError(
+                "the scheduler is gone; start it again and give the same command (without --force): it goes on from what is in the store"
+            )
+        return None if self._tries[name] <= 2 * DEATHS else Outcome("failed", f"{graph.title(self.tasks[name])}: given up after {self._tries[name]} tries")
+
+    def _judge(self, outcome: Outcome, name: str) -> Outcome | None:
+        """`outcome`, with what it means for the others; None if another worker should try."""
+        about = f"{graph.title(self.tasks[name])}: {outcome.line}"
+        if outcome.status == "refused":  # one that came later: those of the beginning were greeted
+            _say(f"worker {outcome.worker or outcome.address}: {outcome.line}; it gets no more tasks")
+            self.client.retire_workers([outcome.address])
+            return None
+        if outcome.status == "no room" and self.job.root:
+            raise InputError(outcome.line)  # the store is everybody's
+        if outcome.status == "no room":
+            self._full.add(outcome.address)
+            _say(f"worker {outcome.worker or outcome.address}: {outcome.line}; it gets no more tasks")
+            if set(_workers(self.client)) - self._full:
+                return None
+            return outcome._replace(status="failed", line=about)
+        for parcel in outcome.parcels:
+            unpack(parcel, self.lab.store.root)
+        if outcome.status == "done":
+            return outcome._replace(parcels=())
+        return outcome._replace(line=about)
+
+    def _end(self, name: str, outcome: Outcome) -> None:
+        task = self.tasks[name]
+        self.outcomes[name] = outcome
+        if task.kind == "network" and outcome.status != "done":
+            self.lost.add(task.specs[0].key)
+
+
+def _reason(error: BaseException) -> str:
+    """An error that a worker did not expect, in a line."""
+    if type(error).__name__ == "KilledWorker":
+        return f"its worker died {DEATHS + 1} times; is there enough memory?"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+# ---------------------------------------------------------------- progress
+
+
+class Progress:
+    """One line: done, running, waiting, failed and when it will be over; live where a person watches."""
+
+    def __init__(self, tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], workers: int):
+        self.tasks, self.outcomes, self.workers = tasks, outcomes, workers
+        self.live = sys.stdout.isatty()
+        self._left: tuple[int, float] = (-1, 0.0)  # how many had ended, and when all will have
+
+    def line(self, started: int) -> str:
+        """The line, with `started` tasks in the hands of Dask."""
+        ended = list(self.outcomes.values())
+        failed = sum(o.status != "done" for o in ended)
+        running = min(started, self.workers)
+        waiting = len(self.tasks) - len(ended) - running
+        end = time.strftime("%H:%M", time.localtime(self._end()))
+        done = len(ended) - failed
+        return f"{done} done, {running} running, {waiting} waiting, {failed} failed; end about {end}"
+
+    def _end(self) -> float:
+        """When all will be over, seconds since 1970: the rest simulated, at the speed so far."""
+        if self._left[0] != len(self.outcomes):
+            self._left = len(self.outcomes), time.time() + remaining(self.tasks, self.outcomes, self.workers)
+        return self._left[1]
+
+    def show(self, started: int) -> None:
+        if self.live:
+            print(f"\r{self.line(started)}\x1b[K", end="", flush=True)
+
+    def ended(self, name: str) -> None:
+        """Where nobody watches, a line for each task that has ended."""
+        if self.live:
+            return
+        outcome = self.outcomes[name]
+        where = "" if outcome.worker is None else f" on worker {outcome.worker}"
+        said = f"{graph.title(self.tasks[name])}: {outcome.status}, {outcome.seconds:.1f} s{where}"
+        print(f"{said}  [{self.line(0)}]", flush=True)
+
+    def close(self) -> None:
+        if self.live:
+            print("\r\x1b[K", end="")
+
+
+def remaining(tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], workers: int) -> float:
+    """Seconds until all tasks will be done, as those took that are."""
+    left = [t for name, t in tasks.items() if name not in outcomes]
+    open_ = [replace(t, needs=tuple(n for n in t.needs if n not in outcomes)) for t in left]
+    done = [name for name, o in outcomes.items() if o.status == "done"]
+    expected = sum(tasks[name].seconds for name in done)
+    taken = sum(outcomes[name].seconds for name in done)
+    return graph.simulate(open_, workers).makespan * (taken / expected if expected else 1.0)
+
+
+def _say(line: str) -> None:
+    print(f"\r\x1b[K{line}" if sys.stdout.isatty() else line, flush=True)
