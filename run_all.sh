@@ -15,9 +15,9 @@ fail() {
 
 trap 'echo >&2; echo "interrupted: the same command goes on where this one stopped" >&2; exit 130' INT
 
-# Whether the Python $1 runs, is one of ours, and has every pinned package.
+# Whether the Python $1 runs, is one of ours, and has every package that the file $2 pins.
 complete() {
-    "$1" - "$root/requirements.txt" 2>/dev/null <<'PYTHON'
+    "$1" - "$root/${2:-requirements.txt}" 2>/dev/null <<'PYTHON'
 import importlib.metadata, sys
 lines = [line.split("#")[0].strip() for line in open(sys.argv[1])]
 pins = [line.split("==") for line in lines if line]
@@ -103,5 +103,14 @@ fi
 if [ "${1:-}" = --test ]; then
     cd "$root"
     exec "$python" -m pytest "${@:2}"
+fi
+if [ "${1:-}" = --site ]; then
+    cd "$root"
+    if ! complete "$python" requirements-docs.txt; then
+        echo "Installing what the site is built with: 25 packages, only this once."
+        "$python" -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt ||
+            fail "the installation stopped (see above); the same command goes on where it did"
+    fi
+    exec "$python" docs/build.py "${@:2}"
 fi
 companion "$python" "$@"

@@ -226,11 +226,16 @@ def notebook_page(text: str, origin: str, places: dict[str, str]) -> str:
             describe_figure(cell, source, run)
     name = Path(origin).stem
     if GITHUB and name in RUNNABLE:
-        folder = GITHUB.split("/")[1]
-        first = f"!git clone https://github.com/{GITHUB} && pip install -r {folder}/requirements-light.txt"
-        how = f"In Colab, run `{first}` and `%cd {folder}` first of all."
-        notebook["cells"][0]["source"] += f"\n\n{run_it(name)} {how}\n"
+        notebook["cells"][0]["source"] += f"\n\n{run_it(name)} {in_colab()}\n"
     return json.dumps(notebook, ensure_ascii=False, indent=1)
+
+
+def in_colab() -> str:
+    """What Colab needs beside the notebook, which is all that it opens."""
+    folder = GITHUB.split("/")[1]
+    clone = f"!git clone https://github.com/{GITHUB}"
+    install = f"!cd {folder} && pip install -r requirements-light.txt"
+    return f"In Colab, run `{clone}`, `{install}` and `%cd {folder}` first of all."
 
 
 def fold(cell: dict, source: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tgd_lib.config import ROOT
@@ -20,14 +21,26 @@ from tgd_lib.config import ROOT
 REQUIREMENTS = (ROOT / "requirements.txt").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONDA = (ROOT / "environment.yml").read_text()
-PINS = [line for line in REQUIREMENTS.splitlines() if line and not line.startswith("#")]
+DOCS = (ROOT / "requirements-docs.txt").read_text()
+LIGHT = (ROOT / "requirements-light.txt").read_text()
+BINDER = (ROOT / ".binder/environment.yml").read_text()
+WORKFLOWS = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / ".github/workflows").iterdir())
+
+
+def pins(text: str) -> list[str]:
+    """The lines of a requirements file that are no comments."""
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+PINS, DOCS_PINS, LIGHT_PINS = pins(REQUIREMENTS), pins(DOCS), pins(LIGHT)
 
 # ---------------------------------------------------------------- the three lists
 
 
 def test_every_requirement_is_one_exact_pin():
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in PINS)
-    names = [canonicalize_name(pin.split("==")[0]) for pin in PINS]
+    """Nor does the site need another version of anything that is pinned already."""
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in [*PINS, *DOCS_PINS])
+    names = [canonicalize_name(pin.split("==")[0]) for pin in [*PINS, *DOCS_PINS]]
     assert len(set(names)) == len(names)
     assert not [n for n in names if n.startswith(("nvidia", "cuda", "triton"))]
 
@@ -42,6 +55,23 @@ def test_each_dependency_is_pinned_within_its_range():
         )
 
 
+def test_what_builds_the_site_is_pinned_within_its_range():
+    pinned = {canonicalize_name(r.name): r for r in map(Requirement, DOCS_PINS)}
+    for requirement in map(Requirement, PROJECT["project"]["optional-dependencies"]["docs"]):
+        (pin,) = pinned[canonicalize_name(requirement.name)].specifier
+        assert requirement.specifier.contains(pin.version), f"{requirement}: not {pin.version}"
+
+
+def test_a_borrowed_machine_gets_the_same_versions_and_nothing_of_the_tests():
+    assert LIGHT_PINS[-1] == "-e ." and set(LIGHT_PINS[:-1]) < set(PINS)
+    assert not re.search(r"pytest|persim|jupyterlab", LIGHT)
+    # Binder takes PyTorch from conda-forge: within the ranges of pyproject.toml.
+    needed = {r.name: r.specifier for r in map(Requirement, PROJECT["project"]["dependencies"])}
+    found = dict(re.findall(r"^  - (pytorch-cpu|torchvision)(\S+)$", BINDER, re.MULTILINE))
+    assert SpecifierSet(found["pytorch-cpu"]) == needed["torch"]
+    assert SpecifierSet(found["torchvision"]) == needed["torchvision"]
+
+
 def test_conda_users_get_the_same():
     assert re.findall(r"^      - (.+)$", CONDA, re.MULTILINE) == [*PINS, "-e ."]
     assert re.findall(r"^  - (.+)$", CONDA, re.MULTILINE) == [
@@ -53,9 +83,11 @@ def test_conda_users_get_the_same():
     assert PROJECT["project"]["requires-python"] == ">=3.11,<3.14"
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "pyproject.toml", "environment.yml", "run_all.sh", ".ci/run"]
-)
+PLAIN = ["requirements.txt", "requirements-docs.txt", "requirements-light.txt", "pyproject.toml"]
+PLAIN += ["environment.yml", ".binder/environment.yml", "run_all.sh", ".ci/run", ".ci/twins.py"]
+
+
+@pytest.mark.parametrize("name", [*PLAIN, ".pre-commit-config.yaml", *WORKFLOWS])
 def test_no_address_and_no_path_of_a_machine(name):
     text = (ROOT / name).read_text()
     assert not re.search(r"://|index-url|find-links|pypi|/home/|/root/", text, re.IGNORECASE)

@@ -1,23 +1,20 @@
 """The examples do what their pages say."""
 
 import importlib.util
-import sys
 
 import numpy as np
 import pytest
 
 from tgd_lib.config import ROOT
-from tgd_lib.files import sha256, write_json
 
 
 @pytest.fixture
-def export(monkeypatch):
+def export():
     """examples/export.py as a module; skipped where its optional packages are missing."""
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package, reason=f"needs {package}: pip install -e '.[export]'")
     spec = importlib.util.spec_from_file_location("export", ROOT / "examples" / "export.py")
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "export", module)
     spec.loader.exec_module(module)
     return module
 
@@ -25,25 +22,23 @@ def export(monkeypatch):
 @pytest.mark.slow
 def test_an_exported_student_answers_as_the_trained_one(export, tmp_path):
     import torch
-    from safetensors.torch import save_file
 
+    from tgd_lib.lab.spec import View
     from tgd_lib.networks import wide_resnet
+    from tgd_lib.study.published import Ready
 
-    network = wide_resnet(10, 1, 3, 4, seed=0).eval()
-    save_file(network.state_dict(), tmp_path / "mine.safetensors")
-    entry = {"method": "mine", "file": "mine.safetensors", "network": [10, 1, 4]}
-    entry |= {"sha256": sha256(tmp_path / "mine.safetensors"), "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    write_json(tmp_path / "students.json", {"students": [entry]})
-
-    files = export.export(tmp_path, "mine", tmp_path, side=16)
+    constants = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    network = wide_resnet(10, 1, 3, 4, seed=0)
+    student = Ready(network, View("image", 3, constants), "abcd").eval()
+    files = export.export(student, "mine", tmp_path, side=16)
     assert sorted(files) == ["mine.onnx", "mine.pt2"]
     assert all(row["difference"] < 1e-4 and row["bytes"] > 1000 for row in files.values())
 
-    # Any number of images, and the normalisation is the entry's own.
-    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
-    mean, std = (torch.tensor(entry[k]).view(1, 3, 1, 1) for k in ("mean", "std"))
+    # Another number of images than at export, normalised as the student has it, by hand.
+    images = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in constants)
     with torch.no_grad():
-        expected = network((images / 255 - mean) / std)
+        expected = network((images.permute(0, 3, 1, 2) / 255 - mean) / std)
     found = torch.export.load(tmp_path / "mine.pt2").module()(images)
     np.testing.assert_allclose(found.detach(), expected, atol=1e-4)
 

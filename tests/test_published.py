@@ -55,6 +55,14 @@ def test_a_store_finds_them_by_key_and_trains_nothing(given, tmp_path):
     assert forced.find("network", study.teacher("pi").question) is None  # --force trains it again
 
 
+def test_networks_of_one_s_own_run_load_like_published_ones(given):
+    lab, figures = given
+    own = config.run_dir(lab.settings)
+    images = lab.data.test.images[:2]
+    mine = published.load(f"{own.name}/kd", figures=own.parent)(images)
+    assert torch.equal(mine, published.load("smoke/kd", figures=figures)(images))
+
+
 def test_ready_in_one_line(given):
     lab, figures = given
     images = lab.data.test.images

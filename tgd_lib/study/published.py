@@ -163,12 +163,11 @@ class Ready(nn.Module):
 def load(name: str, *, seed: int = 0, figures: Path = FIGURES) -> Ready:
     """The published network `profile/method` (or `profile/teacher_image`), in eval mode, on the CPU.
 
-    Raises InputError, with the names there are, for an unknown one, and where a file is not as published.
+    With `figures=Path("artifacts/runs")` it is a network of one's own: `run/method`. Raises InputError, with the names there are, for an unknown one, and where a file is not as published.
     """
     profile, _, method = name.partition("/")
-    profiles = published_profiles(figures)
-    if profile not in profiles:
-        raise unknown("published profile", profile, profiles)
+    if not (figures / profile / FOLDER).is_dir():
+        raise unknown("published profile", profile, published_profiles(figures))
     found = {e.record["method"]: e for e in entries(figures / profile / FOLDER) if e.record["seed"] == seed}
     if method not in found:
         raise unknown(f"network of {profile} with seed {seed}", method, found)
