@@ -105,6 +105,7 @@ def random_tree_edges(count: int, rng: np.random.Generator) -> np.ndarray:
     """
     if count < 2:
         raise InputError(f"a tree on {count} points: must be 2 or more")
+    # By row: each later point and the earlier one that it joins.
     later = np.arange(1, count)
     earlier = np.minimum(rng.integers(count, size=count - 1), later - 1)
     names = rng.permutation(count)
@@ -160,6 +161,7 @@ def deaths(embedding: Tensor) -> Tensor:
     differentiable in the embedding, float (B, c). Raises InputError as `distances` and
     `tree_edges` do.
     """
+    # The tree says which distances they are; the gradient is that of these.
     lengths = _distances(embedding)
     return lengths[_on_device(tree_edges(_on_host(lengths)), lengths)]
 
@@ -177,6 +179,7 @@ def signature_loss(
     Source: Moor et al. 2020, L_(X -> Z) + L_(Z -> X), as means; X the teacher's space, Z the
     student's.
     """
+    # Lengths of the same pairs are compared, whichever space has chosen them.
     kept = (student[teacher_edges] - teacher[teacher_edges]).square().mean()
     own = (student[student_edges] - teacher[student_edges]).square().mean()
     return kept + own
@@ -191,6 +194,7 @@ def diagram_loss(
     point to point: none is matched with the diagonal, which pays only for deaths that differ by a
     factor of 2 + sqrt(3) or more. A teacher whose images are permuted has the same diagram.
     """
+    # Sorted, so that it does not matter which pairs the lengths are of.
     ours = student[student_edges].sort().values
     theirs = teacher[teacher_edges].sort().values
     return (ours - theirs).square().mean()
@@ -224,6 +228,7 @@ def embedding_loss(
 
     # Seeded by the images of the batch themselves: no state to keep, none to restore.
     rng = np.random.default_rng(_on_host(index))
+    # Another image's place: the cloud, and so its diagram, stays; who lies where does not.
     teacher = teacher.detach()
     if permuted:
         teacher = teacher[_on_device(rng.permutation(len(index)), teacher)]

@@ -53,6 +53,7 @@ class RipsNet(nn.Module):
         self.image = nn.Linear(sizes[-1], RESOLUTION[0] * RESOLUTION[1], bias=False)
 
     def forward(self, cloud: Tensor) -> Tensor:
+        # Every point by itself, then all of them as one: so their order cannot matter.
         x = cloud.float()
         for layer in self.points:
             x = F.relu(layer(x))  # (..., B, c / 2) in the end
@@ -63,7 +64,7 @@ class RipsNet(nn.Module):
 
 
 def fresh(width: int, *, seed: int) -> RipsNet:
-    """A RipsNet on the CPU whose weights depend on the seed alone; the global state stays as it is."""
+    """A RipsNet on the CPU whose weights depend on the seed alone; the global state stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return RipsNet(width)
@@ -79,6 +80,7 @@ def clouds(embedding: Tensor, size: int, *, count: int = CLOUDS, seed: int = 0) 
     are fewer. Every pass has an order of its own; what does not fill a batch is left out.
     Raises InputError for less than two images or clouds.
     """
+    # A training set smaller than a batch is one cloud, in every pass the same.
     size = min(size, len(embedding))
     if size < 2 or count < 2:
         raise InputError(f"{count} clouds of {size} points: must be two or more of each")
@@ -86,6 +88,7 @@ def clouds(embedding: Tensor, size: int, *, count: int = CLOUDS, seed: int = 0) 
     drawn: list[Tensor] = []
     while len(drawn) < count:
         order = torch.randperm(len(embedding), generator=generator)
+        # As in their loader, no short batch: a RipsNet's clouds are all of one size.
         full = len(order) // size * size
         drawn += order[:full].split(size)
     index = torch.stack(drawn[:count])  # (count, B)
@@ -103,6 +106,7 @@ def images(diagrams: Sequence[np.ndarray]) -> np.ndarray:
     from gudhi.representations import PersistenceImage
     from scipy.spatial.distance import pdist
 
+    # One sigma and one window for all images, or they could not be compared pixel by pixel.
     died = np.concatenate(diagrams)
     apart = pdist(died[:200, None])
     apart = apart[apart > 1e-5]
@@ -112,6 +116,7 @@ def images(diagrams: Sequence[np.ndarray]) -> np.ndarray:
         resolution=list(RESOLUTION),
         im_range=[0.0, 0.0, died.min(), died.max()],
     )
+    # gudhi wants pairs of birth and death.
     pairs = [np.stack([np.zeros_like(d), d], axis=1) for d in diagrams]
     made = picture.fit_transform(pairs)
     return made / max(made.max(), np.finfo(np.float64).tiny)
@@ -120,7 +125,7 @@ def images(diagrams: Sequence[np.ndarray]) -> np.ndarray:
 def fit(
     embedding: Tensor, size: int, *, count: int = CLOUDS, epochs: int = EPOCHS, seed: int = 0
 ) -> tuple[RipsNet, dict]:
-    """A RipsNet trained on `clouds` of an embedding (n, c) and their exact `images`, and how it went.
+    """A RipsNet trained on `clouds` of an embedding (n, c) and their `images`, and how it went.
 
     The weights are those of the epoch with the least loss on the clouds kept aside. Returns the
     network, frozen and on the CPU, and {clouds, points, epochs, loss, loss_of_mean}: mean squared
@@ -130,9 +135,11 @@ def fit(
     y = torch.from_numpy(images([deaths(cloud).numpy() for cloud in x])).float()
     learnt = int(FOR_TRAINING * len(x))
     network, seen = _trained(x, y, learnt, epochs, seed)
-    aside = float(F.mse_loss(y[:learnt].mean(0).expand_as(y[learnt:]), y[learnt:]))
+    # A network that has learnt nothing of a cloud would do as well as this.
+    mean = y[:learnt].mean(0).expand_as(y[learnt:])
+    trivial = float(F.mse_loss(mean, y[learnt:]))
     about = {"clouds": len(x), "points": x.shape[1], "epochs": len(seen), "loss": min(seen)}
-    return network.requires_grad_(False), about | {"loss_of_mean": aside}
+    return network.requires_grad_(False), about | {"loss_of_mean": trivial}
 
 
 def _trained(
@@ -151,6 +158,7 @@ def _trained(
             optimiser.step()
         with torch.no_grad():
             seen.append(float(F.mse_loss(network(x[learnt:]), y[learnt:])))
+        # Kept are the weights that do best on what was not learnt from, as by the authors.
         if seen[-1] == min(seen):
             best = {k: v.clone() for k, v in network.state_dict().items()}
         if len(seen) - seen.index(min(seen)) > PATIENCE:
