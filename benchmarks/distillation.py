@@ -240,13 +240,14 @@ class Case:
         teachers = [copy.deepcopy(t.network).to(memory_format=plain) for t in self.teachers]
         views = [contiguous(t.pixels) for t in self.teachers]
 
-        def objective(logits, features, labels, index):
+        def objective(student, labels, index, epoch):
             said, maps = [], []
             for teacher, view in zip(teachers, views, strict=True):
                 outputs = teacher.stages(view[index])
-                said.append(outputs[0])
-                maps.append([losses.similarity_map(f) for f in outputs[1]])
-            return losses.tgd_loss(logits, labels, features, tuple(said), tuple(maps), **WEIGHTS)
+                said.append(outputs.logits)
+                maps.append([losses.similarity_map(f) for f in outputs.features])
+            pairs = tuple(said), tuple(maps)
+            return losses.tgd_loss(student.logits, labels, student.features, *pairs, **WEIGHTS)
 
         run = self.run(objective, views[0])
         run.network.to(memory_format=plain)
@@ -271,7 +272,7 @@ class Case:
         for number in range(5):
             index = self.index(number)
             with torch.no_grad(), self.compute.autocast():
-                logits, features = network.stages(self.images[index])
+                logits, features, _ = network.stages(self.images[index])
             labels = self.labels.to(index.device)[index]
 
             def total(source, logits=logits, labels=labels, features=features, index=index):
@@ -354,8 +355,8 @@ def _random_maps(folder: Path, n: int) -> None:
 def _objective(source, *, gamma: float = WEIGHTS["gamma"]):
     weights = WEIGHTS | {"gamma": gamma}
 
-    def objective(logits, features, labels, index):
-        return losses.tgd_loss(logits, labels, features, *source.batch(index), **weights)
+    def objective(outputs, labels, index, epoch):
+        return losses.tgd_loss(outputs.logits, labels, outputs.features, *source.batch(index), **weights)
 
     return objective
 

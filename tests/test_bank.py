@@ -49,7 +49,7 @@ def banked(case, folder=None, alpha=WEIGHTS["alpha"]):
 
 def loss(case, source, index, **changes):
     student = Compute().place(wide_resnet(10, 1, 3, CLASSES, seed=3)).train()
-    logits, features = student.stages(case.pixels[index])
+    logits, features, _ = student.stages(case.pixels[index])
     weights = WEIGHTS | changes
     return losses.tgd_loss(logits, case.labels[index], features, *source.batch(index), **weights)
 
@@ -81,8 +81,8 @@ def test_an_epoch_by_bank_is_an_epoch_online(case, files, tolerance, tmp_path):
     """To rounding, that is: of maps of three digits, which rate 0.1 and gamma 3000 amplify in every step."""
 
     def trained(source):
-        def objective(logits, features, labels, index):
-            return losses.tgd_loss(logits, labels, features, *source.batch(index), **WEIGHTS)
+        def objective(outputs, labels, index, epoch):
+            return losses.tgd_loss(outputs.logits, labels, outputs.features, *source.batch(index), **WEIGHTS)
 
         student, schedule = wide_resnet(10, 1, 3, CLASSES, seed=3), Schedule(1, 1, 16)
         r = training.Run(student, case.pixels, case.labels, schedule, seed=0, objective=objective)

@@ -11,12 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from tgd_lib import baselines
+from tgd_lib.baselines import LOSSES, NEEDS
 from tgd_lib.config import InputError
+from tgd_lib.networks import Outputs
+from tgd_lib.ripsnet import RipsNet
 from tgd_lib.study.methods import METHODS
-from tgd_lib.baselines import LOSSES, Outputs
 
 GOLDEN = Path(__file__).parent / "golden"
-WITH_OWN = ("fitnets", "cc", "vid")
+WITH_OWN = ("fitnets", "cc", "vid", "topkd")
 BASELINES = {m.baseline.loss: m.baseline for m in METHODS.values() if m.baseline}
 LABELS = torch.tensor([0])  # for the losses that do not look at them
 
@@ -48,7 +50,11 @@ def given(maker):
     """(student, teacher, labels, {name: own module with the golden weights})."""
     x = maker.inputs()
     student, teacher = (
-        Outputs(torch.as_tensor(x[who]).float(), [torch.as_tensor(f).float() for f in x[f"features_{who[0]}"]])
+        Outputs(
+            torch.as_tensor(x[who]).float(),
+            [torch.as_tensor(f).float() for f in x[f"features_{who[0]}"]],
+            torch.as_tensor(x[f"embedding_{who[0]}"]).float(),
+        )
         for who in ("student", "teacher")
     )
     own = {name: baselines.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0) for name in LOSSES}
@@ -58,24 +64,32 @@ def given(maker):
         weights = {k: torch.as_tensor(v).float() for k, v in x[part].items()}
         _, unexpected = own[name].load_state_dict(weights, strict=False)
         assert not unexpected
+    for name in ("match", "ripsnet"):
+        own["topkd"][name].load_state_dict({k: torch.as_tensor(v).float() for k, v in x[name].items()})
     return student, teacher, torch.as_tensor(x["labels"]), own
 
 
 def answer(pixels, logits=None):
-    """An answer whose three stages are all `pixels` (B, c, h, w)."""
-    return Outputs(torch.zeros(len(pixels), 2) if logits is None else logits, [pixels] * 3)
+    """Outputs whose three stages are all `pixels` (B, c, h, w), and the embedding their mean."""
+    logits = torch.zeros(len(pixels), 2) if logits is None else logits
+    return Outputs(logits, [pixels] * 3, pixels.mean((2, 3)))
+
+
+def changed(a, change):
+    """Outputs, each of whose tensors is changed alike."""
+    return Outputs(change(a.logits), [change(f) for f in a.features], change(a.embedding))
 
 
 def chosen(a, images):
-    return Outputs(a.logits[images], [f[images] for f in a.features])
+    return changed(a, lambda x: x[images])
 
 
 def tracked(a):
-    return Outputs(a.logits.clone().requires_grad_(), [f.clone().requires_grad_() for f in a.features])
+    return changed(a, lambda x: x.clone().requires_grad_())
 
 
 def gradients(a):
-    return [x.grad for x in (a.logits, *a.features) if x.grad is not None]
+    return [x.grad for x in (a.logits, *a.features, a.embedding) if x.grad is not None]
 
 
 # ---------------------------------------------------------------- golden
@@ -99,7 +113,10 @@ def test_objective_is_the_weighted_sum(golden, given, name):
     total, terms = baselines.baseline_loss(name, student, teacher, labels, own[name], **BASELINES[name].weights)
     assert list(terms) == ["ce", "kd", "baseline"]
     assert float(terms["ce"]) == pytest.approx(golden["ce"], rel=1e-5)
-    assert float(terms["kd"]) == 0  # plain KD is not added to a baseline
+    if name == "topkd":  # the only one whose own objective holds plain KD
+        assert float(terms["kd"]) > 0
+    else:
+        assert float(terms["kd"]) == 0
     assert float(terms["baseline"]) == pytest.approx(BASELINES[name].weight * golden[name], rel=2e-4)
     assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
 
@@ -117,9 +134,11 @@ def test_weights_are_the_customary_ones():
     assert set(BASELINES) == set(LOSSES)
     assert {name: r.weight for name, r in BASELINES.items()} == {
         "fitnets": 100, "at": 1000, "sp": 3000, "cc": 0.02, "rkd": 1, "vid": 1, "pkt": 30000,
-        "dkd": 1, "dist": 2,
+        "topkd": 5, "dkd": 1, "dist": 2,
     }  # fmt: skip
-    assert all((r.ce, r.kd, r.temperature) == (1, 0, 4) and r.source for r in BASELINES.values())
+    assert all((r.ce, r.temperature) == (1, 4) and r.source for r in BASELINES.values())
+    assert {name: r.kd for name, r in BASELINES.items() if r.kd} == {"topkd": 2}
+    assert set(NEEDS) == set(LOSSES)
 
 
 # ---------------------------------------------------------------- by hand
@@ -160,9 +179,9 @@ def test_vid_by_hand():
 
 
 def test_cc_by_hand():
-    # standardised and rectified both are (1, 0, 1, 0); with weights 1 and -1 their distances 2, 0, 2, 0 have
-    # no product, and a bias of 1 makes them 3, 1, 3, 1
-    x = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None, None]
+    # both are (1, 0, 1, 0); with weights 1 and -1 their distances 2, 0, 2, 0 have no product, and a bias
+    # of 1 makes them 3, 1, 3, 1
+    x = torch.tensor([1.0, 0.0, 1.0, 0.0])[:, None, None, None]
     own = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)]).requires_grad_(False)
     for linear, weight in zip(own, (1.0, -1.0), strict=True):
         nn.init.constant_(linear.weight, weight)
@@ -183,9 +202,9 @@ def test_rkd_relations_by_hand():
 
 
 def test_pkt_by_hand():
-    # pooled (1, 0) and (0, 1): cosines I, (I + 1) / 2, rows (2, 1) / 3; against rows all (1, 0): (1, 1) / 2
-    apart = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])[:, :, None, None]
-    alike = torch.tensor([[[1.0, -1.0]], [[1.0, -1.0]]])[:, :, None]  # two pixels a sample, mean of (1, 0)
+    # embeddings (1, 0) and (0, 1): cosines I, (I + 1) / 2, rows (2, 1) / 3; against rows all (1, 0): (1, 1) / 2
+    apart = torch.eye(2)[:, :, None, None]
+    alike = torch.tensor([[1.0, 0.0], [1.0, 0.0]])[:, :, None, None]
     wanted = (2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)) / 2
     assert float(baselines.pkt(answer(alike), answer(apart), LABELS)) == pytest.approx(wanted, rel=1e-4)
 
@@ -209,10 +228,25 @@ def test_dist_by_hand():
     assert float(found) == pytest.approx(4 * (2 + 2), rel=1e-5)
 
 
-def test_pooled_is_the_last_batch_norm_without_scale_and_shift(given):
-    features = given[0].features[2]
-    wanted = F.relu(nn.BatchNorm2d(features.shape[1])(features)).mean((2, 3)).detach()
-    torch.testing.assert_close(baselines.pooled(given[0]), wanted)
+def test_topkd_by_hand():
+    # a RipsNet whose last layer is 0 says 1/2 everywhere; the student's cloud is mapped before it is seen
+    own = baselines.own_parameters("topkd", (1, 1, 2), (1, 1, 3), seed=0)
+    assert own["match"].weight.shape == (3, 2) and own["match"].weight.requires_grad
+    assert not any(p.requires_grad for p in own["ripsnet"].parameters())
+    s, t = torch.rand(4, 2, 1, 1), torch.rand(4, 3, 1, 1)
+    assert float(baselines.topkd(answer(s), answer(t), LABELS, own).detach()) > 0
+    nn.init.zeros_(own["ripsnet"].image.weight)
+    assert float(baselines.topkd(answer(s), answer(t), LABELS, own).detach()) == 0
+    same = baselines.own_parameters("topkd", (1, 1, 3), (1, 1, 3), seed=0)
+    assert isinstance(same["match"], nn.Identity)  # as wide as the teacher: nothing to match
+
+
+def test_warm_up_by_hand():
+    # 20 of 240 epochs, the first counted as 1: 1/20, 2/20, ..., 1, 1
+    found = [baselines.warmed(e, 240, share=1 / 12) for e in (0, 1, 9, 19, 20, 239)]
+    assert found == pytest.approx([0.05, 0.1, 0.5, 1, 1, 1])
+    assert baselines.warmed(0, 3, share=1 / 12) == 1  # shorter than an epoch
+    assert baselines.warmed(0, 30, share=None) == 1
 
 
 # ---------------------------------------------------------------- what must hold
@@ -229,6 +263,8 @@ def test_a_perfect_student_has_no_loss_after_its_own_map(given):
     assert float(baselines.fitnets(teacher, teacher, labels, nn.Identity())) == 0
     same = nn.Linear(12, 128).requires_grad_(False)
     assert float(baselines.cc(teacher, teacher, labels, nn.ModuleList([same, same]))) == 0
+    own = nn.ModuleDict({"match": nn.Identity(), "ripsnet": RipsNet(12).requires_grad_(False)})
+    assert float(baselines.topkd(teacher, teacher, labels, own)) == 0
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -241,8 +277,9 @@ def test_gradients_reach_student_and_own_parameters_only(given, maker, name):
     assert found and all(g.isfinite().all() for g in found) and any(g.abs().sum() > 0 for g in found)
     assert not gradients(teacher)
     if own is not None:  # a bias before BN has no effect, hence "is not None"
-        assert all(p.grad is not None for p in own.parameters())
-        assert any(p.grad.abs().sum() > 0 for p in own.parameters())
+        trained = [p for p in own.parameters() if p.requires_grad]
+        assert all(p.grad is not None for p in trained)
+        assert any(p.grad.abs().sum() > 0 for p in trained)
 
 
 @pytest.mark.parametrize("name", ["at", "sp", "pkt", "rkd"])
@@ -250,7 +287,7 @@ def test_gradients_reach_student_and_own_parameters_only(given, maker, name):
 def test_scale_of_the_features_does_not_matter(given, name, who):
     student, teacher, labels, _ = given
     pair = [student, teacher]
-    pair[who] = pair[who]._replace(features=[100 * f for f in pair[who].features])
+    pair[who] = changed(pair[who], lambda x: 100 * x)
     wanted = LOSSES[name](student, teacher, labels, None)
     assert float(LOSSES[name](*pair, labels, None)) == pytest.approx(float(wanted), rel=1e-3)
 
@@ -290,7 +327,7 @@ def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
     if case == "all alike":
         student = chosen(student, [0] * 6)
     if case == "zeros":
-        student, teacher = (Outputs(0 * a.logits, [0 * f for f in a.features]) for a in (student, teacher))
+        student, teacher = (changed(a, lambda x: 0 * x) for a in (student, teacher))
     if case == "two alike":
         student, teacher = (chosen(a, [0, 0, 2, 3, 4, 5]) for a in (student, teacher))
     if case == "certain":
@@ -308,8 +345,8 @@ def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
 @pytest.mark.parametrize("name", LOSSES)
 def test_bfloat16_answers_are_computed_in_float32(given, name):
     student, teacher, labels, own = given
-    low = [Outputs(a.logits.bfloat16(), [f.bfloat16() for f in a.features]) for a in (student, teacher)]
-    high = [Outputs(a.logits.float(), [f.float() for f in a.features]) for a in low]
+    low = [changed(a, torch.Tensor.bfloat16) for a in (student, teacher)]
+    high = [changed(a, torch.Tensor.float) for a in low]
     found, wanted = (baselines.baseline_loss(name, *pair, labels, own[name], **BASELINES[name].weights)[0] for pair in (low, high))
     assert found.dtype == torch.float32 and torch.equal(found, wanted)
 
@@ -352,6 +389,8 @@ def test_sizes_of_own_parameters():
         "fitnets": 32 * 96 + 96 + 2 * 96,
         "cc": (64 + 192 + 2) * 128,
         "vid": sum(s * t + 2 * t * t + t for s, t in ((16, 48), (32, 96), (64, 192))),
+        "topkd": (64 + 1) * 192 + (192 + 1) * 192 + (192 + 1) * 96 + (96 + 1) * 96
+        + 96 * 50 + 50 * 100 + 100 * 200 + 200 * 400,
     }
 
 

@@ -10,7 +10,7 @@ from tgd_lib import config
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["topology", "distillation", "training", "weights"])
+@pytest.mark.parametrize("name", ["topology", "distillation", "training", "weights", "embedding"])
 def test_quick(name, tmp_path):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, timeout=300)

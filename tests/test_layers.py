@@ -13,8 +13,8 @@ from tgd_lib.config import ROOT
 WINGS = {
     "": ("config", "files"),
     "images": ("folders", "sample", "cifar", "corruptions"),
-    "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding", "baselines")
-    + ("bank", "tiles", "training", "evaluation"),
+    "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding")
+    + ("ripsnet", "baselines", "bank", "tiles", "training", "evaluation"),
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "cost"),
     "report": ("significance", "tables", "sentences", "figures", "charts", "summary"),

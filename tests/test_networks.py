@@ -37,12 +37,13 @@ def test_the_pi_teacher_has_the_recipe_s_size():
 def test_shapes(channels, side, classes):
     network = networks.wide_resnet(10, 2, channels, classes, seed=0).eval()
     x = torch.randn(2, channels, side, side)
-    logits, features = network.stages(x)
+    logits, features, embedding = network.stages(x)
     half, quarter = -(-side // 2), -(-side // 4)
     assert logits.shape == (2, classes)
     shapes = [tuple(f.shape) for f in features]
     assert shapes == [(2, 32, side, side), (2, 64, half, half), (2, 128, quarter, quarter)]
     assert torch.equal(network(x), logits)
+    assert embedding.shape == (2, 128) and torch.equal(network.fc(embedding), logits)
 
 
 def test_multiply_adds_are_the_recipe_s():

@@ -147,3 +147,29 @@ def test_interval_refuses(given):
     with pytest.raises(InputError, match="fraction") as caught:
         significance.accuracy_interval(*given)
     assert "\n" not in str(caught.value)
+
+
+def test_holm_by_hand():
+    # 0.01 x 3, 0.02 x 2, 0.03 x 1, none below the one before it; at most 1
+    assert significance.holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert significance.holm([0.6, 0.7]) == [1, 1]
+    assert significance.holm([0.02]) == [0.02] and significance.holm([]) == []
+
+
+def test_the_detectable_difference_is_found_as_often_as_it_says():
+    found = significance.detectable(2.0, 12)
+    assert found == pytest.approx(2 * significance.detectable(1.0, 12))
+    # of 500 studies of 12 pairs with that difference about 80 % fall below 0.05 (standard error 1.8 %)
+    rng = np.random.default_rng(3)
+    studies = rng.normal(found, 2.0, (500, 12))
+    signs = np.array(np.meshgrid(*[(1, -1)] * 12)).reshape(12, -1).T
+    sums = np.abs(studies @ signs.T)
+    p = (sums >= np.abs(studies.sum(1, keepdims=True)) - 1e-12).mean(1)
+    assert 0.74 < (p <= 0.05).mean() < 0.86
+
+
+def test_more_pairs_and_laxer_tests_detect_less():
+    assert significance.detectable(1, 12) < significance.detectable(1, 6)
+    assert significance.detectable(1, 12) < significance.detectable(1, 12, level=0.05 / 6)
+    with pytest.raises(InputError, match="two are needed"):
+        significance.detectable(1, 1)

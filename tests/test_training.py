@@ -179,8 +179,8 @@ def test_authors_take_the_first_best_epoch_on_the_test_set(data, tmp_path):
 def exploding(term, factor):
     """An objective whose `term` is the labels' loss `factor` times over."""
 
-    def objective(logits, features, labels, index):
-        ce = torch.nn.functional.cross_entropy(logits, labels)
+    def objective(outputs, labels, index, epoch):
+        ce = torch.nn.functional.cross_entropy(outputs.logits, labels)
         return ce + factor * ce, {"ce": ce, term: factor * ce}
 
     return objective
@@ -203,16 +203,16 @@ def test_divergence_is_said_in_one_line_that_fits_its_cause(data, term, factor, 
 
 
 def test_divergence_without_terms_is_said_as_well(data):
-    def explode(logits, features, labels, index):
-        return logits.sum() * float("nan"), {}
+    def explode(outputs, labels, index, epoch):
+        return outputs.logits.sum() * float("nan"), {}
 
     with pytest.raises(InputError, match="diverged in epoch 1"):
         one_epoch(run(data, objective=explode))
 
 
 def test_one_that_diverges_does_not_hold_up_the_others(data, tmp_path):
-    def explode(logits, features, labels, index):
-        return logits.sum() * float("nan"), {}
+    def explode(outputs, labels, index, epoch):
+        return outputs.logits.sum() * float("nan"), {}
 
     runs, ended = [run(data, objective=explode), run(data, seed=1)], []
     with pytest.raises(InputError, match="diverged"):

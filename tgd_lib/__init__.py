@@ -7,7 +7,8 @@ Nothing happens at import, and nothing heavy is imported: ask for the room you n
     networks, losses       wide residual networks; the terms of the loss
     bank                   what the teachers say of every training image, paid for once
     training, evaluation   one loop for every network; how good a network is
-    baselines              the losses of other methods
+    embedding              topology of a batch's embedding, and losses that hand it on
+    baselines, ripsnet     the losses of other methods; TopKD's stand-in for persistence images
     datasets, compute, files, config
 
 and five wings stand around it, each importing only what is before it:

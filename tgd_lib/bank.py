@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import InputError
 from tgd_lib.losses import merge_maps, similarity_map
+from tgd_lib.networks import Outputs
 
 STAGES = 3
 GLANCE = {"cpu": 125, "cuda": 1000}  # images a teacher looks at in one go
@@ -48,7 +49,7 @@ class Teacher:
         The features are in the precision that the teacher computes in: float32 or bfloat16.
         """
         with self.pixels.compute.autocast():
-            logits, features = self.network.stages(self.pixels[index])
+            logits, features, _ = self.network.stages(self.pixels[index])
         return logits.float(), features
 
 
@@ -168,6 +169,17 @@ class Remembered:
         return self.logits[index], [f[index] for f in self.features]
 
 
+class Embedded:
+    """A teacher's logits (n, classes) and embedding (n, c), float32."""
+
+    def __init__(self, logits: Tensor, embedding: Tensor):
+        self.logits, self.embedding = logits, embedding
+
+    def look(self, index: Tensor) -> Outputs:
+        """Logits (B, classes) and embedding (B, c) for the images `index`; no features."""
+        return Outputs(self.logits[index], [], self.embedding[index])
+
+
 def remember(teacher: Teacher, *, room: float) -> Remembered | None:
     """All that the teacher says of its pixels; None if that takes more than `room` bytes."""
     n = len(teacher.pixels)
@@ -226,6 +238,17 @@ def choose(
     if device != "cpu":
         raise InputError(f"teachers='bank': {words}; take teachers='online', or fewer images")
     return Choice("bank", torch.float16, f"{words}: every step reads the disk, as asked", False)
+
+
+@torch.no_grad()
+def teacher_embedding(teacher: Teacher, *, batch: int = 250) -> Tensor:
+    """The embedding float32 (n, c) of a teacher over all its pixels, as its last layer sees it."""
+    parts: list[Tensor] = []
+    for i in range(0, len(teacher.pixels), batch):
+        with teacher.pixels.compute.autocast():
+            outputs = teacher.network.stages(teacher.pixels[i : i + batch])
+        parts.append(outputs.embedding.float())
+    return torch.cat(parts)
 
 
 def available(compute: Compute) -> int:

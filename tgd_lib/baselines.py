@@ -1,17 +1,17 @@
 """Distillation losses from the literature, as pure functions of the outputs of student and teacher.
 
-Each takes `(student, teacher, labels, own)` and returns a float32 scalar without its weight: answers are
-`Outputs`s, labels int64 (B,), `own` the module from `own_parameters` (None where a method has none). The
-teacher never gets a gradient. Where a paper leaves a choice open it is made as in the KD literature's common
-code, RepDistiller (Tian et al., "Contrastive Representation Distillation", ICLR 2020), whose weights those
-in `methods` are. Nothing here waits for the device (no .item(), no boolean indexing), as CUDA graphs ask.
+Each takes `(student, teacher, labels, own)` and returns a float32 scalar without its weight: student and
+teacher are `networks.Outputs`, labels int64 (B,), `own` the module from `own_parameters` (None where a method
+has none). The teacher never gets a gradient. Where a paper leaves a choice open it is made as in the KD
+literature's common code, RepDistiller (Tian et al., "Contrastive Representation Distillation", ICLR 2020),
+whose weights those in `methods` are. Nothing here waits for the device (no .item(), no boolean indexing), as
+CUDA graphs ask. Each is fed what its paper feeds: stages' features, the embedding, or logits (`NEEDS`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from tgd_lib.losses import (
     maps_loss,
     similarity_map,
 )
+from tgd_lib.networks import Outputs
+from tgd_lib.ripsnet import RipsNet
 
 TEMPERATURE = 4.0  # of DKD, DIST and plain KD beside a baseline
 CC_WIDTH = 128  # of CC's embeddings
@@ -36,15 +38,8 @@ VID_VARIANCE = 5.0  # the variances VID starts from
 VID_FLOOR = 1e-5  # and the least it can have
 
 
-class Outputs(NamedTuple):
-    """What a network says of a batch, of any floating dtype."""
-
-    logits: Tensor  # (B, C)
-    features: Sequence[Tensor]  # the three stages' outputs (B, c, h, w), before the last BN and ReLU
-
-
 def _floats(student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
-    """Both answers in float32, the teacher's cut off from its graph."""
+    """Logits and features of both in float32, the teacher's cut off from its graph."""
     check_logits("teacher logits", teacher.logits, like=student.logits)
     if len(student.features) and len(teacher.features):  # those of logits need no features
         check_features(student.features, teacher.features, len(student.logits))
@@ -54,13 +49,14 @@ def _floats(student: Outputs, teacher: Outputs) -> tuple[Outputs, Outputs]:
     )
 
 
-def pooled(answer: Outputs) -> Tensor:
-    """About what the last layer sees (B, c): third stage, standardised, ReLU, pixels averaged.
-
-    Standardised is each channel over the batch, as by the last BN without its trained scale and shift, which
-    an Outputs does not hold. Raw stage outputs would not do, their scale is free: with them CC diverged.
-    """
-    return F.relu(F.batch_norm(answer.features[2], None, None, training=True)).mean((2, 3))
+def _embeddings(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """The embeddings (B, c_S) and (B, c_T) in float32, the teacher's cut off from its graph."""
+    if student.embedding is None or teacher.embedding is None:
+        raise InputError("a loss of embeddings was given none: student and teacher must both have one")
+    if len(student.embedding) != len(teacher.embedding):
+        found = f"{len(student.embedding)} and {len(teacher.embedding)}"
+        raise InputError(f"embeddings of {found} images: student and teacher must see the same")
+    return student.embedding.float(), teacher.embedding.detach().float()
 
 
 def _same_size(student: Tensor, teacher: Tensor) -> None:
@@ -126,32 +122,32 @@ def vid(student: Outputs, teacher: Outputs, labels: Tensor, own: nn.Module) -> T
     return torch.stack(terms).sum()
 
 
-# ---------------------------------------------------------------- pooled features
+# ---------------------------------------------------------------- embeddings
 
 
 def cc(student: Outputs, teacher: Outputs, labels: Tensor, own: nn.Module) -> Tensor:
     """Mean over neighbours i, i + 1 in the batch of sum_k d_ik d_(i+1)k, d (B, 128) = |E_S x_S - E_T x_T|.
 
-    x: pooled features; E_S, E_T: `own`, two linear maps, both trained. 0 for a batch of one.
+    x: embeddings; E_S, E_T: `own`, two linear maps, both trained. 0 for a batch of one.
     Source: Peng et al., "Correlation Congruence for Knowledge Distillation" (2019); not the paper's kernels
     but what RepDistiller runs under that name, from the original author as it says.
     """
-    student, teacher = _floats(student, teacher)
-    distance = (own[0](pooled(student)) - own[1](pooled(teacher))).abs()
+    x_s, x_t = _embeddings(student, teacher)
+    distance = (own[0](x_s) - own[1](x_t)).abs()
     return (distance[:-1] * distance[1:]).sum() / max(len(distance) - 1, 1)
 
 
 def rkd(
     student: Outputs, teacher: Outputs, labels: Tensor, own: None = None, *, distance=25.0, angle=50.0
 ) -> Tensor:
-    """25 H(D_S, D_T) + 50 H(A_S, A_T), H: mean Huber loss (delta 1), D and A of the pooled features x (B, c).
+    """25 H(D_S, D_T) + 50 H(A_S, A_T), H: mean Huber loss (delta 1), D and A of the embeddings x (B, c).
 
     D (B, B): |x_i - x_j| / the mean over i != j. A (B, B, B): cosine of the angle at x_i between x_j and x_k.
     Source: Park et al., "Relational Knowledge Distillation" (2019), both parts with the paper's weights.
     """
-    student, teacher = _floats(student, teacher)
-    d_s, a_s = _relations(pooled(student))
-    d_t, a_t = _relations(pooled(teacher))
+    x_s, x_t = _embeddings(student, teacher)
+    d_s, a_s = _relations(x_s)
+    d_t, a_t = _relations(x_t)
     return distance * F.smooth_l1_loss(d_s, d_t) + angle * F.smooth_l1_loss(a_s, a_t)
 
 
@@ -166,7 +162,7 @@ def _relations(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pkt(student: Outputs, teacher: Outputs, labels: Tensor, own: None = None) -> Tensor:
-    """Mean over (B, B) of P ln(P / Q); P, Q: (1 + cosine) / 2 of pooled features of T, S, rows / sums.
+    """Mean over (B, B) of P ln(P / Q); P, Q: (1 + cosine) / 2 of embeddings of T, S, rows / sums.
 
     Source: Passalis & Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (2018).
     """
@@ -177,9 +173,20 @@ def pkt(student: Outputs, teacher: Outputs, labels: Tensor, own: None = None) ->
         cosine = (unit @ unit.T + 1) / 2
         return cosine / cosine.sum(1, keepdim=True)
 
-    student, teacher = _floats(student, teacher)
-    p, q = affinities(pooled(teacher)), affinities(pooled(student))
+    x_s, x_t = _embeddings(student, teacher)
+    p, q = affinities(x_t), affinities(x_s)
     return (p * ((p + tiny) / (q + tiny)).log()).mean()
+
+
+def topkd(student: Outputs, teacher: Outputs, labels: Tensor, own: nn.Module) -> Tensor:
+    """MSE(r(x_T), r(m(x_S))) over the pixels (400,) of a persistence image; x: embeddings.
+
+    r: `own["ripsnet"]`, trained beforehand on the teacher (`ripsnet.fit`) and frozen; m: `own["match"]`, a
+    linear map (their 1x1 convolution) to the teacher's width, trained, where the widths differ.
+    Source: Kim et al., "Do Topological Characteristics Help in Knowledge Distillation?" (ICML 2024).
+    """
+    x_s, x_t = _embeddings(student, teacher)
+    return F.mse_loss(own["ripsnet"](own["match"](x_s)), own["ripsnet"](x_t))
 
 
 # ---------------------------------------------------------------- logits
@@ -192,7 +199,7 @@ def dkd(
     """T^2 [alpha KL(b_T || b_S) + beta KL(p_T || p_S)], averaged over the batch; T: temperature.
 
     b: the probabilities of label and not label; p: of the C - 1 other classes alone; of logits (B, C) / T.
-    Source: Zhao et al., "Decoupled Knowledge Distillation" (2022); without its code's warm-up of 20 epochs.
+    Source: Zhao et al., "Decoupled Knowledge Distillation" (2022); its warm-up is `warmed`.
     """
     student, teacher = _floats(student, teacher)
     classes = torch.arange(student.logits.shape[1], device=labels.device)
@@ -232,9 +239,25 @@ def _pearson(a: Tensor, b: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the whole objective
 
 LOSSES: dict[str, Callable[[Outputs, Outputs, Tensor, nn.Module | None], Tensor]] = {
-    f.__name__: f for f in (fitnets, at, sp, cc, rkd, vid, pkt, dkd, dist)
+    f.__name__: f for f in (fitnets, at, sp, cc, rkd, vid, pkt, topkd, dkd, dist)
 }
-LOGITS_ONLY = ("dkd", "dist")  # what the teacher's features are not needed for
+NEEDS = {  # what a loss needs of the teacher, beside its logits
+    **dict.fromkeys(("fitnets", "at", "sp", "vid"), "features"),
+    **dict.fromkeys(("cc", "rkd", "pkt", "topkd"), "embedding"),
+    **dict.fromkeys(("dkd", "dist"), "logits"),
+}
+
+
+def warmed(epoch: int, length: int, *, share: float | None) -> float:
+    """How much a loss counts in `epoch` (from 0) of a schedule of `length`: above 0, up to 1.
+
+    It grows linearly over the first `share` of the schedule, (epoch + 1) / (share * length), and stays 1;
+    without a share it is 1. A function of the epoch alone, so that a resumed training goes on with it.
+    Source: DKD's authors' code, over 20 of 240 epochs, counted from 1.
+    """
+    if share is None:
+        return 1.0
+    return min(1.0, (epoch + 1) / (share * length))
 
 
 def _known(name: str) -> str:
@@ -287,8 +310,9 @@ def own_parameters(
 ) -> nn.Module | None:
     """What baseline `name` trains beside the student, freshly initialised on the CPU; None for most.
 
-    widths: channels of the three stages. The weights depend on the seed alone and the global random state
-    stays as it is. In RepDistiller the student's optimiser trains them too, weight decay included.
+    TopKD's holds its RipsNet, too, which is frozen and waits for its weights. widths: channels of the
+    three stages. The weights depend on the seed alone and the global random state stays as it is. In
+    RepDistiller the student's optimiser trains them too, weight decay included.
     """
     if _known(name) not in _OWN:
         return None
@@ -301,8 +325,15 @@ def _regressor(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
     return nn.Sequential(nn.Conv2d(student[1], teacher[1], 1), nn.BatchNorm2d(teacher[1]))
 
 
-def _embeddings(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+def _projections(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
     return nn.ModuleList(nn.Linear(width[2], CC_WIDTH) for width in (student, teacher))
+
+
+def _matched(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    same = student[2] == teacher[2]
+    match = nn.Identity() if same else nn.Linear(student[2], teacher[2])
+    ripsnet = RipsNet(teacher[2]).requires_grad_(False)
+    return nn.ModuleDict({"match": match, "ripsnet": ripsnet})
 
 
 def _channels(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
@@ -322,6 +353,7 @@ class GaussianChannel(nn.Module):
 
 _OWN: dict[str, Callable[[Sequence[int], Sequence[int]], nn.Module]] = {
     "fitnets": _regressor,
-    "cc": _embeddings,
+    "cc": _projections,
+    "topkd": _matched,
     "vid": _channels,
 }

@@ -10,13 +10,23 @@ from __future__ import annotations
 import math
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tgd_lib.config import InputError
+
+
+class Outputs(NamedTuple):
+    """What a network says of a batch, of any floating dtype; what nobody asks for may be missing."""
+
+    logits: Tensor  # (B, classes)
+    features: Sequence[Tensor]  # of three stages (B, c, h, w), before the last BN and ReLU
+    embedding: Tensor | None = None  # (B, c): after them, pixels averaged; what the last layer sees
 
 
 class Block(nn.Module):
@@ -57,8 +67,8 @@ class WideResNet(nn.Module):
         self.bn = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, num_classes)
 
-    def stages(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits (B, num_classes) and the outputs of the three stages, before the last BN and ReLU.
+    def stages(self, x: Tensor) -> Outputs:
+        """Logits (B, num_classes), the outputs of the three stages, and the embedding (B, 64w).
 
         x: (B, in_channels, H, W). The features are (B, 16w, H, W), (B, 32w, H/2, W/2) and
         (B, 64w, H/4, W/4), halves rounded up.
@@ -66,12 +76,12 @@ class WideResNet(nn.Module):
         f1 = self.stage1(self.conv(x))
         f2 = self.stage2(f1)
         f3 = self.stage3(f2)
-        pooled = F.relu(self.bn(f3)).mean((2, 3))  # (B, 64w)
-        return self.fc(pooled), [f1, f2, f3]
+        embedding = F.relu(self.bn(f3)).mean((2, 3))  # (B, 64w)
+        return Outputs(self.fc(embedding), [f1, f2, f3], embedding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) for x (B, in_channels, H, W)."""
-        return self.stages(x)[0]
+        return self.stages(x).logits
 
 
 @torch.inference_mode(False)  # so that it can be trained wherever it is made

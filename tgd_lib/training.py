@@ -25,9 +25,10 @@ from torch.nn import functional as F
 from tgd_lib.compute import Pixels
 from tgd_lib.config import Diverged, Schedule
 from tgd_lib.files import sync
+from tgd_lib.networks import Outputs
 
-# objective(logits (B, C), features, labels (B,), index (B,)) -> (total, {name: weighted term})
-Objective = Callable[[Tensor, list[Tensor], Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+# objective(outputs, labels (B,), index (B,), epoch from 0) -> (total, {name: weighted term})
+Objective = Callable[[Outputs, Tensor, Tensor, int], tuple[Tensor, dict[str, Tensor]]]
 
 # What to try when a training diverges, by the term of its loss that was the largest.
 REMEDIES = {
@@ -47,9 +48,9 @@ def batch_order(n: int, *, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator)
 
 
-def label_objective(logits: Tensor, features, labels: Tensor, index: Tensor):
+def label_objective(outputs: Outputs, labels: Tensor, index: Tensor, epoch: int):
     """Cross-entropy with the labels: how teachers and scratch students train."""
-    ce = F.cross_entropy(logits.float(), labels)
+    ce = F.cross_entropy(outputs.logits.float(), labels)
     return ce, {"ce": ce}
 
 
@@ -94,7 +95,8 @@ class Run:
 
     @property
     def _parameters(self) -> list[nn.Parameter]:
-        return [*self.network.parameters(), *self.own.parameters()]
+        everything = [*self.network.parameters(), *self.own.parameters()]
+        return [p for p in everything if p.requires_grad]  # what is frozen has no momentum either
 
     @property
     def finished(self) -> bool:
@@ -131,8 +133,8 @@ class Run:
         labels = self.labels[index]
         # Only the forward pass runs in the run's precision; losses are float32 in any.
         with self.compute.autocast():
-            logits, features = self.network.stages(self.pixels[index])
-        total, terms = self.objective(logits, features, labels, index)
+            outputs = self.network.stages(self.pixels[index])
+        total, terms = self.objective(outputs, labels, index, len(self.history))
         self.optimiser.zero_grad()
         total.backward()
         self.optimiser.step()
@@ -142,7 +144,7 @@ class Run:
             for name, value in terms.items():
                 self._add(name, value.detach() * len(index))
                 self._remember(name, value.detach(), total)
-            self._add("accuracy", (logits.argmax(1) == labels).sum())
+            self._add("accuracy", (outputs.logits.argmax(1) == labels).sum())
 
     def _add(self, name: str, value: Tensor) -> None:
         if name not in self._sums:

@@ -21,7 +21,10 @@ def inputs() -> dict:
     def draw(*shape):
         return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
-    return {
+    half = TEACHER[2] // 2
+    points, whole = ((half * 2, half * 2), (half, half * 2), (half, half)), ((50, half), (100, 50), (200, 100))
+
+    given = {
         "labels": rng.randint(0, C, B),
         "student": 2 * draw(B, C),
         "teacher": 3 * draw(B, C),
@@ -41,6 +44,15 @@ def inputs() -> dict:
             )
         },
     }  # fmt: skip
+    # Drawn after all that was here before, which stays as it was.
+    given["embedding_s"] = np.abs(draw(B, STUDENT[2]))
+    given["embedding_t"] = 2 * np.abs(draw(B, TEACHER[2]))
+    given["match"] = {"weight": draw(TEACHER[2], STUDENT[2]), "bias": draw(TEACHER[2])}
+    layers = {f"points.{i}.weight": draw(*shape) for i, shape in enumerate(points)}
+    layers |= {f"points.{i}.bias": draw(shape[0]) for i, shape in enumerate(points)}
+    layers |= {f"whole.{i}.weight": draw(*shape) / 4 for i, shape in enumerate(whole)}
+    given["ripsnet"] = layers | {"image.weight": draw(400, 200) / 16}
+    return given
 
 
 def softmax(z):
@@ -61,8 +73,14 @@ def standardised(f):
     return (f - mean) / np.sqrt(((f - mean) ** 2).mean((0, 2, 3), keepdims=True) + 1e-5)
 
 
-def pooled(features):
-    return np.maximum(standardised(features[2]), 0).mean((2, 3))
+def ripsnet(x, cloud):
+    """Three layers with biases, the mean over the points, four without; ReLU, at last the logistic function."""
+    for i in range(3):
+        cloud = np.maximum(cloud @ x["ripsnet"][f"points.{i}.weight"].T + x["ripsnet"][f"points.{i}.bias"], 0)
+    whole = cloud.mean(0)
+    for i in range(3):
+        whole = np.maximum(x["ripsnet"][f"whole.{i}.weight"] @ whole, 0)
+    return 1 / (1 + np.exp(-x["ripsnet"]["image.weight"] @ whole))
 
 
 def huber(x):
@@ -104,16 +122,15 @@ def vid(x):
 
 def cc(x):
     e = x["embed"]
-    s = pooled(x["features_s"]) @ e["0.weight"].T + e["0.bias"]
-    t = pooled(x["features_t"]) @ e["1.weight"].T + e["1.bias"]
+    s = x["embedding_s"] @ e["0.weight"].T + e["0.bias"]
+    t = x["embedding_t"] @ e["1.weight"].T + e["1.bias"]
     d = np.abs(s - t)
     return np.mean([(d[i] * d[i + 1]).sum() for i in range(B - 1)])
 
 
 def rkd(x):
     distances, angles = [], []
-    for features in (x["features_s"], x["features_t"]):
-        p = pooled(features)
+    for p in (x["embedding_s"], x["embedding_t"]):
         d = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in p] for a in p])
         distances.append(d / d[~np.eye(B, dtype=bool)].mean())
         a = np.zeros((B, B, B))
@@ -125,10 +142,15 @@ def rkd(x):
 
 
 def pkt(x):
-    q, p = (rows_normalised(pooled(f)) for f in (x["features_s"], x["features_t"]))
+    q, p = (rows_normalised(x[name]) for name in ("embedding_s", "embedding_t"))
     q, p = ((g @ g.T + 1) / 2 for g in (q, p))
     q, p = (g / g.sum(1, keepdims=True) for g in (q, p))
     return np.mean(p * np.log(p / q))
+
+
+def topkd(x):
+    matched = x["embedding_s"] @ x["match"]["weight"].T + x["match"]["bias"]
+    return np.mean((ripsnet(x, matched) - ripsnet(x, x["embedding_t"])) ** 2)
 
 
 def dkd(x):
@@ -150,7 +172,7 @@ def dist(x):
 def golden() -> dict:
     x = inputs()
     ce = -np.mean([np.log(p[y]) for p, y in zip(softmax(x["student"]), x["labels"])])
-    return {"ce": ce} | {f.__name__: float(f(x)) for f in (fitnets, at, sp, cc, rkd, vid, pkt, dkd, dist)}
+    return {"ce": ce} | {f.__name__: float(f(x)) for f in (fitnets, at, sp, cc, rkd, vid, pkt, topkd, dkd, dist)}
 
 
 if __name__ == "__main__":

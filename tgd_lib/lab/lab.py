@@ -182,18 +182,18 @@ class Lab:
         from tgd_lib.lab.trained import fresh
 
         beside = self._trained_beside(spec)
-        objective, teachers_by = self.objectives.of(spec, beside)
+        guided = self.objectives.of(spec, beside)
         run = training.Run(
             self._trained.network(spec.start).train() if spec.start else fresh(spec),
             self.pixels(spec.view, "train"),
             torch.from_numpy(self.data.train.labels),
             spec.schedule,
             seed=spec.seed,
-            objective=objective,
+            objective=guided.objective,
             own=beside,
             evaluate=self._test_accuracy(spec) if spec.selection == "authors" else None,
         )
-        return run, teachers_by
+        return run, guided.teachers_by
 
     def _trained_beside(self, spec: Spec):
         """What the baseline of `spec` trains beside the student, on the device; None for most."""
@@ -203,6 +203,8 @@ class Lab:
 
         widths = [[16 * s.network[1] * k for k in (1, 2, 4)] for s in (spec, spec.teachers[0])]
         module = baselines.own_parameters(spec.baseline.loss, *widths, seed=spec.seed)
+        if spec.baseline.loss == "topkd":  # its stand-in for persistence images is trained beforehand
+            module["ripsnet"].load_state_dict(self.objectives.ripsnet(spec))
         return module and self.compute.place(module)
 
     def _record(self, spec: Spec, run, folder: Path) -> dict:
@@ -307,7 +309,7 @@ class Lab:
 
 def _line(spec: Spec, entry: dict) -> str:
     """An epoch in a line, for logs."""
-    terms = ("ce", "kd", "kd_t1", "kd_t2", "maps", "baseline")
+    terms = ("ce", "kd", "kd_t1", "kd_t2", "maps", "embedding", "baseline")
     shown = " ".join(f"{k} {entry[k]:.3f}" for k in terms if entry.get(k))
     accuracy = f"training accuracy {100 * entry['accuracy']:.1f} %"
     head = f"{spec.label}: epoch {entry['epoch']}/{spec.schedule.epochs}"

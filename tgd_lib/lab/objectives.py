@@ -13,17 +13,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from tgd_lib import bank, baselines, tiles
-from tgd_lib.baselines import Outputs
-from tgd_lib.lab.spec import Spec
+from tgd_lib import bank, baselines, ripsnet, tiles
+from tgd_lib.embedding import embedding_loss
+from tgd_lib.lab.spec import EmbeddingGuidance, Spec
 from tgd_lib.lab.store import Store
-from tgd_lib.lab.trained import Trained
+from tgd_lib.lab.trained import WEIGHTS, Trained
 from tgd_lib.losses import tgd_loss
-from tgd_lib.training import Objective, label_objective
+from tgd_lib.networks import Outputs
+from tgd_lib.training import Objective, label_objective, save_tensors
 
 BANK = "teacher_bank"  # kind of the artefacts that hold large merged maps
+RIPSNET_PASSES = 32  # over the training images, at most, for the clouds that a RipsNet learns from
 
 
 class Guided(NamedTuple):
@@ -37,7 +40,7 @@ class Source(NamedTuple):
     """Where a batch's teacher outputs come from, and how, in words.
 
     outputs: `bank.Bank`, `bank.Pair` or `bank.Online` for TGD (they answer `batch`); for a baseline
-    `bank.Remembered` or the `bank.Teacher` itself (they answer `look`).
+    `bank.Embedded`, `bank.Remembered` or the `bank.Teacher` itself (they answer `look`).
     """
 
     outputs: object
@@ -75,7 +78,11 @@ class Objectives:
         source = self.source(spec)
         if spec.baseline:
             return Guided(_baseline(spec, source.outputs, trained_beside), source.how)
-        return Guided(_guidance(spec, source.outputs), source.how)
+        objective = _guidance(spec, source.outputs)
+        if spec.embedding is None:
+            return Guided(objective, source.how)
+        teacher = self._embedding(spec.teachers[0])
+        return Guided(_with_embedding(objective, spec.embedding, teacher), source.how)
 
     def source(self, spec: Spec) -> Source:
         """The outputs of the teachers of `spec`: those used last, if they are the same, or made now."""
@@ -167,6 +174,17 @@ class Objectives:
         found = self.store.make("teacher_logits", self._question(spec), build)
         return torch.from_numpy(found.array("logits")).to(self.compute.device)
 
+    def _embedding(self, spec: Spec) -> Tensor:
+        """The embedding float32 (n, c) of a teacher, from the store or made now."""
+
+        def build(folder: Path) -> dict:
+            embedding = bank.teacher_embedding(self.trained.teacher(spec))
+            np.save(folder / "embedding.npy", embedding.cpu().numpy())
+            return {"teacher": spec.label}
+
+        found = self.store.make("teacher_embedding", self._question(spec), build)
+        return torch.from_numpy(found.array("embedding")).to(self.compute.device)
+
     def maps(self, spec: Spec) -> list[torch.Tensor]:
         """Raw maps of a teacher, three float32 (n, n), from the store or made now."""
         names = [f"stage{i + 1}" for i in range(bank.STAGES)]
@@ -187,12 +205,32 @@ class Objectives:
             return {"teacher": teacher.key}
         return {"teacher": teacher.key, "images": self.images}
 
-    # ---- baselines: logits and features
+    # ---- baselines: logits, embeddings, features
+
+    def ripsnet(self, spec: Spec) -> dict[str, Tensor]:
+        """The weights of the RipsNet of a student's teacher and size of batch, from the store or made now."""
+        teacher, size = spec.teachers[0], spec.schedule.batch_size
+        batches = max(1, self.n // size)
+        count = min(ripsnet.CLOUDS, RIPSNET_PASSES * batches)
+
+        def build(folder: Path) -> dict:
+            self.say(f"{teacher.label}: a RipsNet of {count} clouds of its embedding")
+            network, about = ripsnet.fit(self._embedding(teacher), size, count=count)
+            save_tensors(folder / WEIGHTS, network.state_dict())
+            return {"teacher": teacher.label} | about
+
+        asked = {"points": size, "clouds": count, "epochs": ripsnet.EPOCHS}
+        found = self.store.make("ripsnet", self._question(teacher) | asked, build)
+        return load_file(found.path / WEIGHTS)
 
     def _for_baseline(self, spec: Spec) -> Source:
         teacher = spec.teachers[0]
-        if spec.baseline.loss in baselines.LOGITS_ONLY:
+        needs = baselines.NEEDS[spec.baseline.loss]
+        if needs == "logits":
             return Source(bank.Remembered(self._logits(teacher), []), "bank")
+        if needs == "embedding":
+            kept = bank.Embedded(self._logits(teacher), self._embedding(teacher))
+            return Source(kept, "bank of embeddings")
         online = self.trained.teacher(teacher)
         room = bank.available(self.compute) / 2
         remembered = None if self.mode == "online" else bank.remember(online, room=room)
@@ -205,8 +243,7 @@ def _asked(spec: Spec) -> tuple:
     """What a student asks of its teachers: students that ask the same share a source."""
     keys = tuple(t and t.key for t in spec.teachers)
     if spec.baseline:
-        kind = "logits" if spec.baseline.loss in baselines.LOGITS_ONLY else "features"
-        return kind, keys
+        return baselines.NEEDS[spec.baseline.loss], keys
     guidance = spec.guidance
     return guidance.alpha, guidance.gamma > 0, guidance.order, keys
 
@@ -225,17 +262,33 @@ def merges(spec: Spec) -> list[tuple[tuple, float]]:
 def _guidance(spec: Spec, outputs) -> Objective:
     weights = asdict(spec.guidance)
 
-    def objective(logits, features, labels, index):
-        return tgd_loss(logits, labels, features, *outputs.batch(index), **weights)
+    def objective(student: Outputs, labels, index, epoch):
+        teachers = outputs.batch(index)
+        return tgd_loss(student.logits, labels, student.features, *teachers, **weights)
 
     return objective
 
 
+def _with_embedding(objective: Objective, guidance: EmbeddingGuidance, teacher: Tensor) -> Objective:
+    """`objective` and the guidance by the teacher's embedding (n, c) of all images."""
+    chosen = asdict(guidance)
+    weight = chosen.pop("weight")
+
+    def both(student: Outputs, labels, index, epoch):
+        total, terms = objective(student, labels, index, epoch)
+        term = weight * embedding_loss(student.embedding, teacher[index], index, **chosen)
+        return total + term, terms | {"embedding": term}
+
+    return both
+
+
 def _baseline(spec: Spec, outputs, trained_beside: nn.Module | None) -> Objective:
     loss, weights = spec.baseline.loss, spec.baseline.weights
+    whole, length, share = weights["weight"], spec.schedule.length, spec.baseline.warm_up
 
-    def objective(logits, features, labels, index):
-        student, teacher = Outputs(logits, features), Outputs(*outputs.look(index))
+    def objective(student: Outputs, labels, index, epoch):
+        teacher = Outputs(*outputs.look(index))
+        weights["weight"] = whole * baselines.warmed(epoch, length, share=share)
         return baselines.baseline_loss(loss, student, teacher, labels, trained_beside, **weights)
 
     return objective

@@ -46,13 +46,26 @@ class Baseline:
     weight: float
     source: str  # of the weights
     ce: float = 1.0
-    kd: float = 0.0  # plain KD is not added to a baseline (RepDistiller: -r 1 -a 0 -b weight)
+    kd: float = 0.0  # plain KD is not added to most (RepDistiller: -r 1 -a 0 -b weight)
     temperature: float = 4.0
+    # What came later is None where it changes nothing, and then is no part of a key.
+    fed: str | None = None  # "embedding": the real one; before, features standardised in the batch
+    warm_up: float | None = None  # share of the schedule over which the weight grows linearly
 
     @property
     def weights(self) -> dict[str, float]:
         """As `baselines.baseline_loss` takes them."""
         return {k: getattr(self, k) for k in ("weight", "ce", "kd", "temperature")}
+
+
+@dataclass(frozen=True)
+class EmbeddingGuidance:
+    """weight * `embedding.embedding_loss`, added to the loss of `Guidance`; its names are that one's."""
+
+    weight: float
+    loss: str = "signature"
+    edges: str = "tree"
+    permuted: bool = False  # the teacher's images change places within the batch
 
 
 class Architecture(NamedTuple):
@@ -83,6 +96,7 @@ class Spec:
     test: str | None = None  # fingerprint of the test images, where they are selected on
     guidance: Guidance | None = None
     baseline: Baseline | None = None
+    embedding: EmbeddingGuidance | None = None
     teachers: tuple[Spec | None, Spec | None] = (None, None)
     start: Spec | None = None
 
@@ -100,16 +114,18 @@ class Spec:
     def question(self) -> dict:
         """All that determines the weights, as a plain dictionary.
 
-        What came to be a choice later (`order`, `baseline`) is left out where nothing is chosen, so
-        that the keys of what was recorded before are as they were.
+        What came to be a choice later (`order`, `baseline`, `embedding`) is left out where nothing is
+        chosen, so that the keys of what was recorded before are as they were.
         """
         plain = ("data", "view", "network", "schedule", "precision", "seed", "selection", "test")
         question = {name: getattr(self, name) for name in plain}
         question["guidance"] = self.guidance and _without_none(self.guidance)
         if self.baseline:
-            loss = asdict(self.baseline)
+            loss = _without_none(self.baseline)
             del loss["source"]
             question["rival"] = loss  # the name that recorded keys have for it
+        if self.embedding:
+            question["embedding"] = asdict(self.embedding)
         question["teachers"] = [t and t.key for t in self.teachers]
         question["start"] = self.start and self.start.key
         return question
@@ -125,5 +141,5 @@ class Spec:
         return self.schedule.epochs + (self.start.epochs_in_all if self.start else 0)
 
 
-def _without_none(guidance: Guidance) -> dict:
-    return {name: value for name, value in asdict(guidance).items() if value is not None}
+def _without_none(weights: Guidance | Baseline) -> dict:
+    return {name: value for name, value in asdict(weights).items() if value is not None}

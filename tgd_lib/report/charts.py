@@ -26,6 +26,7 @@ FAMILIES = (
     ("ablations of TGD", methods.ABLATIONS),
     ("other second teachers", methods.SECOND_TEACHER),
     ("search for a topology", methods.SEARCH),
+    ("topology of the embedding", (*methods.EMBEDDING, *methods.WEIGHTS)),
 )
 OTHERS = "others"
 

@@ -188,3 +188,35 @@ def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
     test = stats.binomtest(round(accuracy * n), n)
     interval = test.proportion_ci(1 - LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p of a family of tests, adjusted by Holm's step-down rule, in the order given.
+
+    A test is decided by its adjusted p as if it were alone. Source: Holm, "A Simple Sequentially
+    Rejective Multiple Test Procedure" (1979).
+    """
+    adjusted = [0.0] * len(p)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        # No test is decided more easily than one before it.
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def detectable(std: float, n: int, *, level: float = 0.05, power: float = 0.8) -> float:
+    """The difference that n pairs whose differences have this `std` would show with this `power`.
+
+    In the unit of std; two-sided, at `level`: of a paired t test, against which the sign-flip test
+    loses little. Raises InputError for less than two pairs.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
+
+    if n < 2:
+        raise InputError(f"{n} pairs have no spread: two are needed at least")
+    threshold = t.ppf(1 - level / 2, n - 1)
+    # The noncentrality with which the statistic lies beyond the threshold that often.
+    noncentrality = brentq(lambda x: nct.sf(threshold, n - 1, x) - power, 0, 30)
+    return float(noncentrality * std / n**0.5)

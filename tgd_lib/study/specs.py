@@ -76,7 +76,7 @@ class Specs:
         guidance = self._guidance(m)
         first = self.teacher(m.first) if guidance.alpha > 0 else None
         second = self.teacher(m.second) if guidance.alpha < 1 else None
-        return replace(spec, guidance=guidance, teachers=(first, second))
+        return replace(spec, guidance=guidance, embedding=m.embedding, teachers=(first, second))
 
     def _guidance(self, m: Method) -> Guidance:
         """The weights of a method: its own where it has them, else the run's."""
