@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tgd_lib import bank, losses, tiles
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import InputError
+from tgd_lib.networks import Outputs, wide_resnet
 from tgd_lib.tiles import Plan
 
 N = 23
@@ -22,7 +23,7 @@ class Channels(torch.nn.Module):
     """A teacher whose features are its pixels, differently scaled: what it says is known by hand."""
 
     def stages(self, x):
-        return x.mean((2, 3)), [x, 2 * x[:, :, ::2], 300 * x[:, :1]]
+        return Outputs(x.mean((2, 3)), [x, 2 * x[:, :, ::2], 300 * x[:, :1]])
 
 
 def teacher(seed, precision="fp32", n=N, side=4):
@@ -122,13 +123,11 @@ def test_raw_maps_are_the_direct_product(block):
 
 
 def test_of_a_real_network_too():
-    from tgd_lib.networks import wide_resnet
-
     pixels = teacher(4, side=12).pixels
     network = pixels.compute.place(wide_resnet(10, 1, 3, 5, seed=0)).eval()
     real = bank.Teacher(network, pixels)
     with torch.no_grad():
-        _, features = network.stages(pixels[:])
+        features = network.stages(pixels[:]).features
     for found, f in zip(tiles.raw_maps(real, plan=Plan(N, 8)), features, strict=True):
         torch.testing.assert_close(found, losses.similarity_map(f), rtol=1e-4, atol=1e-2)
 
@@ -160,7 +159,7 @@ def test_float16_neither_overflows_nor_underflows(tmp_path):
         def stages(self, x):
             strength = torch.full((len(x), 1, 1, 1), 1e4)
             strength[0] = 10.0
-            return x[:, :, 0, 0], [strength] * 3
+            return Outputs(x[:, :, 0, 0], [strength] * 3)
 
     loud = bank.Teacher(Loud(), teacher(1, n=GLANCE).pixels)
     about = tiles.build(tmp_path, [(loud, 1.0)], plan=Plan(GLANCE, GLANCE), say=lambda line: None)
@@ -174,7 +173,7 @@ def test_float16_neither_overflows_nor_underflows(tmp_path):
 def test_maps_of_nothing_are_zero(tmp_path):
     class Silent(torch.nn.Module):
         def stages(self, x):
-            return x[:, :, 0, 0], [0 * x] * 3
+            return Outputs(x[:, :, 0, 0], [0 * x] * 3)
 
     silent = bank.Teacher(Silent(), teacher(1).pixels)
     assert built(tmp_path, [(silent, 1.0)], 8)["scales"] == [1.0] * 3

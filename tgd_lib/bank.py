@@ -67,6 +67,17 @@ def teacher_logits(teacher: Teacher, *, batch: int = 250) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def teacher_embedding(teacher: Teacher, *, batch: int = 250) -> Tensor:
+    """The embedding float32 (n, c) of a teacher over all its pixels, as its last layer sees it."""
+    parts: list[Tensor] = []
+    for i in range(0, len(teacher.pixels), batch):
+        with teacher.pixels.compute.autocast():
+            outputs = teacher.network.stages(teacher.pixels[i : i + batch])
+        parts.append(outputs.embedding.float())
+    return torch.cat(parts)
+
+
 class Online:
     """The teachers run in every step: no memory, much time.
 
@@ -238,17 +249,6 @@ def choose(
     if device != "cpu":
         raise InputError(f"teachers='bank': {words}; take teachers='online', or fewer images")
     return Choice("bank", torch.float16, f"{words}: every step reads the disk, as asked", False)
-
-
-@torch.no_grad()
-def teacher_embedding(teacher: Teacher, *, batch: int = 250) -> Tensor:
-    """The embedding float32 (n, c) of a teacher over all its pixels, as its last layer sees it."""
-    parts: list[Tensor] = []
-    for i in range(0, len(teacher.pixels), batch):
-        with teacher.pixels.compute.autocast():
-            outputs = teacher.network.stages(teacher.pixels[i : i + batch])
-        parts.append(outputs.embedding.float())
-    return torch.cat(parts)
 
 
 def available(compute: Compute) -> int:

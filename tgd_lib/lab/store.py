@@ -226,19 +226,17 @@ class Store:
                     path.rename(gone)
                 shutil.rmtree(gone)
             finally:
-                lock.release()
+                _release(lock)
         return freed
 
     def _lock_of(self, kind: str, key: str) -> filelock.FileLock:
         folder = self.root / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{kind}-{key}.lock"
-        return filelock.FileLock(path)
+        return filelock.FileLock(folder / f"{kind}-{key}.lock")
 
     @contextmanager
     def _lock(self, kind: str, key: str):
         lock = self._lock_of(kind, key)
-        path = Path(lock.lock_file)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -247,12 +245,7 @@ class Store:
         try:
             yield
         finally:
-            # Removed while it is still held. Who had opened it before then holds a file without a
-            # name: filelock looks for that (no links left) as soon as it has the lock, and tries
-            # again. Removed after the release, it might be the next holder's.
-            with suppress(OSError):  # not on Windows, where it stays
-                path.unlink()
-            lock.release()
+            _release(lock)
 
     @contextmanager
     def _readable_errors(self):
@@ -281,6 +274,15 @@ class Store:
         warnings.warn(
             f"{path.parent.name} {path.name} {why}; kept in {aside.parent.name}/", stacklevel=3
         )
+
+
+def _release(lock: filelock.FileLock) -> None:
+    # Removed while it is still held. Who had opened it before then holds a file without a name:
+    # filelock looks for that (no links left) as soon as it has the lock, and tries again. Removed
+    # after the release, it might be the next holder's.
+    with suppress(OSError):  # not on Windows, where it stays
+        Path(lock.lock_file).unlink()
+    lock.release()
 
 
 def damage(path: Path) -> str | None:
