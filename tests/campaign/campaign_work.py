@@ -43,13 +43,17 @@ def work(root: Path) -> None:
     from tgd_lib.study.specs import specs_of
 
     torch.set_num_threads(1)  # the bits of a sum depend on their number
-    small = {"n_train": 96, "n_test": 80, "holdout": 0, "epochs": 3, "teacher_epochs": 3}
+    settings = replace(
+        config.resolve("smoke", n_train=40, n_test=20, holdout=0, epochs=2, teacher_epochs=2),
+        teacher=(10, 1),
+        batch_size=16,
+    )
     store = Store(root, newer_than=0, published=[])
-    lab = Lab(config.resolve("smoke", **small), store=store, say=print)
+    lab = Lab(settings, store=store, say=print)
     specs = specs_of(lab)
     lab.evaluation(specs.student("tgd", 0))
-    # Maps of any size are now built in files, four blocks of 24 images.
-    bank.MAPS_KEPT, bank.GLANCE["cpu"], tiles.FEATURES["cpu"] = 0, 24, 1
+    # Maps of any size are now built in files, in four blocks of 10 images.
+    bank.MAPS_KEPT, bank.GLANCE["cpu"], tiles.FEATURES["cpu"] = 0, 10, 1
     other = replace(methods.method("tgd"), name="tiles", label="Tiles", alpha=0.5)
     lab.evaluation(specs.student(other, 0))
 
