@@ -1,9 +1,10 @@
-"""The site: `python docs/build.py` writes artifacts/site/ from docs/, the notebooks' twins and the records.
+"""The site: `python docs/build.py` writes artifacts/site/ from docs/, the twins and the records.
 
-`./run_all.sh --site` calls it. Nothing is executed and nothing is downloaded. Every file keeps the place
-it has in the repository, where its links work, too; what Sphinx reads is a copy, in which the links lead
-to the pages that those files have become. Where GITHUB_REPOSITORY ("owner/name") is set, what is no page
-is linked on GitHub, and badges and buttons that run a notebook appear; elsewhere they are left out.
+`./run_all.sh --site` calls it. Nothing is executed and nothing is downloaded. Every file keeps the
+place it has in the repository, where its links work, too; what Sphinx reads is a copy, in which the
+links lead to the pages that those files have become. Where GITHUB_REPOSITORY ("owner/name") is set,
+what is no page is linked on GitHub, and badges and links that run a notebook appear; elsewhere they
+are left out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ TOP = {
     "DEVIATIONS.md": "deviations.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
-    "README.md": "index.md",  # who follows a link to it comes to the landing page, made from docs/index.md
+    # Who follows a link to the README comes to the landing page, which is made from docs/index.md.
+    "README.md": "index.md",
 }
 # Files that a page may show or offer for download.
 ASSETS = ("figures/", "benchmarks/recorded/", "LICENSE", "CITATION.cff")
@@ -54,7 +56,9 @@ def assemble(source: Path) -> None:
     # Of a recorded run, what a page may show or link: no weights, and no page of its own.
     left_out = shutil.ignore_patterns("*.safetensors", "*.md")
     shutil.copytree(ROOT / "figures", source / "figures", ignore=left_out)
-    shutil.copytree(ROOT / "benchmarks" / "recorded", source / "benchmarks" / "recorded", ignore=left_out)
+    shutil.copytree(
+        ROOT / "benchmarks" / "recorded", source / "benchmarks" / "recorded", ignore=left_out
+    )
     for name in ("LICENSE", "CITATION.cff", "examples/export.py"):
         shutil.copy(ROOT / name, source)
     for origin, place in places.items():
@@ -74,7 +78,7 @@ def assemble(source: Path) -> None:
 def relinked(text: str, origin: str, places: dict[str, str]) -> str:
     """Markdown with each relative link leading to where its target is on the site.
 
-    A target that is no page and no asset is linked on GitHub, or, where that is not known, left as text.
+    A target that is no page and no asset is linked on GitHub, or, where that is not known, is text.
     """
 
     def new(match: re.Match) -> str:
@@ -85,10 +89,14 @@ def relinked(text: str, origin: str, places: dict[str, str]) -> str:
         # A link is relative to its file, or, with a slash in front, to the repository.
         folder = "" if path.startswith("/") else str(PurePosixPath(origin).parent)
         full = os.path.normpath(os.path.join(folder, path.lstrip("/")))
-        found = places.get(full) or (full if full.startswith(ASSETS) and (ROOT / full).is_file() else None)
+        found = places.get(full) or (
+            full if full.startswith(ASSETS) and (ROOT / full).is_file() else None
+        )
         if found:
             here = PurePosixPath(places[origin]).parent
-            return f"{mark}[{label}]({os.path.relpath(found, here)}{'#' + anchor if anchor else ''})"
+            return (
+                f"{mark}[{label}]({os.path.relpath(found, here)}{'#' + anchor if anchor else ''})"
+            )
         if not (ROOT / full).exists():
             raise SystemExit(f"error: {origin}: link to {target!r}, which is not there")
         return f"[{label}](https://github.com/{GITHUB}/blob/main/{full})" if GITHUB else label
@@ -106,7 +114,7 @@ FIGURE = re.compile(
 
 
 def markdown_page(text: str, origin: str, places: dict[str, str]) -> str:
-    """A page: links as on the site, figures with caption and record, the rest of a run's figures below."""
+    """A page: its links, its figures with caption and record, a run's other figures below."""
     text = text.replace("<!-- findings -->", findings())
     text = text.replace("<!-- badges -->", badges())
     text = text.replace("<!-- rooms -->", room_tables())
@@ -133,7 +141,7 @@ def figure_block(match: re.Match) -> str:
     record = match["path"].rsplit(".", 1)[0] + ".json"
     caption = match["caption"] or caption_of(match["run"], match["name"])
     file = Path(match["path"]).name
-    # With a slash in front, Sphinx looks from the top of its source, where figures/ lies as in the repository.
+    # With a slash in front, Sphinx looks from the top of its source: figures/ lies there, too.
     lines = [
         f":::{{figure}} /figures/{match['run']}/figures/{file}",
         f":alt: {match['alt']}",
@@ -154,7 +162,7 @@ def unbroken(text: str) -> str:
 
 
 def other_figures(run: str, shown: list[str]) -> str:
-    """The figures of a recorded run that its page does not show yet, in the order of the notebooks."""
+    """The figures of a recorded run that its page does not show yet, notebook by notebook."""
     folder = ROOT / "figures" / run / "figures"
     names = [p.stem for p in sorted(folder.glob("*.png")) if p.stem not in shown]
     if not names:
@@ -176,7 +184,7 @@ def figure_record(run: str, name: str) -> dict:
 
 
 def alt_of(run: str, name: str) -> str:
-    """What the figure shows, for who cannot see it: as its record or a page says it, else its caption."""
+    """What the figure shows, in words: as its record or a page says it, else its caption."""
     record = figure_record(run, name)
     if record.get("alt"):
         return record["alt"]
@@ -189,7 +197,7 @@ def alt_of(run: str, name: str) -> str:
 
 
 def badges() -> str:
-    """Whether the tests pass, and buttons that run the first notebooks; nothing where no address is known."""
+    """Whether the tests pass, and links that run notebooks; nothing where no address is known."""
     if not GITHUB:
         return ""
     lines = []
@@ -214,7 +222,7 @@ def run_it(name: str) -> str:
 
 
 def notebook_page(text: str, origin: str, places: dict[str, str]) -> str:
-    """A twin as the site shows it: parameters and saving folded, figures with caption, alt text and record."""
+    """A twin as the site shows it: folded where nobody reads, figures with caption and record."""
     notebook = json.loads(text)
     run = notebook["metadata"].get("recorded", {}).get("profile")
     for cell in notebook["cells"]:
@@ -239,7 +247,7 @@ def in_colab() -> str:
 
 
 def fold(cell: dict, source: str) -> None:
-    """Tag what a reader skips: the parameters, and the code that writes a figure (its picture stays)."""
+    """Tag what a reader skips: the parameters, and the code that writes a figure."""
     tags = cell["metadata"].setdefault("tags", [])
     if "parameters" in tags:
         tags.append("hide-cell")
@@ -250,7 +258,7 @@ def fold(cell: dict, source: str) -> None:
 
 
 def describe_figure(cell: dict, source: str, run: str | None) -> None:
-    """Give the picture that a cell shows its caption, alt text and record, where it has been recorded."""
+    """Give the picture that a cell shows its caption, alt text and record, if it has one."""
     match = re.search(r'figures\.save\([^"]*"(\w+)"', source)
     pictures = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     if not match or not pictures or not run:
@@ -279,7 +287,9 @@ def rooms() -> dict[str, list[str]]:
     method = [name for name in READING if name in lying_there]
     found = {"The method": [f"tgd_lib.{name}" for name in (*method, *rest)]}
     for wing in WINGS:
-        modules = [p.stem for p in sorted((package / wing).glob("*.py")) if not p.stem.startswith("__")]
+        modules = [
+            p.stem for p in sorted((package / wing).glob("*.py")) if not p.stem.startswith("__")
+        ]
         if modules:
             found[wing.capitalize()] = [f"tgd_lib.{wing}.{name}" for name in modules]
     return found
@@ -312,7 +322,7 @@ def first_line(module: str) -> str:
 
 
 def as_rst(lines: list[str]) -> list[str]:
-    """A docstring in plain English with `code` in backticks, as reStructuredText that shows it as it is.
+    """A docstring in plain English, with `code` in backticks, as reStructuredText that shows it so.
 
     An indented passage is kept as it stands, line by line.
     """
@@ -354,8 +364,12 @@ def build(*, source: Path, site: Path) -> int:
 
 def main() -> int:
     """Build the site where the command line says; 0 if all is well."""
-    parser = argparse.ArgumentParser(description="Build the site; nothing is executed, nothing downloaded.")
-    parser.add_argument("--to", type=Path, default=ARTIFACTS / "site", help="folder (artifacts/site)")
+    parser = argparse.ArgumentParser(
+        description="Build the site; nothing is executed, nothing downloaded."
+    )
+    parser.add_argument(
+        "--to", type=Path, default=ARTIFACTS / "site", help="folder (artifacts/site)"
+    )
     site = parser.parse_args().to.resolve()
     status = build(source=site.with_name(f"{site.name}-source"), site=site)
     if status == 0:

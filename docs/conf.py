@@ -1,4 +1,4 @@
-"""Sphinx's settings for the site. `docs/build.py` calls it; nothing is executed and nothing is downloaded."""
+"""Sphinx's settings for the site that `docs/build.py` builds. Nothing is executed or downloaded."""
 
 import importlib.util
 import os

@@ -1,7 +1,7 @@
 """The schematic of TGD: `python docs/schematic.py` draws figures/schematic.svg.
 
-The image, its signal and its persistence images are real (a photograph that ships with scikit-image); the bars and
-maps stand for what networks say, and are drawn, not measured.
+The image and its persistence image are real (a photograph that ships with scikit-image); the bars
+and the map stand for what networks say: they are drawn, not measured.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def drawn_map(seed: int, contrast: float) -> np.ndarray:
 # ---------------------------------------------------------------- pieces of the drawing
 
 
-def picture(page: Axes, image: np.ndarray, x: float, y: float, side: float, *, label: str = "") -> None:
+def picture(
+    page: Axes, image: np.ndarray, x: float, y: float, side: float, *, label: str = ""
+) -> None:
     """An image with its lower left corner at (x, y), and its label below."""
     place = page.inset_axes((x, y, side, side), transform=page.transData)
     place.imshow(image, cmap="magma", interpolation="nearest")
@@ -62,13 +64,22 @@ def picture(page: Axes, image: np.ndarray, x: float, y: float, side: float, *, l
     page.text(x + side / 2, y - 1.2, label, ha="center", va="top", color=INK)
 
 
-def network(page: Axes, x: float, y: float, width: float, height: float, text: str, colour: str) -> None:
+def network(
+    page: Axes, x: float, y: float, width: float, height: float, text: str, colour: str
+) -> None:
     """A box for a network."""
     shape = mpl.patches.FancyBboxPatch(
-        (x, y), width, height, boxstyle="round,pad=0,rounding_size=1.5", facecolor=colour, edgecolor="none"
+        (x, y),
+        width,
+        height,
+        boxstyle="round,pad=0,rounding_size=1.5",
+        facecolor=colour,
+        edgecolor="none",
     )
     page.add_patch(shape)
-    page.text(x + width / 2, y + height / 2, text, ha="center", va="center", color="white", weight="bold")
+    page.text(
+        x + width / 2, y + height / 2, text, ha="center", va="center", color="white", weight="bold"
+    )
 
 
 def bars(page: Axes, x: float, y: float, heights: tuple[float, ...], colour: str) -> None:
@@ -78,7 +89,15 @@ def bars(page: Axes, x: float, y: float, heights: tuple[float, ...], colour: str
     page.plot([x - 0.5, x + 1.6 * len(heights)], [y, y], color=INK, linewidth=0.8)
 
 
-def arrow(page: Axes, start: tuple, end: tuple, *, colour: str = INK, bend: float = 0, dashed: bool = False) -> None:
+def arrow(
+    page: Axes,
+    start: tuple,
+    end: tuple,
+    *,
+    colour: str = INK,
+    bend: float = 0,
+    dashed: bool = False,
+) -> None:
     """An arrow; a dashed one is what guides the student in training only."""
     style = {"arrowstyle": "-|>", "mutation_scale": 13, "linewidth": 1.6, "color": colour}
     style |= {"linestyle": (0, (4, 2)) if dashed else "-", "shrinkA": 0, "shrinkB": 0}
@@ -127,14 +146,22 @@ def teachers(page: Axes) -> None:
 
 
 def student(page: Axes) -> None:
-    """The right: what guides the student in training, and what it sees: the image, along the upper edge."""
+    """The right: what guides the student in training; along the upper edge, what it sees."""
     network(page, 80, 22, 16, 9, "student", GREEN)
     for start, end, bend in (((62, 41), 29.2, -0.2), ((62, 26.5), 26.5, 0), ((62, 12), 23.8, 0.2)):
         arrow(page, start, (79.4, end), bend=bend, dashed=True)
     page.text(70.5, 27.4, "guide, in training", ha="center", color=INK, style="italic")
     page.plot([9.5, 9.5, 88], [47.6, 51, 51], color=GREEN, linewidth=1.6, solid_joinstyle="round")
     arrow(page, (88, 51.1), (88, 31.6), colour=GREEN)
-    page.text(56, 49.6, "the student sees the image only", ha="center", va="top", color=INK, style="italic")
+    page.text(
+        56,
+        49.6,
+        "the student sees the image only",
+        ha="center",
+        va="top",
+        color=INK,
+        style="italic",
+    )
     arrow(page, (96.6, 26.5), (101, 26.5), colour=GREEN)
     page.text(102, 26.5, "class", va="center", color=INK, weight="bold")
 

@@ -30,7 +30,10 @@ build = module("build")
 def test_a_link_leads_to_the_page_that_its_file_has_become(monkeypatch):
     places = build.pages()
     here = "docs/results/index.md"
-    assert build.relinked("[a](../../REPRODUCING.md#data)", here, places) == "[a](../reproducing.md#data)"
+    assert (
+        build.relinked("[a](../../REPRODUCING.md#data)", here, places)
+        == "[a](../reproducing.md#data)"
+    )
     assert build.relinked("[a](../../README.md)", here, places) == "[a](../index.md)"
     assert build.relinked("[a](/notebooks/07_results.ipynb)", here, places) == (
         "[a](../notebooks/07_results.ipynb)"
@@ -113,7 +116,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> dict[Path, Page]:
-    """The built site, page by page; built as `./run_all.sh --site` does, for no address on GitHub."""
+    """The site, page by page, built as `./run_all.sh --site` does where there is no GitHub."""
     for package in ("sphinx", "myst_nb", "furo", "sphinx_copybutton", "sphinx-mathjax-offline"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}: pip install -r requirements-docs.txt")
@@ -133,13 +136,20 @@ def broken(site: dict[Path, Page], path: Path, link: str) -> bool:
     target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
     if not target.is_file():
         return True
-    return bool(parts.fragment) and target in site and unquote(parts.fragment) not in site[target].ids
+    return (
+        bool(parts.fragment) and target in site and unquote(parts.fragment) not in site[target].ids
+    )
 
 
 @pytest.mark.slow
 def test_every_local_link_leads_somewhere(site):
     names = {path.name for path in site}
-    assert {"00_start_here.html", "your-images.html", "glossary.html", "tgd_lib.losses.html"} <= names
+    assert {
+        "00_start_here.html",
+        "your-images.html",
+        "glossary.html",
+        "tgd_lib.losses.html",
+    } <= names
     found = [(p.name, x) for p, page in site.items() for x in page.links if broken(site, p, x)]
     assert not found
 
