@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from tgd_lib import bank, tiles
-from tgd_lib.baselines import LOGITS_ONLY
+from tgd_lib.baselines import NEEDS
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule, Settings
 from tgd_lib.lab.lab import Lab
@@ -125,7 +125,7 @@ def _seconds(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
 def _factor(lab: Lab, spec: Spec) -> float:
     """A training step of `spec` in units of a plain one."""
     if spec.baseline:
-        return 1.0 if spec.baseline.loss in LOGITS_ONLY else FEATURES_STEP
+        return FEATURES_STEP if NEEDS[spec.baseline.loss] == "features" else 1.0
     if not spec.guidance or not spec.guidance.gamma:
         return 1.0
     if _choice(lab, spec).mode == "bank":
