@@ -1,10 +1,12 @@
-"""Which weight of the similarity maps, and which reduction of the divergence: chosen on held-out images.
+"""Which weight of the similarity maps, and which reduction of the divergence: chosen on held-out
+images.
 
     python -m benchmarks.weights --profile quick [--data DIR]
 
 Trains the control, TGD without the PI teacher (alpha = 1), with each pair of values, and prints its
-accuracy on the held-out images. The choice is made for the control, so that it cannot favour topology,
-and never on a test image. `config.PROFILES` holds what was chosen, benchmarks/recorded/weights.md why.
+accuracy on the held-out images. The choice is made for the control, so that it cannot favour
+topology, and never on a test image. `config.PROFILES` holds what was chosen,
+benchmarks/recorded/weights.md why.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ REDUCTIONS = ("mean", "batchmean")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--profile", default="quick")
-    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10, where the profile needs it")
+    parser.add_argument(
+        "--data", metavar="DIR", help="a folder with CIFAR-10, where the profile needs it"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two values, one seed, toy size")
     parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
@@ -55,7 +59,9 @@ def measured(lab: Lab, gammas, seeds: int) -> list[dict]:
         for gamma in gammas:
             found = [_held_out(lab, study, gamma, reduction, seed) for seed in range(seeds)]
             mean = sum(found) / len(found)
-            rows.append({"gamma": gamma, "kl_reduction": reduction, "accuracies": found, "mean": mean})
+            rows.append(
+                {"gamma": gamma, "kl_reduction": reduction, "accuracies": found, "mean": mean}
+            )
     return rows
 
 

@@ -3,13 +3,12 @@
 Nothing happens at import, and nothing heavy is imported: ask for the room you need, for example
 ``from tgd_lib import topology``. The rooms of this folder are the method; read them in this order:
 
-    diagrams, topology     from an image to its persistence diagrams and persistence images (no torch)
-    networks, losses       wide residual networks; the terms of the loss
-    bank                   what the teachers say of every training image, paid for once
-    training, evaluation   one loop for every network; how good a network is
-    embedding              topology of a batch's embedding, and losses that hand it on
-    baselines, ripsnet     the losses of other methods; TopKD's stand-in for persistence images
-    datasets, compute, files, config
+    diagrams, topology     from an image to its persistence diagrams and persistence images (no
+    torch) networks, losses       wide residual networks; the terms of the loss bank
+    what the teachers say of every training image, paid for once training, evaluation   one loop for
+    every network; how good a network is embedding              topology of a batch's embedding, and
+    losses that hand it on baselines, ripsnet     the losses of other methods; TopKD's stand-in for
+    persistence images datasets, compute, files, config
 
 and five wings stand around it, each importing only what is before it:
 
@@ -26,8 +25,8 @@ __version__ = "0.1.0"
 def load(name: str, *, seed: int = 0):
     """A published network with its preprocessing, in eval mode: ``load("cifar10-small/tgd")``.
 
-    Called with images uint8 (N, 32, 32, 3) it returns logits float32 (N, classes). InputError, with the
-    names there are, for an unknown one.
+    Called with images uint8 (N, 32, 32, 3) it returns logits float32 (N, classes). InputError, with
+    the names there are, for an unknown one.
     """
     from tgd_lib.study import published  # torch, and only here
 

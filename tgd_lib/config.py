@@ -120,7 +120,9 @@ def check(name: str, value):
         _profile(value)
     if p.choices and value not in p.choices:
         hint = nearest(value, p.choices)
-        raise InputError(f"{name}={value!r} does not exist: {hint}choose from {', '.join(p.choices)}")
+        raise InputError(
+            f"{name}={value!r} does not exist: {hint}choose from {', '.join(p.choices)}"
+        )
     if p.low is not None and not value >= p.low:  # `not >=` also refuses nan
         raise InputError(f"{name}={value}: must be at least {p.low} ({p.help})")
     if p.above is not None and not p.above < value < float("inf"):
@@ -135,7 +137,9 @@ def check(name: str, value):
 def _parameter(name: str) -> Parameter:
     if name not in PARAMETERS:
         hint = nearest(name, PARAMETERS)
-        raise InputError(f"parameter {name!r} does not exist: {hint}there are {', '.join(PARAMETERS)}")
+        raise InputError(
+            f"parameter {name!r} does not exist: {hint}there are {', '.join(PARAMETERS)}"
+        )
     return PARAMETERS[name]
 
 
@@ -169,9 +173,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Published:
-    """What the published teachers of a profile were trained on, where that is not the run's own data.
+    """What the published teachers of a profile were trained on, where that is not the run's own
+    data.
 
-    images: fingerprint of their training images, which need not be at hand (`datasets.teachers_images`).
+    images: fingerprint of their training images, which need not be at hand
+    (`datasets.teachers_images`).
     """
 
     images: str
@@ -206,7 +212,9 @@ class Settings:
     selection: str = "last"
     # ---- fixed by the profile
     grid: str = "main"  # which methods beside the main five, see `methods.GRIDS`
-    schedule_epochs: int | None = None  # length of the whole schedule, if `epochs` is only its beginning
+    schedule_epochs: int | None = (
+        None  # length of the whole schedule, if `epochs` is only its beginning
+    )
     extra_seeds: int = 3  # of all other methods
     teacher: tuple[int, int] = (16, 3)  # depth, width of a WRN
     published: Published | None = None  # None: teachers are trained on the run's own images
@@ -229,8 +237,8 @@ class Settings:
 
 
 # Of a thousand steps the paper's gamma of 3000 leaves none to recover in: training collapses in the
-# first epochs. 300 was chosen on held-out images for TGD at alpha = 1, so that the choice cannot favour
-# topology (DEVIATIONS.md); the paper's stands beside it as a method of its own.
+# first epochs. 300 was chosen on held-out images for TGD at alpha = 1, so that the choice cannot
+# favour topology (DEVIATIONS.md); the paper's stands beside it as a method of its own.
 FEW_STEPS = 300.0
 
 # The 48,000 training images of CIFAR-10 that no profile holds out: what the teachers of `quick` and
@@ -302,13 +310,17 @@ def resolve(profile: str = "quick", **overrides) -> Settings:
     if given.get("dataset") == "folder":  # all of one's own images, unless told otherwise
         base = replace(base, n_train=None, n_test=None, holdout=0)
         if "data_dir" not in given:
-            raise InputError("dataset='folder' needs data_dir: the folder with train/ and test/ in it")
+            raise InputError(
+                "dataset='folder' needs data_dir: the folder with train/ and test/ in it"
+            )
     changed = {k: v for k, v in given.items() if v != getattr(base, k)}
     if any(name in changed for name in TRAINS_OWN_TEACHERS):
         base = replace(base, published=None)
     if "seeds" in changed:
         same = base.extra_seeds == base.seeds  # of all methods, then, and they stay so
-        changed["extra_seeds"] = changed["seeds"] if same else min(base.extra_seeds, changed["seeds"])
+        changed["extra_seeds"] = (
+            changed["seeds"] if same else min(base.extra_seeds, changed["seeds"])
+        )
     named = tuple((k, changed[k]) for k in PARAMETERS if k in changed)
     return replace(base, **changed, overrides=named)
 
@@ -328,7 +340,9 @@ def data_path(settings: Settings) -> Path:
 
 
 def artifacts_dir() -> Path:
-    """Root of the store and of the runs: $TGD_ARTIFACTS (counted from the repository), or artifacts/."""
+    """Root of the store and of the runs: $TGD_ARTIFACTS (counted from the repository), or
+    artifacts/.
+    """
     return ROOT / (os.environ.get("TGD_ARTIFACTS") or "artifacts")
 
 
@@ -340,5 +354,3 @@ def run_dir(settings: Settings) -> Path:
 def forced_since() -> float:
     """$TGD_FORCE_SINCE: artefacts made before this time (seconds since 1970) are made again."""
     return float(os.environ.get("TGD_FORCE_SINCE") or 0)
-
-

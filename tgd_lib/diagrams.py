@@ -25,7 +25,9 @@ def checked_images(images) -> np.ndarray:
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or images.size == 0 or images.dtype != np.uint8:
         found = f"{images.dtype} of shape {images.shape}"
-        raise InputError(f"images are {found}: give uint8 (0 to 255) of shape (N, H, W, 3), not empty")
+        raise InputError(
+            f"images are {found}: give uint8 (0 to 255) of shape (N, H, W, 3), not empty"
+        )
     return images
 
 
@@ -35,15 +37,18 @@ def checked_images(images) -> np.ndarray:
 def sublevel_diagrams(signals) -> list[np.ndarray]:
     """H0 persistence of the sublevel sets of each signal on the path graph.
 
-    signals: (B, n) finite numbers; a vertex has its sample's value, an edge the larger of its ends'.
-    Returns B float64 arrays (k, 2) of (birth, death) in the input's units: the finite pairs of positive
-    persistence, in no particular order. Raises InputError for another shape, NaN or infinity.
-    Source: TGD paper, persistence images; computed by gudhi's linear-time algorithm for a line.
+    signals: (B, n) finite numbers; a vertex has its sample's value, an edge the larger of its
+    ends'. Returns B float64 arrays (k, 2) of (birth, death) in the input's units: the finite pairs
+    of positive persistence, in no particular order. Raises InputError for another shape, NaN or
+    infinity. Source: TGD paper, persistence images; computed by gudhi's linear-time algorithm for a
+    line.
     """
     signals = np.asarray(signals)
     if signals.ndim != 2 or signals.size == 0 or signals.dtype.kind not in "buif":
         found = f"{signals.dtype} of shape {signals.shape}"
-        raise InputError(f"signals are {found}: give real numbers of shape (signals, samples), not empty")
+        raise InputError(
+            f"signals are {found}: give real numbers of shape (signals, samples), not empty"
+        )
     signals = np.ascontiguousarray(signals, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(signals).all(axis=1))
     if len(bad):
@@ -56,8 +61,9 @@ def sublevel_diagrams(signals) -> list[np.ndarray]:
 def persistence_on_a_line() -> Callable[[np.ndarray], np.ndarray]:
     """(n,) floats → (k, 2) pairs, the last of them infinite.
 
-    The private name is what gudhi's public CubicalPersistence calls, but that one imports scikit-learn:
-    1.2 s against 0.01 s. gudhi is pinned; should the name vanish, the public class takes over.
+    The private name is what gudhi's public CubicalPersistence calls, but that one imports
+    scikit-learn: 1.2 s against 0.01 s. gudhi is pinned; should the name vanish, the public class
+    takes over.
     """
     try:
         from gudhi._pers_cub_low_dim_ext import _persistence_on_a_line as line
@@ -70,16 +76,21 @@ def persistence_on_a_line() -> Callable[[np.ndarray], np.ndarray]:
 
 @lru_cache(maxsize=1)
 def persistence_on_a_rectangle() -> Callable[[np.ndarray], Sequence[np.ndarray]]:
-    """(H, W) floats → pairs (k, 2) of H0 and of H1 of the cubical complex whose top-dimensional cells they are.
+    """(H, W) floats → pairs (k, 2) of H0 and of H1 of the cubical complex whose top-dimensional
+    cells they are.
 
     Private and public name as in `persistence_on_a_line`.
     """
     try:
-        from gudhi._pers_cub_low_dim_ext import _persistence_on_rectangle_from_top_cells as rectangle
+        from gudhi._pers_cub_low_dim_ext import (
+            _persistence_on_rectangle_from_top_cells as rectangle,
+        )
     except ImportError:
         from gudhi.sklearn.cubical_persistence import CubicalPersistence
 
-        return lambda cells: CubicalPersistence(homology_dimensions=[0, 1]).fit_transform([cells])[0]
+        return lambda cells: CubicalPersistence(homology_dimensions=[0, 1]).fit_transform([cells])[
+            0
+        ]
 
     return lambda cells: rectangle(cells, 0.0) if min(cells.shape) > 1 else _no_rectangle(cells)
 
@@ -95,11 +106,15 @@ def _no_rectangle(cells: np.ndarray) -> Sequence[np.ndarray]:
 def line_pairs(images: np.ndarray, orientation: str) -> np.ndarray:
     """(k, 2) of 256 * (number of the signal) + level.
 
-    One call to gudhi for the whole block: the signals are laid end to end, each raised by 256 times its
-    number, so that a birth says whose it is, with a wall above everything between them, at which only what
-    would never die dies. Exact in float32: all values are whole numbers up to 2**24.
+    One call to gudhi for the whole block: the signals are laid end to end, each raised by 256 times
+    its number, so that a birth says whose it is, with a wall above everything between them, at
+    which only what would never die dies. Exact in float32: all values are whole numbers up to
+    2**24.
     """
-    rows, columns = images.transpose(0, 3, 1, 2), images.transpose(0, 3, 2, 1)  # (n, 3, H, W), (n, 3, W, H)
+    rows, columns = (
+        images.transpose(0, 3, 1, 2),
+        images.transpose(0, 3, 2, 1),
+    )  # (n, 3, H, W), (n, 3, W, H)
     halves = {"column": [columns], "both": [rows, columns]}.get(orientation, [rows])
     n, length = len(images), images.shape[1] * images.shape[2]
     signals = np.full((n, len(halves), 3, length + 1), 2**24, np.float32)
@@ -111,7 +126,9 @@ def line_pairs(images: np.ndarray, orientation: str) -> np.ndarray:
 
 
 def cubical_pairs(images: np.ndarray, orientation: str) -> np.ndarray:
-    """(k, 2) of 256 * (number of the diagram) + level: six diagrams an image, H0 then H1 of its channels."""
+    """(k, 2) of 256 * (number of the diagram) + level: six diagrams an image, H0 then H1 of its
+    channels.
+    """
     channels = (255 - images if orientation == "cubical_super" else images).transpose(0, 3, 1, 2)
     rectangle, raised = persistence_on_a_rectangle(), []
     for i, image in enumerate(channels.astype(np.float64)):
@@ -127,10 +144,11 @@ def cubical_pairs(images: np.ndarray, orientation: str) -> np.ndarray:
 def persistence_maps(images) -> np.ndarray:
     """Where the topology of an image is: each critical pixel carries the persistence of its pair.
 
-    images: uint8 (N, H, W, 3). Returns uint8 (N, 6, H, W), in levels: H0 of red, green, blue, then H1, of the
-    sublevel sets of the two-dimensional cubical complex. The pixels at which a component or hole is born and
-    at which it dies get death - birth; one that is critical for several pairs the largest; all others 0.
-    Equal values are ordered by position, so that every pair has its place; that changes no persistence.
+    images: uint8 (N, H, W, 3). Returns uint8 (N, 6, H, W), in levels: H0 of red, green, blue, then
+    H1, of the sublevel sets of the two-dimensional cubical complex. The pixels at which a component
+    or hole is born and at which it dies get death - birth; one that is critical for several pairs
+    the largest; all others 0. Equal values are ordered by position, so that every pair has its
+    place; that changes no persistence.
     """
     images = checked_images(images)
     n, height, width, _ = images.shape

@@ -1,6 +1,7 @@
 """The embedded data set: 4,000 real CIFAR-10 images, lossless, that come with the repository.
 
-`sample/` beside this file holds them as WebP strips, with a card (README.md): source, citation, official indices, sums.
+`sample/` beside this file holds them as WebP strips, with a card (README.md): source, citation,
+official indices, sums.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ SIZE = 32
 
 
 def read(split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """All images of a split: train (2,000), valid (500) or test (1,500), in the order of their official indices.
+    """All images of a split: train (2,000), valid (500) or test (1,500), in the order of their
+    official indices.
 
-    Returns images uint8 (N, 32, 32, 3), labels int64 (N,), class names. Raises InputError if a file is
-    missing or not as it was made.
+    Returns images uint8 (N, 32, 32, 3), labels int64 (N,), class names. Raises InputError if a file
+    is missing or not as it was made.
     """
     with reading(INDEX):
         index = json.loads(INDEX.read_text(encoding="utf-8"))
@@ -31,7 +33,9 @@ def read(split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     strips = [_strip(FOLDER / name) for name in part["files"]]
     images = np.concatenate(strips).reshape(-1, SIZE, SIZE, 3)
     if hashlib.sha256(images.tobytes()).hexdigest() != part["sha256"]:
-        raise InputError(f"{FOLDER}: the images of {split} are not as they were made: git checkout -- {FOLDER.name}")
+        raise InputError(
+            f"{FOLDER}: the images of {split} are not as they were made: git checkout -- {FOLDER.name}"
+        )
     return images, np.array(part["labels"], np.int64), tuple(index["class_names"])
 
 

@@ -1,6 +1,7 @@
 """From a spec to a trained network: found in the store, or trained now with all it stands on.
 
-A `Lab` holds the data, the store and the device of one run. Heavy modules are imported where they are used.
+A `Lab` holds the data, the store and the device of one run. Heavy modules are imported where they
+are used.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class Lab:
         """Train what is missing of `specs` and of all they stand on.
 
         One that diverges, and what stands on it, is left out, the others are trained; at the end
-        its error is raised or, if `tolerant`, those of `specs` that could not be trained are returned.
+        its error is raised or, if `tolerant`, those of `specs` that could not be trained are
+        returned.
         """
         lost: dict[str, Diverged] = {}
         for spec in self._missing(specs):
@@ -143,7 +145,9 @@ class Lab:
         return list(missing.values())
 
     def _lab_of(self, spec: Spec) -> Lab:
-        """The lab whose training images `spec` is trained on: another than this for a teacher of more."""
+        """The lab whose training images `spec` is trained on: another than this for a teacher of
+        more.
+        """
         if spec.data == self.data.train.fingerprint:
             return self
         train = datasets.teachers_images(spec.data, self.settings)
@@ -203,7 +207,9 @@ class Lab:
 
         widths = [[16 * s.network[1] * k for k in (1, 2, 4)] for s in (spec, spec.teachers[0])]
         module = baselines.own_parameters(spec.baseline.loss, *widths, seed=spec.seed)
-        if spec.baseline.loss == "topkd":  # its stand-in for persistence images is trained beforehand
+        if (
+            spec.baseline.loss == "topkd"
+        ):  # its stand-in for persistence images is trained beforehand
             module["ripsnet"].load_state_dict(self.objectives.ripsnet(spec))
         return module and self.compute.place(module)
 
@@ -256,7 +262,8 @@ class Lab:
     # ---- evaluations
 
     def evaluation(self, spec: Spec, part: str = "test", *, exact: bool = False) -> Artefact:
-        """Logits and metrics of the trained network on the test (or held-out) images, from the store or made now.
+        """Logits and metrics of the trained network on the test (or held-out) images, from the
+        store or made now.
 
         exact: in float32, on a GPU without TF32, so that it can be checked anywhere.
         """
@@ -284,11 +291,15 @@ class Lab:
         images = getattr(self.data, part)
         if images is None:
             name = self.settings.profile
-            raise InputError(f"profile {name!r} holds no images out, so it makes no choices: set holdout")
+            raise InputError(
+                f"profile {name!r} holds no images out, so it makes no choices: set holdout"
+            )
         return images
 
     def row(self, spec: Spec) -> dict:
-        """One line about a trained network, for tables and figures: what it is, how good, what it took."""
+        """One line about a trained network, for tables and figures: what it is, how good, what it
+        took.
+        """
         network, metrics = self.trained(spec).record, self.evaluation(spec).record
         depth, width, _ = spec.network
         described = ("selection", "selected_epoch", "epochs_in_all", "training_seconds")

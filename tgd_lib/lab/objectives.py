@@ -1,7 +1,8 @@
 """From a student's spec to its objective: the loss, fed with what its teachers say of every batch.
 
 Nothing is augmented, so what a teacher says of a training image never changes: it comes from a bank
-where that fits, or from the teachers themselves, online. Seeds share a bank, so the last one is kept.
+where that fits, or from the teachers themselves, online. Seeds share a bank, so the last one is
+kept.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ RIPSNET_PASSES = 32  # over the training images, at most, for the clouds that a 
 
 
 class Guided(NamedTuple):
-    """A student's objective, and how its teachers' outputs reach it, for the record (None: no teacher)."""
+    """A student's objective, and how its teachers' outputs reach it, for the record (None: no
+    teacher).
+    """
 
     objective: Objective
     teachers_by: str | None
@@ -85,7 +88,9 @@ class Objectives:
         return Guided(_with_embedding(objective, spec.embedding, teacher), source.how)
 
     def source(self, spec: Spec) -> Source:
-        """The outputs of the teachers of `spec`: those used last, if they are the same, or made now."""
+        """The outputs of the teachers of `spec`: those used last, if they are the same, or made
+        now.
+        """
         asked = _asked(spec)
         if self._last is None or self._last[0] != asked:
             self._last = None  # the old one goes before room is measured for the new one
@@ -208,7 +213,9 @@ class Objectives:
     # ---- baselines: logits, embeddings, features
 
     def ripsnet(self, spec: Spec) -> dict[str, Tensor]:
-        """The weights of the RipsNet of a student's teacher and size of batch, from the store or made now."""
+        """The weights of the RipsNet of a student's teacher and size of batch, from the store or
+        made now.
+        """
         teacher, size = spec.teachers[0], spec.schedule.batch_size
         batches = max(1, self.n // size)
         count = min(ripsnet.CLOUDS, RIPSNET_PASSES * batches)
@@ -234,7 +241,11 @@ class Objectives:
         online = self.trained.teacher(teacher)
         room = bank.available(self.compute) / 2
         remembered = None if self.mode == "online" else bank.remember(online, room=room)
-        source = Source(online, "online") if remembered is None else Source(remembered, "bank of features")
+        source = (
+            Source(online, "online")
+            if remembered is None
+            else Source(remembered, "bank of features")
+        )
         self.say(f"{spec.label}: teacher by {source.how}")
         return source
 
@@ -269,7 +280,9 @@ def _guidance(spec: Spec, outputs) -> Objective:
     return objective
 
 
-def _with_embedding(objective: Objective, guidance: EmbeddingGuidance, teacher: Tensor) -> Objective:
+def _with_embedding(
+    objective: Objective, guidance: EmbeddingGuidance, teacher: Tensor
+) -> Objective:
     """`objective` and the guidance by the teacher's embedding (n, c) of all images."""
     chosen = asdict(guidance)
     weight = chosen.pop("weight")

@@ -14,14 +14,16 @@ from tgd_lib.topology import PersistenceImageParams
 class View:
     """What a network looks at.
 
-    kind: "image"; "pi", persistence images; "pi_within" or "pi_across", those of another image of the same
-    class or of any; "pi_noisy", those of noisy copies of the images; "noise", a fixed random picture of that
-    size per image; "image_map", the image and its persistence map.
+    kind: "image"; "pi", persistence images; "pi_within" or "pi_across", those of another image of
+    the same class or of any; "pi_noisy", those of noisy copies of the images; "noise", a fixed
+    random picture of that size per image; "image_map", the image and its persistence map.
     """
 
     kind: str
     channels: int
-    constants: tuple[tuple[float, ...], tuple[float, ...]] | None  # mean, std; None: measured on the training images
+    constants: (
+        tuple[tuple[float, ...], tuple[float, ...]] | None
+    )  # mean, std; None: measured on the training images
     orientation: str | None = None
     params: PersistenceImageParams | None = None
 
@@ -60,7 +62,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class EmbeddingGuidance:
-    """weight * `embedding.embedding_loss`, added to the loss of `Guidance`; its names are that one's."""
+    """weight * `embedding.embedding_loss`, added to the loss of `Guidance`; its names are that
+    one's.
+    """
 
     weight: float
     loss: str = "signature"
@@ -114,8 +118,8 @@ class Spec:
     def question(self) -> dict:
         """All that determines the weights, as a plain dictionary.
 
-        What came to be a choice later (`order`, `baseline`, `embedding`) is left out where nothing is
-        chosen, so that the keys of what was recorded before are as they were.
+        What came to be a choice later (`order`, `baseline`, `embedding`) is left out where nothing
+        is chosen, so that the keys of what was recorded before are as they were.
         """
         plain = ("data", "view", "network", "schedule", "precision", "seed", "selection", "test")
         question = {name: getattr(self, name) for name in plain}
@@ -137,7 +141,9 @@ class Spec:
 
     @property
     def epochs_in_all(self) -> int:
-        """Total epochs that the weights have seen, those of the start included: the compute to match."""
+        """Total epochs that the weights have seen, those of the start included: the compute to
+        match.
+        """
         return self.schedule.epochs + (self.start.epochs_in_all if self.start else 0)
 
 

@@ -18,7 +18,9 @@ WEIGHTS = "weights.safetensors"
 
 
 def fresh(spec: Spec) -> nn.Module:
-    """The network of `spec` before training, on the CPU; its initial weights depend on the seed alone."""
+    """The network of `spec` before training, on the CPU; its initial weights depend on the seed
+    alone.
+    """
     depth, width, classes = spec.network
     return wide_resnet(depth, width, spec.view.channels, classes, seed=spec.seed)
 
@@ -26,8 +28,8 @@ def fresh(spec: Spec) -> nn.Module:
 class Trained:
     """Loads what lies in the store; trains nothing.
 
-    `views` shows the images of one run, so a teacher loaded here looks at the training images of its
-    student, whatever it was trained on itself.
+    `views` shows the images of one run, so a teacher loaded here looks at the training images of
+    its student, whatever it was trained on itself.
     """
 
     def __init__(self, store: Store, views: Views, compute: Compute):

@@ -1,4 +1,6 @@
-"""What a network is shown of a set of images: the images, their persistence images, or a control for those."""
+"""What a network is shown of a set of images: the images, their persistence images, or a control
+for those.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tgd_lib.images.corruptions import corrupt
 from tgd_lib.datasets import Dataset, Parts
 from tgd_lib.diagrams import persistence_maps
+from tgd_lib.images.corruptions import corrupt
 from tgd_lib.lab.spec import View
 from tgd_lib.lab.store import Store
 from tgd_lib.topology import save_persistence_images
 
 SEED = 0  # of the permutations; one each for all students, as there is one PI teacher
-NOISY = ("gaussian_noise", 3)  # of CIFAR-10-C's corruptions and severities: what "pi_noisy" is drawn from
+NOISY = (
+    "gaussian_noise",
+    3,
+)  # of CIFAR-10-C's corruptions and severities: what "pi_noisy" is drawn from
 
 
 class Views:
@@ -29,11 +34,13 @@ class Views:
     def array(self, view: View, part: str) -> np.ndarray:
         """uint8 (N, C, H, W) that `view` shows of "train", "test" or "holdout"."""
         made = self.persistence_maps if view.kind == "image_map" else self.persistence_images
-        return array(view, getattr(self.data, part), lambda: made(view, part), training=part == "train")
+        return array(
+            view, getattr(self.data, part), lambda: made(view, part), training=part == "train"
+        )
 
     def constants(self, view: View) -> tuple:
-        """Mean and standard deviation a channel, on [0, 1], that `view` is normalised by: published, or measured on
-        what it shows of the training images.
+        """Mean and standard deviation a channel, on [0, 1], that `view` is normalised by:
+        published, or measured on what it shows of the training images.
         """
         if view.constants:
             return view.constants
@@ -44,7 +51,11 @@ class Views:
     def persistence_images(self, view: View, part: str) -> np.ndarray:
         """Persistence images uint8 (N, 3 or 6, R, R) that `view` is about, mapped from the store."""
         images = getattr(self.data, part)
-        spec = {"images": images.fingerprint, "orientation": view.orientation, "params": view.params}
+        spec = {
+            "images": images.fingerprint,
+            "orientation": view.orientation,
+            "params": view.params,
+        }
         if view.kind == "pi_noisy":
             spec |= {"corruption": NOISY}
 
@@ -52,7 +63,11 @@ class Views:
             self.say(f"persistence images of {len(images.images)} images ({part})")
             watched = sys.stderr.isatty()  # a live bar only where a person watches
             save_persistence_images(
-                folder / "images.npy", pictured(view, images), view.orientation, view.params, progress=watched
+                folder / "images.npy",
+                pictured(view, images),
+                view.orientation,
+                view.params,
+                progress=watched,
             )
             return {"n": len(images.images), "part": part}
 
@@ -67,16 +82,22 @@ class Views:
             np.save(folder / "maps.npy", persistence_maps(images.images))
             return {"n": len(images.images), "part": part}
 
-        return self.store.make("persistence_maps", {"images": images.fingerprint}, build).array("maps")
+        return self.store.make("persistence_maps", {"images": images.fingerprint}, build).array(
+            "maps"
+        )
 
 
 # ---------------------------------------------------------------- what is shown, as a function
 
 
-def array(view: View, images: Dataset, topology: Callable[[], np.ndarray], *, training: bool) -> np.ndarray:
-    """uint8 (N, C, H, W) that `view` shows of `images`; `topology` gives their persistence images or maps if needed.
+def array(
+    view: View, images: Dataset, topology: Callable[[], np.ndarray], *, training: bool
+) -> np.ndarray:
+    """uint8 (N, C, H, W) that `view` shows of `images`; `topology` gives their persistence images
+    or maps if needed.
 
-    Permuted are those of the training images only: others are measured on their own persistence images.
+    Permuted are those of the training images only: others are measured on their own persistence
+    images.
     """
     pictures = images.images.transpose(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
     if view.kind == "image":
@@ -93,7 +114,8 @@ def array(view: View, images: Dataset, topology: Callable[[], np.ndarray], *, tr
 
 
 def pictured(view: View, images: Dataset) -> np.ndarray:
-    """uint8 (N, H, W, 3): the images whose topology `view` is about, their own or, for "pi_noisy", noisy copies.
+    """uint8 (N, H, W, 3): the images whose topology `view` is about, their own or, for "pi_noisy",
+    noisy copies.
 
     The noise is drawn once for a set of images, other noise for another set.
     """
@@ -107,9 +129,11 @@ def _seed(images: Dataset) -> int:
 
 
 def exchanged(groups: np.ndarray, *, seed: int) -> np.ndarray:
-    """int64 (N,): for each place another place of the same group, drawn at random; its own where it is alone.
+    """int64 (N,): for each place another place of the same group, drawn at random; its own where it
+    is alone.
 
-    Each group is laid in a circle in random order, and each takes its neighbour's: nobody keeps their own.
+    Each group is laid in a circle in random order, and each takes its neighbour's: nobody keeps
+    their own.
     """
     order = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
     result = np.empty(len(groups), np.int64)
@@ -126,10 +150,19 @@ def noise(shape: tuple[int, ...], *, seed: int) -> np.ndarray:
 
 
 def measured_constants(array) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation on [0, 1] of each channel of uint8 (N, C, H, W); a constant one gets 1."""
-    parts = [array[i : i + 1000] for i in range(0, len(array), 1000)]  # bincount makes eight bytes of each
-    counts = [sum(np.bincount(p[:, c].ravel(), minlength=256) for p in parts) for c in range(array.shape[1])]
+    """Mean and standard deviation on [0, 1] of each channel of uint8 (N, C, H, W); a constant one
+    gets 1.
+    """
+    parts = [
+        array[i : i + 1000] for i in range(0, len(array), 1000)
+    ]  # bincount makes eight bytes of each
+    counts = [
+        sum(np.bincount(p[:, c].ravel(), minlength=256) for p in parts)
+        for c in range(array.shape[1])
+    ]
     levels = np.arange(256) / 255
     mean = [float(n @ levels / n.sum()) for n in counts]
-    std = [float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)]
+    std = [
+        float(np.sqrt(n @ (levels - m) ** 2 / n.sum())) for n, m in zip(counts, mean, strict=True)
+    ]
     return mean, [s if s > 0 else 1.0 for s in std]

@@ -1,7 +1,7 @@
 """What things cost: parameters, operations, seconds. Measured where it runs, kept in the store.
 
-Timings are taken in turn (`interleaved`), so that a busy minute of the machine falls on all alike, and
-are to be read as ratios within one measurement.
+Timings are taken in turn (`interleaved`), so that a busy minute of the machine falls on all alike,
+and are to be read as ratios within one measurement.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from pathlib import Path
 from statistics import median
 
 from tgd_lib.lab.lab import Lab
-from tgd_lib.study.specs import specs_of
 from tgd_lib.lab.spec import Spec
+from tgd_lib.study.specs import specs_of
 
 BATCHES = (1, 128)
 WARM_UP = 4  # steps that are not timed: the first make buffers and pick kernels
 
 
 def interleaved(
-    calls: dict[str, Callable[[int], object]], repeats: int, *, clock: Callable[[], float] = time.perf_counter
+    calls: dict[str, Callable[[int], object]],
+    repeats: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call, `repeats` times in turn.
 
@@ -44,7 +47,9 @@ def summary(values: list[float]) -> dict:
 
 
 def multiply_adds(network, shape: tuple[int, int, int]) -> int:
-    """Multiply-adds of one forward pass on one image of shape (C, H, W); convolutions and products count."""
+    """Multiply-adds of one forward pass on one image of shape (C, H, W); convolutions and products
+    count.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -58,8 +63,9 @@ def multiply_adds(network, shape: tuple[int, int, int]) -> int:
 def measure(lab: Lab, *, repeats: int = 11) -> dict:
     """The record of what this run's networks, topology and training steps cost on this machine.
 
-    Returns {networks: {name: {parameters, multiply_adds, batch_1, batch_128}}, topology: {batch_1, batch_128},
-    steps}: seconds as {n, median, min, max}; batch_b an image, steps a whole step of SGD.
+    Returns {networks: {name: {parameters, multiply_adds, batch_1, batch_128}}, topology: {batch_1,
+    batch_128}, steps}: seconds as {n, median, min, max}; batch_b an image, steps a whole step of
+    SGD.
     """
     import torch
 
@@ -68,7 +74,11 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
         "image teacher": specs_of(lab).teacher("image"),
         "PI teacher": specs_of(lab).teacher("pi"),
     }
-    place = {"device": lab.compute.name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    place = {
+        "device": lab.compute.name,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
     question = {"specs": {k: s.key for k, s in specs.items()}, "repeats": repeats, **place}
 
     def build(folder: Path) -> dict:
@@ -76,8 +86,15 @@ def measure(lab: Lab, *, repeats: int = 11) -> dict:
         seconds = interleaved(_calls(lab, specs), repeats, clock=lambda: _now(lab))
         return place | {
             "networks": {name: _network(lab, spec, name, seconds) for name, spec in specs.items()},
-            "topology": {f"batch_{b}": summary([s / b for s in seconds[f"topology, batch {b}"]]) for b in BATCHES},
-            "steps": {k: summary(seconds[k]) for k in ("plain step", "bank step", "online step") if k in seconds},
+            "topology": {
+                f"batch_{b}": summary([s / b for s in seconds[f"topology, batch {b}"]])
+                for b in BATCHES
+            },
+            "steps": {
+                k: summary(seconds[k])
+                for k in ("plain step", "bank step", "online step")
+                if k in seconds
+            },
         }
 
     for spec in specs.values():  # outside the lock

@@ -1,8 +1,8 @@
 """The study as tables: teachers, methods of training the student, and which of them a profile runs.
 
-    TEACHERS    what may teach: images, persistence images and their variants, controls without topology
-    METHODS     the main five, baselines from the literature, ablations of TGD, guidances beyond the paper
-    GRID        for each profile, the methods it runs beside the main five
+    TEACHERS    what may teach: images, persistence images and their variants, controls without
+    topology METHODS     the main five, baselines from the literature, ablations of TGD, guidances
+    beyond the paper GRID        for each profile, the methods it runs beside the main five
 
 Constants only; nothing here trains or imports torch.
 """
@@ -31,7 +31,9 @@ class Teacher:
     params: PersistenceImageParams = PersistenceImageParams()
 
 
-WIDE = PersistenceImageParams(high=1.0, sigma=0.02)  # a window that holds all births and persistences
+WIDE = PersistenceImageParams(
+    high=1.0, sigma=0.02
+)  # a window that holds all births and persistences
 
 TEACHERS: dict[str, Teacher] = {
     t.name: t
@@ -46,7 +48,9 @@ TEACHERS: dict[str, Teacher] = {
         # how the persistence image is made
         Teacher("pi_row", "row-wise PIs", orientation="row"),
         Teacher("pi_column", "column-wise PIs", orientation="column"),
-        Teacher("pi_literal", "PIs as the authors' instructions read", orientation="authors_literal"),
+        Teacher(
+            "pi_literal", "PIs as the authors' instructions read", orientation="authors_literal"
+        ),
         Teacher("pi_range", "PI window 0 to 1", params=PersistenceImageParams(high=1.0)),
         Teacher("pi_wide", "PI window 0 to 1, sigma 0.02", params=WIDE),
         Teacher("pi_sigma", "PI sigma 0.02", params=PersistenceImageParams(sigma=0.02)),
@@ -82,13 +86,17 @@ class Method:
     distils: bool = True
     first: str = "image"  # weighs alpha
     second: str = "pi"  # weighs 1 - alpha; a teacher without weight is not trained
-    start: str | None = None  # the method whose student of the same seed it starts from ("annealing")
+    start: str | None = (
+        None  # the method whose student of the same seed it starts from ("annealing")
+    )
     alpha: float | None = None
     lam: float | None = None
     temperature: float | None = None
     gamma: float | None = None
     kl_reduction: str | None = None
-    order: str | None = None  # "normalise": each teacher's map is normalised before merging; None: after, as the authors
+    order: str | None = (
+        None  # "normalise": each teacher's map is normalised before merging; None: after, as the authors
+    )
     baseline: Baseline | None = None
     embedding: EmbeddingGuidance | None = None
     control: str | None = None  # a method that differs in nothing but the second teacher's topology
@@ -98,15 +106,22 @@ _MAIN = (
     Method("scratch", "Scratch", "labels only", distils=False),
     Method("kd", "KD", "plain distillation from the image teacher", alpha=1.0, gamma=0.0),
     Method(
-        "kd_annealed", "KD, annealing", "as many epochs as TGD: the compute-matched control",
-        start="scratch", alpha=1.0, gamma=0.0,
+        "kd_annealed",
+        "KD, annealing",
+        "as many epochs as TGD: the compute-matched control",
+        start="scratch",
+        alpha=1.0,
+        gamma=0.0,
     ),
     Method(
-        "tgd_alpha1", "TGD at alpha = 1", "all of TGD but the PI teacher: what TGD adds to it is what that teacher adds",
-        start="scratch", alpha=1.0,
+        "tgd_alpha1",
+        "TGD at alpha = 1",
+        "all of TGD but the PI teacher: what TGD adds to it is what that teacher adds",
+        start="scratch",
+        alpha=1.0,
     ),
     Method("tgd", "TGD", "the paper's method", start="scratch", control="tgd_image_2"),
-)  # fmt: skip
+)
 
 _COMMON = "RepDistiller, scripts/run_cifar_distill.sh"
 
@@ -125,33 +140,72 @@ def _annealed(m: Method) -> Method:
 
 # KD in its strongest form, and what everything that is guided by the embedding stands on.
 _KD = Method(
-    "kd_batchmean_annealed", "KD, batchmean, annealing", "the textbook's KD with as many epochs as TGD",
-    start="scratch", alpha=1.0, gamma=0.0, kl_reduction="batchmean",
-)  # fmt: skip
+    "kd_batchmean_annealed",
+    "KD, batchmean, annealing",
+    "the textbook's KD with as many epochs as TGD",
+    start="scratch",
+    alpha=1.0,
+    gamma=0.0,
+    kl_reduction="batchmean",
+)
 
 _BASELINES = (
-    Method("kd_batchmean", "KD, batchmean", "the textbook's reduction: ten times stronger on ten classes",
-           alpha=1.0, gamma=0.0, kl_reduction="batchmean"),
+    Method(
+        "kd_batchmean",
+        "KD, batchmean",
+        "the textbook's reduction: ten times stronger on ten classes",
+        alpha=1.0,
+        gamma=0.0,
+        kl_reduction="batchmean",
+    ),
     _KD,
     Method("kd_pi", "KD from the PI teacher", "topology's own logits, as KD", alpha=0.0, gamma=0.0),
-    Method("two_teachers", "Two teachers averaged", "both teachers' logits in equal parts, as KD, no maps", alpha=0.5, gamma=0.0),
+    Method(
+        "two_teachers",
+        "Two teachers averaged",
+        "both teachers' logits in equal parts, as KD, no maps",
+        alpha=0.5,
+        gamma=0.0,
+    ),
     _baseline("fitnets", "FitNets", "hints: the teacher's middle features, regressed", 100.0),
     _baseline("at", "AT", "attention transfer: where the teacher's features are strong", 1000.0),
     _baseline("sp", "SP", "similarity-preserving: the last stage's similarity map", 3000.0),
     _baseline("cc", "CC", "correlation congruence", 0.02, fed="embedding"),
-    _baseline("rkd", "RKD", "relational: distances and angles between images", 1.0, fed="embedding"),
+    _baseline(
+        "rkd", "RKD", "relational: distances and angles between images", 1.0, fed="embedding"
+    ),
     _baseline("vid", "VID", "variational information distillation", 1.0),
     _baseline("pkt", "PKT", "probabilistic knowledge transfer", 30000.0, fed="embedding"),
-    # on top of KD, as its authors have it; their batch is 64, their rate 0.05, their weight decay 5e-4
-    _baseline("topkd", "TopKD", "topology of the embedding, by a network that guesses its image", 5.0,
-              "Kim et al. 2024, authors' repository: 1, 2 and 5 for ResNet56 to ResNet20",
-              kd=2.0, fed="embedding"),
+    # on top of KD, as its authors have it; their batch is 64, their rate 0.05, their weight decay
+    # 5e-4
+    _baseline(
+        "topkd",
+        "TopKD",
+        "topology of the embedding, by a network that guesses its image",
+        5.0,
+        "Kim et al. 2024, authors' repository: 1, 2 and 5 for ResNet56 to ResNet20",
+        kd=2.0,
+        fed="embedding",
+    ),
     # their code's warm-up is 20 of 240 epochs
-    _baseline("dkd", "DKD", "decoupled KD: target and non-target classes apart", 1.0,
-              "Zhao et al. 2022, supplement: 1, 8 and 4 for CIFAR-100", warm_up=1 / 12),
-    # weight 2 is also PaddleClas's; that CIFAR takes temperature 4 could not be checked against a source
-    _baseline("dist", "DIST", "correlations instead of divergences", 2.0, "Huang et al. 2022: beta = gamma = 2 in all"),
-)  # fmt: skip
+    _baseline(
+        "dkd",
+        "DKD",
+        "decoupled KD: target and non-target classes apart",
+        1.0,
+        "Zhao et al. 2022, supplement: 1, 8 and 4 for CIFAR-100",
+        warm_up=1 / 12,
+    ),
+    # weight 2 is also PaddleClas's; that CIFAR takes temperature 4 could not be checked against a
+    # source
+    _baseline(
+        "dist",
+        "DIST",
+        "correlations instead of divergences",
+        2.0,
+        "Huang et al. 2022: beta = gamma = 2 in all",
+    ),
+)
 _BASELINES += tuple(_annealed(m) for m in _BASELINES if m.baseline)
 
 
@@ -163,50 +217,170 @@ def _tgd(name: str, label: str, why: str, **changed) -> Method:
 ALPHAS = (0.0, 0.5, 0.9, 0.95)  # beside the paper's 0.99 (TGD itself) and 1 (the control)
 GAMMAS = (10.0, 100.0, 300.0, 1000.0, 3000.0)  # the run's own is left out (`Specs.students`)
 _ABLATIONS = (
-    Method("scratch_twice", "Scratch, twice", "as many epochs as TGD, without teachers", distils=False, start="scratch"),
+    Method(
+        "scratch_twice",
+        "Scratch, twice",
+        "as many epochs as TGD, without teachers",
+        distils=False,
+        start="scratch",
+    ),
     _tgd("tgd_no_annealing", "TGD without annealing", "from random weights", start=None),
     _tgd("tgd_logits", "TGD, logits only", "no similarity maps", gamma=0.0),
     _tgd("tgd_maps", "TGD, maps only", "no teacher's logits", lam=0.0),
-    *(_tgd(f"tgd_alpha{a:g}", f"TGD at alpha = {a:g}", "the image teacher's weight", alpha=a) for a in ALPHAS),
-    *(_tgd(f"tgd_temperature{t:g}", f"TGD at T = {t:g}", "softening of the logits", temperature=t) for t in (1.0, 2.0, 8.0)),
-    *(_tgd(f"tgd_lambda{x:g}", f"TGD at lambda = {x:g}", "logits against labels", lam=x) for x in (0.5, 0.7)),
-    *(_tgd(f"tgd_gamma{g:g}", f"TGD at gamma = {g:g}", "weight of the maps", gamma=g) for g in GAMMAS),
-    *(_tgd(f"tgd_alpha1_gamma{g:g}", f"TGD at alpha = 1, gamma = {g:g}", "its control", alpha=1.0, gamma=g) for g in GAMMAS),
-    _tgd("tgd_batchmean", "TGD, batchmean", "the textbook's KL reduction", kl_reduction="batchmean"),
-    _tgd("tgd_alpha1_batchmean", "TGD at alpha = 1, batchmean", "its control", alpha=1.0, kl_reduction="batchmean"),
-    _tgd("tgd_normalise", "TGD, normalise then merge", "alpha decides the shares, not the features' scale", order="normalise"),
+    *(
+        _tgd(f"tgd_alpha{a:g}", f"TGD at alpha = {a:g}", "the image teacher's weight", alpha=a)
+        for a in ALPHAS
+    ),
+    *(
+        _tgd(f"tgd_temperature{t:g}", f"TGD at T = {t:g}", "softening of the logits", temperature=t)
+        for t in (1.0, 2.0, 8.0)
+    ),
+    *(
+        _tgd(f"tgd_lambda{x:g}", f"TGD at lambda = {x:g}", "logits against labels", lam=x)
+        for x in (0.5, 0.7)
+    ),
+    *(
+        _tgd(f"tgd_gamma{g:g}", f"TGD at gamma = {g:g}", "weight of the maps", gamma=g)
+        for g in GAMMAS
+    ),
+    *(
+        _tgd(
+            f"tgd_alpha1_gamma{g:g}",
+            f"TGD at alpha = 1, gamma = {g:g}",
+            "its control",
+            alpha=1.0,
+            gamma=g,
+        )
+        for g in GAMMAS
+    ),
+    _tgd(
+        "tgd_batchmean", "TGD, batchmean", "the textbook's KL reduction", kl_reduction="batchmean"
+    ),
+    _tgd(
+        "tgd_alpha1_batchmean",
+        "TGD at alpha = 1, batchmean",
+        "its control",
+        alpha=1.0,
+        kl_reduction="batchmean",
+    ),
+    _tgd(
+        "tgd_normalise",
+        "TGD, normalise then merge",
+        "alpha decides the shares, not the features' scale",
+        order="normalise",
+    ),
     _tgd("tgd_row", "TGD, row-wise PIs", "half of the PI teacher's input", second="pi_row"),
     _tgd("tgd_column", "TGD, column-wise PIs", "the other half", second="pi_column"),
     _tgd("tgd_literal", "TGD, authors' literal PIs", "columns equal rows", second="pi_literal"),
     _tgd("tgd_range", "TGD, PI window 0 to 1", "no point left outside", second="pi_range"),
     _tgd("tgd_sigma", "TGD, PI sigma 0.02", "softer PIs", second="pi_sigma"),
     _tgd("tgd_coarse", "TGD, PIs of 25 x 25", "a quarter of the pixels", second="pi_coarse"),
-    _tgd("tgd_small_teacher", "TGD, small image teacher", "an image teacher of the student's size", first="image_small"),
-    _tgd("tgd_alpha1_small_teacher", "TGD at alpha = 1, small image teacher", "its control", first="image_small", alpha=1.0),
-)  # fmt: skip
+    _tgd(
+        "tgd_small_teacher",
+        "TGD, small image teacher",
+        "an image teacher of the student's size",
+        first="image_small",
+    ),
+    _tgd(
+        "tgd_alpha1_small_teacher",
+        "TGD at alpha = 1, small image teacher",
+        "its control",
+        first="image_small",
+        alpha=1.0,
+    ),
+)
 
 _SECOND_TEACHER = (  # is it topology, or just a second teacher?
-    _tgd("tgd_image_2", "TGD, second image teacher", "another seed of the image teacher instead of the PI teacher", second="image_2"),
-    _tgd("tgd_image_2_normalise", "TGD, second image teacher, normalised, alpha 0.5", "control of 'image and map, normalised'",
-         second="image_2", order="normalise", alpha=0.5),
-    _tgd("tgd_image_2_normalise0.9", "TGD, second image teacher, normalised, alpha 0.9", "control of 'wide PIs, normalised'",
-         second="image_2", order="normalise", alpha=0.9),
-    _tgd("tgd_within", "TGD, PIs permuted in class", "topology of another image of the class", second="pi_within"),
-    _tgd("tgd_across", "TGD, PIs permuted across", "topology of any other image", second="pi_across"),
+    _tgd(
+        "tgd_image_2",
+        "TGD, second image teacher",
+        "another seed of the image teacher instead of the PI teacher",
+        second="image_2",
+    ),
+    _tgd(
+        "tgd_image_2_normalise",
+        "TGD, second image teacher, normalised, alpha 0.5",
+        "control of 'image and map, normalised'",
+        second="image_2",
+        order="normalise",
+        alpha=0.5,
+    ),
+    _tgd(
+        "tgd_image_2_normalise0.9",
+        "TGD, second image teacher, normalised, alpha 0.9",
+        "control of 'wide PIs, normalised'",
+        second="image_2",
+        order="normalise",
+        alpha=0.9,
+    ),
+    _tgd(
+        "tgd_within",
+        "TGD, PIs permuted in class",
+        "topology of another image of the class",
+        second="pi_within",
+    ),
+    _tgd(
+        "tgd_across", "TGD, PIs permuted across", "topology of any other image", second="pi_across"
+    ),
     _tgd("tgd_noise", "TGD, noise", "fixed noise instead of topology", second="noise"),
-)  # fmt: skip
+)
 
-_SEARCH = (  # a guidance that beats its own alpha = 1? Candidates; the choice is made on held-out images
-    _tgd("tgd_wide", "TGD, PI window 0 to 1, sigma 0.02", "the most informative PIs of the pilot", second="pi_wide", control="tgd_image_2"),
-    _tgd("tgd_cubical", "TGD, cubical H0 and H1", "the image's own topology, not a flattened signal's", second="cubical", control="tgd_image_2"),
-    _tgd("tgd_super", "TGD, superlevel cubical", "bright components and dark holes", second="super", control="tgd_image_2"),
-    _tgd("tgd_image_map", "TGD, image and persistence map", "a second teacher that sees image and topology", second="image_map", control="tgd_image_2"),
-    _tgd("tgd_noisy", "TGD, PIs of noisy images", "topology that noise cannot wipe out", second="pi_noisy", control="tgd_image_2"),
-    _tgd("tgd_wide_normalise", "TGD, wide PIs, normalised, alpha 0.9", "a real share for the most informative PIs",
-         second="pi_wide", order="normalise", alpha=0.9, control="tgd_image_2_normalise0.9"),
-    _tgd("tgd_map_normalise", "TGD, image and map, normalised, alpha 0.5", "equal shares for image and image-with-topology",
-         second="image_map", order="normalise", alpha=0.5, control="tgd_image_2_normalise"),
-)  # fmt: skip
+# A guidance that beats its own alpha = 1? The choice is made on held-out images.
+_SEARCH = (
+    _tgd(
+        "tgd_wide",
+        "TGD, PI window 0 to 1, sigma 0.02",
+        "the most informative PIs of the pilot",
+        second="pi_wide",
+        control="tgd_image_2",
+    ),
+    _tgd(
+        "tgd_cubical",
+        "TGD, cubical H0 and H1",
+        "the image's own topology, not a flattened signal's",
+        second="cubical",
+        control="tgd_image_2",
+    ),
+    _tgd(
+        "tgd_super",
+        "TGD, superlevel cubical",
+        "bright components and dark holes",
+        second="super",
+        control="tgd_image_2",
+    ),
+    _tgd(
+        "tgd_image_map",
+        "TGD, image and persistence map",
+        "a second teacher that sees image and topology",
+        second="image_map",
+        control="tgd_image_2",
+    ),
+    _tgd(
+        "tgd_noisy",
+        "TGD, PIs of noisy images",
+        "topology that noise cannot wipe out",
+        second="pi_noisy",
+        control="tgd_image_2",
+    ),
+    _tgd(
+        "tgd_wide_normalise",
+        "TGD, wide PIs, normalised, alpha 0.9",
+        "a real share for the most informative PIs",
+        second="pi_wide",
+        order="normalise",
+        alpha=0.9,
+        control="tgd_image_2_normalise0.9",
+    ),
+    _tgd(
+        "tgd_map_normalise",
+        "TGD, image and map, normalised, alpha 0.5",
+        "equal shares for image and image-with-topology",
+        second="image_map",
+        order="normalise",
+        alpha=0.5,
+        control="tgd_image_2_normalise",
+    ),
+)
 
 # Each chosen on held-out images, for its control on random trees, of EMBEDDING_WEIGHTS
 # (docs/protocol-topology.md); until that is done they are the pilot's.
@@ -217,9 +391,13 @@ EMBEDDING_WEIGHTS = (1.0, 3.0, 10.0)
 def _guided(name: str, label: str, why: str, control: str | None = None, **guidance) -> Method:
     """KD, batchmean, annealing, guided by the teacher's embedding as well."""
     return replace(
-        _KD, name=f"kd_{name}", label=f"KD + {label}", why=why,
-        embedding=EmbeddingGuidance(**guidance), control=control,
-    )  # fmt: skip
+        _KD,
+        name=f"kd_{name}",
+        label=f"KD + {label}",
+        why=why,
+        embedding=EmbeddingGuidance(**guidance),
+        control=control,
+    )
 
 
 def _signature(name: str, label: str, why: str, *, control: str | None = None, **chosen) -> Method:
@@ -234,31 +412,61 @@ def _diagram(name: str, label: str, why: str, *, control: str | None = None, **c
 
 
 _EMBEDDING = (  # is it the embedding's topology, or locality, or distances?
-    _signature("signature", "signature of H0", "the minimum spanning tree's edges keep their lengths",
-               control="kd_random_tree"),
-    _signature("random_tree", "random trees", "as many pairs, a tree as well, without topology",
-               edges="random_tree"),
-    _signature("nearest", "nearest neighbours", "short pairs: locality without a tree", edges="nearest"),
-    _signature("shortest", "shortest pairs", "as many as a tree has, and shorter", edges="shortest"),
+    _signature(
+        "signature",
+        "signature of H0",
+        "the minimum spanning tree's edges keep their lengths",
+        control="kd_random_tree",
+    ),
+    _signature(
+        "random_tree",
+        "random trees",
+        "as many pairs, a tree as well, without topology",
+        edges="random_tree",
+    ),
+    _signature(
+        "nearest", "nearest neighbours", "short pairs: locality without a tree", edges="nearest"
+    ),
+    _signature(
+        "shortest", "shortest pairs", "as many as a tree has, and shorter", edges="shortest"
+    ),
     _signature("all_pairs", "all pairs", "distances as such", edges="all"),
-    _signature("permuted", "signature of H0, permuted teacher", "topology of other images of the batch",
-               permuted=True),
-    _diagram("diagram", "H0 diagram", "sorted deaths: topology without saying whose",
-             control="kd_diagram_random"),
-    _diagram("diagram_random", "sorted random trees", "sorted lengths without topology",
-             edges="random_tree"),
-)  # fmt: skip
+    _signature(
+        "permuted",
+        "signature of H0, permuted teacher",
+        "topology of other images of the batch",
+        permuted=True,
+    ),
+    _diagram(
+        "diagram",
+        "H0 diagram",
+        "sorted deaths: topology without saying whose",
+        control="kd_diagram_random",
+    ),
+    _diagram(
+        "diagram_random",
+        "sorted random trees",
+        "sorted lengths without topology",
+        edges="random_tree",
+    ),
+)
 
 # The controls at every weight, to choose by; those at the chosen one are the rows above, and are
 # left out (`Specs.students`).
 _WEIGHTS = tuple(
-    of(f"{name}_weight{w:g}", f"{label}, weight {w:g}", "to choose the weight by",
-       edges="random_tree", weight=w)
+    of(
+        f"{name}_weight{w:g}",
+        f"{label}, weight {w:g}",
+        "to choose the weight by",
+        edges="random_tree",
+        weight=w,
+    )
     for of, name, label in (
-        (_signature, "random_tree", "random trees"), (_diagram, "diagram_random", "sorted random trees"),
+        (_signature, "random_tree", "random trees"),
+        (_diagram, "diagram_random", "sorted random trees"),
     )
     for w in EMBEDDING_WEIGHTS
-)  # fmt: skip
+)
 
 _GROUPS = (_MAIN, _BASELINES, _ABLATIONS, _SECOND_TEACHER, _SEARCH, _EMBEDDING, _WEIGHTS)
 METHODS: dict[str, Method] = {m.name: m for group in _GROUPS for m in group}
@@ -266,9 +474,18 @@ MAIN, BASELINES, ABLATIONS, SECOND_TEACHER, SEARCH, EMBEDDING, WEIGHTS = (
     tuple(m.name for m in group) for group in _GROUPS
 )
 TABLE = (*MAIN, "kd_batchmean")  # of every main table: KD stands in it with both reductions
-CANDIDATES = ("tgd_alpha1", "tgd", *SEARCH)  # of the search; the first is the control, and stays unless it is beaten
+CANDIDATES = (
+    "tgd_alpha1",
+    "tgd",
+    *SEARCH,
+)  # of the search; the first is the control, and stays unless it is beaten
 MATCHED = {m.name: m.control for m in METHODS.values() if m.control}
-EXAMINED = (*TABLE, "tgd_image_2", "tgd_alpha0.5", "tgd_noisy")  # on corrupted images too, for calibration and transfer
+EXAMINED = (
+    *TABLE,
+    "tgd_image_2",
+    "tgd_alpha0.5",
+    "tgd_noisy",
+)  # on corrupted images too, for calibration and transfer
 ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
 
 
@@ -283,18 +500,30 @@ def method(name: str) -> Method:
 
 _ALL = (*BASELINES, *ABLATIONS, *SECOND_TEACHER, *SEARCH, *EMBEDDING, *WEIGHTS)
 _RECORDED = (
-    "kd_batchmean", "kd_batchmean_annealed", "scratch_twice", "tgd_logits", "tgd_maps", "tgd_image_2",
-    "tgd_alpha0.5", "tgd_alpha0.9", "tgd_gamma3000", "tgd_alpha1_gamma3000",
-)  # fmt: skip
+    "kd_batchmean",
+    "kd_batchmean_annealed",
+    "scratch_twice",
+    "tgd_logits",
+    "tgd_maps",
+    "tgd_image_2",
+    "tgd_alpha0.5",
+    "tgd_alpha0.9",
+    "tgd_gamma3000",
+    "tgd_alpha1_gamma3000",
+)
 GRIDS: dict[str, tuple[str, ...]] = {  # beside the main five, with `extra_seeds` seeds
     "main": (),
     "all": _ALL,
     "quick": ("kd_batchmean", "kd_batchmean_annealed", "tgd_alpha0.5"),
     "recorded": _RECORDED,
     "paper-42": (
-        "kd_batchmean_annealed", "scratch_twice", "tgd_batchmean", "tgd_alpha1_batchmean", "tgd_image_2",
+        "kd_batchmean_annealed",
+        "scratch_twice",
+        "tgd_batchmean",
+        "tgd_alpha1_batchmean",
+        "tgd_image_2",
     ),
-}  # fmt: skip
+}
 
 
 def of(settings: Settings) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
-"""Trained networks to give away: teachers and students with their spec, record, sums and a model card.
+"""Trained networks to give away: teachers and students with their spec, record, sums and a model
+card.
 
-They lie in `figures/<profile>/networks/<key>/`, each a whole artefact, so that the store finds them by key.
+They lie in `figures/<profile>/networks/<key>/`, each a whole artefact, so that the store finds them
+by key.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ TOLERANCE = 0.0002  # of an accuracy: two images in ten thousand, for another pr
 def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
     """Put trained networks into `<run>/networks/`, with a model card; returns that folder.
 
-    Their metrics there are of float32 arithmetic, whatever they were trained in, so that they can be
-    checked anywhere.
+    Their metrics there are of float32 arithmetic, whatever they were trained in, so that they can
+    be checked anywhere.
     """
     folder = config.run_dir(lab.settings) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +92,9 @@ def entries(folder: Path) -> list[Entry]:
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
         problem = damage(path)
         if problem:
-            raise InputError(f"{path}: {problem}; restore it (git checkout -- {path.name} in its folder)")
+            raise InputError(
+                f"{path}: {problem}; restore it (git checkout -- {path.name} in its folder)"
+            )
         found.append(Entry(path, read_json(path / "spec.json"), read_json(path / "record.json")))
     return sorted(found, key=lambda e: (not e.record["method"].startswith("teacher_"), e.title))
 
@@ -122,7 +126,9 @@ def card(folder: Path) -> str:
             f"One network each (n = 1), {first.about['exact']['n']} test images, float32 arithmetic. The spread over"
             " seeds is in the results.",
             "",
-            "**To use**: `tgd_lib.load(\"" + profile + "/tgd\")` gives the network with its preprocessing, in eval mode;"
+            '**To use**: `tgd_lib.load("'
+            + profile
+            + '/tgd")` gives the network with its preprocessing, in eval mode;'
             f" called with uint8 images (N, H, W, 3) it returns logits (N, {len(classes)}).",
             "**To check**: `./run_all.sh --verify` evaluates all of them again.",
             "",
@@ -139,8 +145,8 @@ def card(folder: Path) -> str:
 class Ready(nn.Module):
     """A published network with its preprocessing.
 
-    Called with images uint8 (N, H, W, 3) of the size of training it returns logits float32 (N, classes).
-    A teacher that sees persistence images computes them first.
+    Called with images uint8 (N, H, W, 3) of the size of training it returns logits float32 (N,
+    classes). A teacher that sees persistence images computes them first.
     """
 
     def __init__(self, network: nn.Module, view: View, class_names: Sequence[str]):
@@ -161,14 +167,20 @@ class Ready(nn.Module):
 
 
 def load(name: str, *, seed: int = 0, figures: Path = FIGURES) -> Ready:
-    """The published network `profile/method` (or `profile/teacher_image`), in eval mode, on the CPU.
+    """The published network `profile/method` (or `profile/teacher_image`), in eval mode, on the
+    CPU.
 
-    With `figures=Path("artifacts/runs")` it is a network of one's own: `run/method`. Raises InputError, with the names there are, for an unknown one, and where a file is not as published.
+    With `figures=Path("artifacts/runs")` it is a network of one's own: `run/method`. Raises
+    InputError, with the names there are, for an unknown one, and where a file is not as published.
     """
     profile, _, method = name.partition("/")
     if not (figures / profile / FOLDER).is_dir():
         raise unknown("published profile", profile, published_profiles(figures))
-    found = {e.record["method"]: e for e in entries(figures / profile / FOLDER) if e.record["seed"] == seed}
+    found = {
+        e.record["method"]: e
+        for e in entries(figures / profile / FOLDER)
+        if e.record["seed"] == seed
+    }
     if method not in found:
         raise unknown(f"network of {profile} with seed {seed}", method, found)
     return _ready(found[method])
@@ -190,7 +202,8 @@ def published_profiles(figures: Path = FIGURES) -> list[str]:
 
 
 def verify(settings: Settings, figures: Path = FIGURES) -> int:
-    """Evaluate the published networks of a profile on the data at hand and print how that compares; 0 if all agree.
+    """Evaluate the published networks of a profile on the data at hand and print how that compares;
+    0 if all agree.
 
     Raises InputError where nothing is published, or a file is not what was published.
     """
@@ -204,7 +217,9 @@ def verify(settings: Settings, figures: Path = FIGURES) -> int:
     lab = Lab(settings, say=lambda line: None)
     test = lab.data.test
     if test.fingerprint != found[0].about["test"]:
-        print("note: not the very test images of the record (another copy of the data, or other settings)")
+        print(
+            "note: not the very test images of the record (another copy of the data, or other settings)"
+        )
     print(f"{settings.profile}: {len(test.labels)} test images, float32, {lab.compute.name}")
     print(f"{'network':<28} published %  found %  difference")
     labels, wrong = torch.from_numpy(test.labels), 0
@@ -222,5 +237,7 @@ def _compare(entry: Entry, accuracy: float) -> bool:
     off = accuracy - published
     differs = abs(off) > TOLERANCE + 1e-9
     said = f"DIFFERS by more than {100 * TOLERANCE:.2f} points" if differs else "ok"
-    print(f"{entry.title:<28} {100 * published:11.2f}  {100 * accuracy:7.2f}  {100 * off:+10.2f}  {said}")
+    print(
+        f"{entry.title:<28} {100 * published:11.2f}  {100 * accuracy:7.2f}  {100 * off:+10.2f}  {said}"
+    )
     return differs

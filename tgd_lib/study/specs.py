@@ -46,7 +46,12 @@ class Specs:
             return View("image_map", 9, None)
         orientation = t.orientation or self.settings.orientation
         copies = 1 if orientation in ("row", "column") else 2
-        published = cifar10 and t.sees not in ("noise", "pi_noisy") and t.params == PAPER and orientation not in CUBICAL
+        published = (
+            cifar10
+            and t.sees not in ("noise", "pi_noisy")
+            and t.params == PAPER
+            and orientation not in CUBICAL
+        )
         constants = tuple(c * copies for c in PI_CONSTANTS) if published else None
         return View(t.sees, 3 * copies, constants, orientation, t.params)
 
@@ -55,7 +60,12 @@ class Specs:
         s, t = self.settings, methods.teacher(name)
         depth, width = s.teacher
         spec = self._spec(
-            t.label, f"teacher_{t.name}", self.view(name), (depth, t.width or width), s.teacher_epochs, t.seed
+            t.label,
+            f"teacher_{t.name}",
+            self.view(name),
+            (depth, t.width or width),
+            s.teacher_epochs,
+            t.seed,
         )
         if s.published is None:
             return spec
@@ -87,9 +97,11 @@ class Specs:
         return Guidance(**values, order=m.order)
 
     def students(self, names: Sequence[str]) -> list[Spec]:
-        """The students of several methods with all their seeds: `seeds` of the main five, `extra_seeds` of others.
+        """The students of several methods with all their seeds: `seeds` of the main five,
+        `extra_seeds` of others.
 
-        A method that comes to the same as one before it, by the run's own alpha, say, is left out; not the main five.
+        A method that comes to the same as one before it, by the run's own alpha, say, is left out;
+        not the main five.
         """
         s, seen = self.settings, set()
         found = []
