@@ -86,6 +86,25 @@ caption = "A test image of each class above the persistence images of its red ch
 figures.save(figure, settings, "01_by_class", caption=caption, source=source)
 
 # %% [markdown]
+# ## One image, read in four ways
+#
+# By rows and by columns, as the paper does; and beyond the paper as a two-dimensional **cubical
+# complex**, in which no pixel loses its neighbours: components ($H_0$) and holes ($H_1$).
+
+# %%
+from tgd_lib import topology
+
+number, channel = 3 % len(test.labels), 0  # red
+image = test.images[number]
+row, column = (topology.persistence_images(image[None], way)[0] for way in ("row", "column"))
+cubical = topology.persistence_images(image[None], "cubical")[0]  # H0 of red, green, blue, then H1
+readings = {"by rows": row[channel], "by columns": column[channel]}
+readings |= {"cubical H0": cubical[channel], "cubical H1": cubical[3 + channel]}
+figure = figures.readings(image, readings, upto=params.high)
+caption = f"Test image {number}, and the persistence images of its red channel, read in four ways."
+figures.save(figure, settings, "01_readings", caption=caption, source=source | {"image": number})
+
+# %% [markdown]
 # *What to see:* a persistence image tells texture and contrast, not place. Look for few, bright
 # points where an image is smooth and for clouds where it is busy, and for a difference between rows
 # and columns where an image has a direction.

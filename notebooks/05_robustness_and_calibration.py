@@ -106,7 +106,7 @@ figures.save(figure, settings, "05_reliability", caption=caption, source=reliabl
 # %% [markdown]
 # *What to see:* bars below the dashed line mean overconfidence. Temperature scaling changes no
 # prediction, so what it repairs was only a matter of scale; compare methods *after* it. A
-# temperature is fitted on images like those of training, and is no remedy for corrupted ones. What
+# temperature is fitted on clean held-out images; for corrupted ones it is not measured here. What
 # this run shows:
 
 # %%

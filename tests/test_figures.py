@@ -169,6 +169,7 @@ def test_every_plot_draws():
             images, pis, 2 * labels, "axbxc", orientation="both", upto=0.3
         ),  # absent classes
         figures.by_class(images, pis, 0 * labels, names, orientation="both", upto=0.3),
+        figures.readings(images[0], {"by rows": pis[0, 0], "by columns": pis[0, 3]}, upto=0.3),
         figures.mean_pis(pis, labels, names, upto=0.3),
         figures.opinions(images[0], {"x": np.array([0.2, 0.3, 0.5])}, names, 2),
         charts.cost_and_accuracy(

@@ -21,6 +21,7 @@ def test_settings_are_resolved_and_overrides_stand_out():
     text = sentences.settings(config.resolve("smoke", alpha=0.7))
     assert text.startswith("Profile `smoke`: CI and tests. dataset sample,")
     assert "**alpha 0.7**, lam 0.9," in text and "data_dir" not in text
+    assert "corruptions all, n_corrupted 40" in text and "None" not in text
 
 
 def test_a_difference_in_words_follows_the_rule():

@@ -29,6 +29,9 @@ FAMILIES = (
     ("topology of the embedding", (*methods.EMBEDDING, *methods.WEIGHTS)),
 )
 OTHERS = "others"
+SEEDS = {"linestyle": "", "alpha": 0.4, "markersize": 4}  # pale dots, one a seed
+LINE = {"color": "0.5", "linewidth": 0.8, "zorder": 0}  # what is compared with, under all else
+MEAN = {"markeredgewidth": 2, "markersize": 10}  # a bar across the dots
 
 # ---------------------------------------------------------------- what the plots share
 
@@ -91,12 +94,11 @@ def accuracies(
         group = family(method)
         values = 100 * np.array([r["accuracy"] for r in chosen])
         style = {"color": COLOURS[order.index(group)], "marker": MARKERS[order.index(group)]}
-        axis.plot(values, np.full(len(values), y), linestyle="", alpha=0.4, markersize=4, **style)
+        axis.plot(values, np.full(len(values), y), **SEEDS, **style)
         # A family stands in the legend once.
         label = None if group in named else group
         named.add(group)
-        bar = {"color": style["color"], "markersize": 11, "markeredgewidth": 2}
-        axis.plot(values.mean(), y, "|", label=label, **bar)
+        axis.plot(values.mean(), y, "|", color=style["color"], label=label, **MEAN)
         if anchors and method in anchors:
             axis.plot(100 * anchors[method], y, "x", color="k", markersize=8)
     if reference in groups:
@@ -122,7 +124,7 @@ def _sorted_by_family(groups: dict[str, list[dict]]) -> dict[str, list[dict]]:
 def _reference(axis: Axes, rows: Sequence[dict]) -> None:
     """A line through all at the mean of a method, with its name and value above the plot."""
     mean = 100 * np.mean([r["accuracy"] for r in rows])
-    axis.axvline(mean, color="0.5", linewidth=0.8, zorder=0)
+    axis.axvline(mean, **LINE)
     text = f"{rows[0]['label']}: {mean:.1f} %"
     # Above the axes, where no method's dots can lie under it.
     axis.annotate(
@@ -142,7 +144,7 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
     the mean.
     """
     figure, axis = plt.subplots(figsize=(8, 0.8 + 0.42 * len(pairs)))
-    axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
+    axis.axvline(0, **LINE)
     for y, pair in enumerate(pairs):
         _difference(axis, y, pair, COLOURS[0])
         verdict = pair["verdict"]
@@ -161,8 +163,8 @@ def _difference(axis: Axes, y: float, pair: dict, colour: str) -> None:
     """Dots, mean and, if n allows, the interval of a pair, lying at height y."""
     values = 100 * np.array(pair["differences"])
     # Seeds a little above the line and what they come to a little below, so that both are seen.
-    axis.plot(values, np.full(len(values), y - 0.1), "o", color=colour, alpha=0.4, markersize=4)
-    axis.plot(100 * pair["mean"], y + 0.12, "|", color=colour, markersize=9, markeredgewidth=2)
+    axis.plot(values, np.full(len(values), y - 0.1), marker="o", color=colour, **SEEDS)
+    axis.plot(100 * pair["mean"], y + 0.12, "|", color=colour, **MEAN)
     # Of few seeds an interval says nothing, or too much: the dots are all there is.
     if pair["n"] >= ENOUGH:
         ends = [100 * pair["low"], 100 * pair["high"]]
@@ -177,17 +179,16 @@ def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
     without the PI teacher, is the zero line at the left. part: of the images, "held-out" or "test".
     """
     figure, axis = plt.subplots(figsize=(6.5, 3))
-    axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+    axis.axhline(0, **LINE)
     axis.plot(0, 0, "D", color="k", markersize=5)
     for x, pair in enumerate(pairs, 1):
         values = 100 * np.array(pair["differences"])
-        axis.plot(np.full(len(values), x), values, "o", color=COLOURS[0], alpha=0.4, markersize=4)
+        axis.plot(np.full(len(values), x), values, marker="o", color=COLOURS[0], **SEEDS)
         beside = x + 0.12  # the dots
         if pair["n"] >= ENOUGH:
             ends = [100 * pair["low"], 100 * pair["high"]]
             axis.plot([beside] * 2, ends, color=COLOURS[0])
-        bar = {"color": COLOURS[0], "markersize": 10, "markeredgewidth": 2}
-        axis.plot(beside, 100 * pair["mean"], "_", **bar)
+        axis.plot(beside, 100 * pair["mean"], "_", color=COLOURS[0], **MEAN)
     # The verdict stands under each alpha: nobody has to look for it in a table.
     ticks = ["1\n(control)"]
     for pair in pairs:
@@ -214,7 +215,7 @@ def corruption_differences(rows: Sequence[dict], control: str) -> Figure:
     # The control is the zero line, and no line of its own.
     label = groups.pop(control)[0]["label"]
     for axis, name in zip(axes, names, strict=False):
-        axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+        axis.axhline(0, **LINE)
         axis.set_title(name.replace("_", " "), fontsize=8)
         for number, (method, chosen) in enumerate(groups.items()):
             pairs = _by_severity(rows, method, control, name)
@@ -370,8 +371,8 @@ def cost_and_accuracy(costs: dict, rows: Sequence[dict]) -> Figure:
         # Students all cost the same: side by side, so that they can be told apart.
         if chosen[0]["role"] == "student":
             x *= 1.04 ** (number - 2.5)
-        pale = {"color": COLOURS[number % 7], "alpha": 0.4, "markersize": 4}
-        axis.plot(np.full(len(values), x), values, ".", **pale)
+        colour = COLOURS[number % 7]
+        axis.plot(np.full(len(values), x), values, marker=".", color=colour, **SEEDS)
         axis.plot(x, values.mean(), linestyle="", label=_with_n(chosen), **_style(number))
     axis.set_xscale("log")
     # matplotlib's own ticks are powers of ten, of which there may be one.

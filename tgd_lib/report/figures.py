@@ -185,6 +185,23 @@ def _pi(axis: Axes, pi: np.ndarray, upto: float):
 
 
 @styled
+def readings(image: np.ndarray, pis: dict[str, np.ndarray], *, upto: float) -> Figure:
+    """An image, and the persistence images of one of its channels, read in several ways.
+
+    image uint8 (H, W, 3), pis uint8 (R, R) by title, upto: end of their window on both axes.
+    """
+    size = (1.8 + 2.1 * len(pis), 2.4)
+    figure, axes = plt.subplots(1, 1 + len(pis), figsize=size)
+    _image(axes[0], image, "image")
+    for axis, (title, pi) in zip(axes[1:], pis.items(), strict=True):
+        picture = _pi(axis, pi, upto)
+        axis.set(title=title, xlabel="birth", xticks=(0, upto), yticks=(0, upto))
+    axes[1].set_ylabel("persistence")
+    figure.colorbar(picture, ax=axes[1:], label="level", ticks=(0, 128, 255))
+    return figure
+
+
+@styled
 def window_density(births: np.ndarray, persistences: np.ndarray, *, upto: float) -> Figure:
     """How many points lie where in (birth, persistence), with the paper's window drawn in.
 

@@ -16,6 +16,7 @@ from tgd_lib.report import tables
 from tgd_lib.report.significance import DIFFERS, ENOUGH, NOTHING, paired
 from tgd_lib.study import methods
 
+ALL = ("n_train", "n_test", "n_corrupted", "corruptions")  # None means all of them
 CONTROL = "tgd_alpha1"  # all of TGD but the PI teacher: what topology adds is measured against it
 
 # ---------------------------------------------------------------- settings
@@ -29,7 +30,10 @@ def settings(settings: Settings) -> str:
         del values[left_out]
     words = []
     for name, value in values.items():
-        word = f"{name} {'all' if value is None and name.startswith('n_') else value}"
+        # None is all images or corruptions, and nothing of anything else.
+        if value is None and name not in ALL:
+            continue
+        word = f"{name} {'all' if value is None else value}"
         words.append(f"**{word}**" if name in overridden else word)
     return f"Profile `{settings.profile}`: {settings.purpose}. {', '.join(words)}."
 
