@@ -52,6 +52,7 @@ def pages() -> dict[str, str]:
 def assemble(source: Path) -> None:
     """Write all that Sphinx reads to `source`: pages with their links, figures, the API's pages."""
     places = pages()
+    # Afresh each time: a page that is gone must not stay on the site.
     shutil.rmtree(source, ignore_errors=True)
     # Of a recorded run, what a page may show or link: no weights, and no page of its own.
     left_out = shutil.ignore_patterns("*.safetensors", "*.md")
@@ -62,7 +63,7 @@ def assemble(source: Path) -> None:
     for name in ("LICENSE", "CITATION.cff", "examples/export.py"):
         shutil.copy(ROOT / name, source)
     for origin, place in places.items():
-        if origin == "README.md":
+        if origin == "README.md":  # a target of links only
             continue
         text = (ROOT / origin).read_text(encoding="utf-8")
         make = notebook_page if origin.endswith(".ipynb") else markdown_page
@@ -81,6 +82,7 @@ def relinked(text: str, origin: str, places: dict[str, str]) -> str:
     A target that is no page and no asset is linked on GitHub, or, where that is not known, is text.
     """
 
+    # What is no relative link (an address, a place in the page) stays as it is.
     def new(match: re.Match) -> str:
         mark, label, target = match.groups()
         if re.match(r"[a-z]+:|#|<", target):
@@ -106,6 +108,7 @@ def relinked(text: str, origin: str, places: dict[str, str]) -> str:
 
 # ---------------------------------------------------------------- pages in Markdown
 
+# A recorded figure in a paragraph of its own, and the caption in italics that may follow it.
 FIGURE = re.compile(
     r"^!\[(?P<alt>[^\]]+)\]\((?P<path>\S*figures/(?P<run>[\w.-]+)/figures/(?P<name>\w+)\.(?:png|svg))\)$"
     r"(?:\n\n\*(?P<caption>[^*\n].*)\*$)?",
@@ -118,6 +121,7 @@ def markdown_page(text: str, origin: str, places: dict[str, str]) -> str:
     text = text.replace("<!-- findings -->", findings())
     text = text.replace("<!-- badges -->", badges())
     text = text.replace("<!-- rooms -->", room_tables())
+    # Every page needs a title to stand in a table of contents.
     if not re.search(r"^# ", text, re.MULTILINE):
         text = f"# {Path(origin).stem.capitalize()}\n\n{text}"
     shown = [m["name"] for m in FIGURE.finditer(text)]
@@ -200,7 +204,7 @@ def badges() -> str:
     """Whether the tests pass, and links that run notebooks; nothing where no address is known."""
     if not GITHUB:
         return ""
-    lines = []
+    lines = [f"[The code](https://github.com/{GITHUB})"]
     for workflow in ("tests", "notebooks", "site"):
         page = f"https://github.com/{GITHUB}/actions/workflows/{workflow}.yml"
         lines.append(f"[![{workflow}]({page}/badge.svg)]({page})")
@@ -259,6 +263,7 @@ def fold(cell: dict, source: str) -> None:
 
 def describe_figure(cell: dict, source: str, run: str | None) -> None:
     """Give the picture that a cell shows its caption, alt text and record, if it has one."""
+    # The name is the first string that `figures.save` is given.
     match = re.search(r'figures\.save\([^"]*"(\w+)"', source)
     pictures = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     if not match or not pictures or not run:
@@ -282,6 +287,7 @@ WINGS = ("images", "lab", "study", "report", "companion")
 def rooms() -> dict[str, list[str]]:
     """Each room and its modules by dotted name: the method first, then the wings that are there."""
     package = ROOT / "tgd_lib"
+    # Modules with a name in underscores run something when they are imported.
     lying_there = [p.stem for p in sorted(package.glob("*.py")) if not p.stem.startswith("__")]
     rest = [name for name in lying_there if name not in READING]
     method = [name for name in READING if name in lying_there]
@@ -326,6 +332,7 @@ def as_rst(lines: list[str]) -> list[str]:
 
     An indented passage is kept as it stands, line by line.
     """
+    # A literal block begins with "::" and ends where the indentation does.
     made, quoted = [], False
     for line in lines:
         indented = line.startswith("    ")
@@ -340,6 +347,7 @@ def as_rst(lines: list[str]) -> list[str]:
 
 def _escaped(line: str) -> str:
     """One line of prose: `code` to ``code``, and nothing in the rest of it read as markup."""
+    # Every second part is code.
     parts = re.split(r"(``.+?``|`[^`]+`)", line)
     for i, part in enumerate(parts):
         if i % 2:
@@ -357,6 +365,7 @@ def build(*, source: Path, site: Path) -> int:
     from sphinx.cmd.build import build_main
 
     assemble(source)
+    # The doctrees lie beside the site, not in it: they are nobody's reading.
     options = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(ROOT / "docs")]
     folders = ["-d", str(source.with_name(f"{site.name}-doctrees")), str(source), str(site)]
     return build_main([*options, *folders])

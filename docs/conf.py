@@ -1,7 +1,6 @@
 """Sphinx's settings for the site that `docs/build.py` builds. Nothing is executed or downloaded."""
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -46,13 +45,10 @@ html_static_path = [str(HERE / "_static")]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_domain_indices = False  # the API has an index by room
 pygments_style = "default"
 pygments_dark_style = "github-dark"
 copybutton_exclude = ".linenos, .gp, .go"
-repository = os.environ.get("GITHUB_REPOSITORY")
-if repository:
-    html_theme_options = {"source_repository": f"https://github.com/{repository}/"}
-
 # Mathematics without the internet: MathJax in one file, which draws its letters itself. The package
 # that brings it has a name that no import statement can say.
 MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent

@@ -33,6 +33,7 @@ def photograph() -> np.ndarray:
     from skimage.data import chelsea
     from skimage.transform import resize
 
+    # The face alone: at 32 pixels a whole cat is a blur.
     face = chelsea()[10:270, 90:350]
     small = resize(face, (32, 32), anti_aliasing=True)
     return (255 * small).round().astype(np.uint8)
@@ -46,6 +47,7 @@ def pi_picture(image: np.ndarray) -> np.ndarray:
 
 def drawn_map(seed: int, contrast: float) -> np.ndarray:
     """A similarity map (12, 12) of four classes of three images, made up."""
+    # Images of a class share a feature, the more clearly the higher the contrast.
     classes = np.repeat(np.eye(4), 3, axis=0)
     features = contrast * classes + np.random.default_rng(seed).random((12, 4))
     return features @ features.T
@@ -58,6 +60,7 @@ def picture(
     page: Axes, image: np.ndarray, x: float, y: float, side: float, *, label: str = ""
 ) -> None:
     """An image with its lower left corner at (x, y), and its label below."""
+    # Axes of its own inside the page, so that an image keeps its pixels.
     place = page.inset_axes((x, y, side, side), transform=page.transData)
     place.imshow(image, cmap="magma", interpolation="nearest")
     place.set(xticks=[], yticks=[])
@@ -139,6 +142,7 @@ def teachers(page: Axes) -> None:
         arrow(page, (46.5, y + 2), (51, y + 2), colour=colour)
         bars(page, 52.5, y, heights, colour)
         page.text(56.2, y - 1.0, "logits", ha="center", va="top", color=INK)
+    # Weights that can be seen; the paper's 0.99 and 0.01 cannot.
     merged = 0.7 * drawn_map(1, 2.0) + 0.3 * drawn_map(2, 0.7)
     picture(page, merged, 52, 22.2, 8.6, label="similarity maps, merged")
     arrow(page, (40, 35.5), (51.3, 28.3), colour=BLUE, bend=0.2)

@@ -22,11 +22,13 @@ def export(network: torch.nn.Module, name: str, to: Path, *, side: int = 32) -> 
     """Write both files to the folder `to`; what each is worth, see `measured`."""
     images = torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8)
     exported, onnx = to / f"{name}.pt2", to / f"{name}.onnx"
+    # Exported for one number of images, a file would take no other.
     any_number = ({0: torch.export.Dim("n", min=1, max=4096)},)
     program = torch.export.export(network, (images,), dynamic_shapes=any_number)
     torch.export.save(program, exported)
     torch.onnx.export(program, external_data=False, verbose=False).save(onnx)
 
+    # Checked is what comes back from the disk.
     again = torch.export.load(exported).module()
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     given = session.get_inputs()[0].name
