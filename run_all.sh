@@ -107,7 +107,7 @@ fi
 if [ "${1:-}" = --site ]; then
     cd "$root"
     if ! complete "$python" requirements-docs.txt; then
-        echo "Installing what the site is built with: 25 packages, only this once."
+        echo "Installing what the site is built with; only this once."
         "$python" -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt ||
             fail "the installation stopped (see above); the same command goes on where it did"
     fi

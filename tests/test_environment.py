@@ -198,6 +198,20 @@ def test_without_a_suitable_python_it_says_so_in_one_line(clone, tmp_path):
     assert err.startswith("error: no Python 3.11, 3.12 or 3.13") and err.count("\n") == 1
 
 
+def test_the_site_asks_for_its_own_packages_only_where_they_are_missing(clone, tmp_path):
+    (clone / "requirements.txt").write_text("# nothing\n")
+    (clone / "requirements-docs.txt").write_text("# nothing\n")
+    (clone / "docs").mkdir()
+    (clone / "docs" / "build.py").write_text(RUNNER)
+    path = pythons(tmp_path / "bin", python3=GOOD)
+    status, out, err = outcome(command(clone, "--site", "--to", "here", path=path))
+    assert (status, err) == (0, "")
+    assert out == f"ran ['--to', 'here'] {sys.base_prefix} {clone}\n"
+    (clone / "requirements-docs.txt").write_text("toypin==1.0\n")
+    status, out, err = outcome(command(clone, "--site", path=path))
+    assert status == 2 and "Installing what the site" in out  # toypin is nowhere
+
+
 def test_an_environment_that_has_everything_is_used(clone, tmp_path):
     (clone / "requirements.txt").write_text("# nothing\n")
     path = pythons(tmp_path / "bin", python3=GOOD)

@@ -28,6 +28,7 @@ EPILOG = """examples:
   ./run_all.sh -p dataset folder --data photos    your own images
   ./run_all.sh --profile paper --device cuda      the paper's setting, on a GPU
   ./run_all.sh --test                             the whole test suite
+  ./run_all.sh --site                             these pages as a site, in artifacts/site/
 
 exit status:
   0    all is well
