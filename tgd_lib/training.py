@@ -122,14 +122,17 @@ class Run:
             value.zero_()
         self.network.train()
 
+    def advance(self, number: int) -> None:
+        """Take step `number` of the epoch, on the images of its batch."""
+        self.step(self._batches[number])
+
     # It turns gradients on as well, in a caller's torch.no_grad() too.
     @torch.inference_mode(False)
-    def advance(self, number: int) -> None:
-        """Step `number` of the epoch: one step of SGD, on the images of its batch.
+    def step(self, index: Tensor) -> None:
+        """One step of SGD on the images `index` (B,).
 
         Loss, terms and correct answers are added up on the device: nothing here waits for a GPU.
         """
-        index = self._batches[number]  # (B,)
         labels = self.labels[index]
         # Only the forward pass runs in the run's precision; losses are float32 in any.
         with self.compute.autocast():

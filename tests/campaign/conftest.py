@@ -72,11 +72,12 @@ def tally():
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory) -> tools.Reference:
     """The work undisturbed. What it imports is imported here, for all the copies of this process."""
-    import torch
+    import torch._dynamo  # which an optimiser imports
     from torchmetrics.functional import classification  # noqa: F401
 
     from tgd_lib import diagrams, evaluation, topology  # noqa: F401
     from tgd_lib.lab import lab, objectives, trained  # noqa: F401
+    from tgd_lib.study import specs  # noqa: F401
 
     # Threads do not survive a fork; whoever waits for theirs would wait for ever.
     torch.set_num_threads(1)
