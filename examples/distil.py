@@ -58,7 +58,8 @@ def distil(train, test, *, epochs=6, teacher=(10, 2), student=(10, 1)) -> dict[s
     maps = [tiles.raw_maps(t) for t in teachers]  # three (N, N) each, one a stage
     lookup = bank.Bank(logits, bank.merged(*maps, alpha=WEIGHTS["alpha"]))
 
-    def objective(logits, features, labels, index):
+    def objective(outputs, labels, index, epoch):
+        logits, features, _ = outputs
         return tgd_loss(logits, labels, features, *lookup.batch(index), **WEIGHTS)
 
     # The distilled student starts as the scratch one ("annealing"), and sees images only.

@@ -97,7 +97,7 @@ print([tuple(g.shape) for g in merged])
 # %%
 network = lab.network(tgd.start).train()
 with lab.compute.autocast():
-    logits, features = network.stages(lab.pixels(tgd.view, "train")[index])
+    logits, features, _ = network.stages(lab.pixels(tgd.view, "train")[index])
 weights = {
     k: getattr(settings, k) for k in ("alpha", "lam", "temperature", "gamma", "kl_reduction")
 }

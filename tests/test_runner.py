@@ -441,13 +441,13 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
 
     shutil.copytree(ROOT / "figures" / "quick", run_dir(resolve()))
     page = figures.parent / "docs" / "results" / "quick.md"
-    for said in ("first", "second"):
+    for said in ("one", "another"):
         monkeypatch.setattr(summary, "block", lambda folder, profile, said=said: f"{said}\n")
         recording.record([], resolve())
         marks = f"<!-- results:quick -->\n{said}\n<!-- /results -->"
         assert page.read_text().count(marks) == 1
         page.write_text(page.read_text() + "prose\n")
-    assert page.read_text().count("prose") == 2 and "first" not in page.read_text()
+    assert page.read_text().count("prose") == 2 and "one\n<!--" not in page.read_text()
 
 
 def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures, capsys):
@@ -485,4 +485,4 @@ def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeyp
 
 def test_verify_says_when_nothing_is_recorded(figures, capsys):
     assert main(["--verify"]) == 2
-    assert "recorded: none" in capsys.readouterr().err
+    assert "published: none" in capsys.readouterr().err

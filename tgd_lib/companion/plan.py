@@ -106,7 +106,7 @@ def sketch(spec: Spec) -> WideResNet:
 
 def feature_numbers(spec: Spec, shape: Shape) -> int:
     """How many numbers the three stages' features of one image are."""
-    _, features = sketch(spec).stages(torch.empty(1, *shape, device="meta"))
+    features = sketch(spec).stages(torch.empty(1, *shape, device="meta")).features
     return sum(f.numel() for f in features)
 
 
