@@ -123,7 +123,7 @@ figures.save(figure, settings, "00_opinions", caption=caption, source=keys)
 
 # %% [markdown]
 # *What to see:* how sure each network is, and where its doubts lie. A teacher's doubts ("a bit like
-# that other class") are what distillation passes on. What this image shows:
+# that other class") are what distillation passes on, and its errors, too. What this image shows:
 
 # %%
 Markdown(sentences.opinions(opinions, lab.data.test.class_names, truth))

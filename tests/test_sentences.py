@@ -72,6 +72,7 @@ def test_the_share_outside_the_window_by_hand():
     assert text.startswith(
         "4 points in 2 channels: 75 % lie outside the window 0 to 0.3, 50 % because"
     )
+    assert "1 channel:" in sentences.window(births, persistences, upto=0.3, channels=1)
     assert "No pair" in sentences.window(births[:0], births[:0], upto=0.3, channels=1)
 
 

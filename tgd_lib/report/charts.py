@@ -290,6 +290,7 @@ def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
         epochs = np.arange(1, len(mean) + 1)
         axis.plot(epochs, mean, markersize=3, label=_with_n(chosen), **_style(number))
     axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.xaxis.get_major_locator().set_params(integer=True)  # of a single epoch there are no parts
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

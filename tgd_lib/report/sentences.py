@@ -126,13 +126,9 @@ def opinions(probabilities: dict[str, np.ndarray], names: Sequence[str], truth: 
     wrong = [f"{who} ({names[a]})" for who, a in answers.items() if a != truth]
     text += f"Wrong: {', '.join(wrong)}." if wrong else "None is wrong."
     teacher, student = answers.get("image teacher"), answers.get(_label("tgd"))
-    # At alpha = 0.99 the image teacher speaks nearly alone, in its errors too.
+    # What distillation passes on, too: at alpha = 0.99 the image teacher has nearly all the weight.
     if teacher is not None and teacher == student != truth:
-        text += (
-            " The TGD student shares the image teacher's error, as one should expect where that "
-            "teacher has"
-            " nearly all the weight."
-        )
+        text += " The TGD student shares the image teacher's error."
     return text
 
 
@@ -143,9 +139,9 @@ def window(births: np.ndarray, persistences: np.ndarray, *, upto: float, channel
     # A point may be outside for both reasons, so the two shares do not add up.
     late, tall = births > upto, persistences > upto
     share, by_birth = 100 * (late | tall).mean(), 100 * late.mean()
+    where = "1 channel" if channels == 1 else f"{channels} channels"
     return (
-        f"{len(births)} points in {channels} channels: {share:.0f} % lie outside the window 0 to "
-        f"{upto:g}, "
+        f"{len(births)} points in {where}: {share:.0f} % lie outside the window 0 to {upto:g}, "
         f"{by_birth:.0f} % because they are born above {upto:g}."
     )
 
