@@ -1,4 +1,4 @@
-"""A trained student as files that need neither this library nor Python: torch.export and ONNX.
+"""A trained student as files that run without this library: torch.export and ONNX.
 
     python examples/export.py cifar10-small/tgd                 a published network
     python examples/export.py RUN/tgd --runs artifacts/runs     one of your own, of the run RUN
