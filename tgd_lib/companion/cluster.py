@@ -42,6 +42,7 @@ DEATHS = 2  # of its workers that a task survives
 CONNECT = 10.0  # seconds until a scheduler counts as unreachable
 TICK = 1.0  # seconds between two looks at what has happened
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM_SAID = re.compile("no room left|No space left|File too large|quota exceeded")
 
 
 # ---------------------------------------------------------------- the code, the same everywhere
@@ -198,7 +199,9 @@ def work(task: Task, job: Job, inputs: Sequence[Parcel] = (), data=None) -> Outc
         line, status = do(lab, task), "done"
     except Diverged as error:
         line, status = str(error), "diverged"
-    except (InputError, OSError) as error:
+    except Exception as error:
+        if not (isinstance(error, InputError | OSError) or no_room(error)):
+            raise
         line = str(error).split("\n")[0]
         status = "no room" if no_room(error) else "failed"
     seconds = time.monotonic() - start
@@ -265,7 +268,8 @@ def number(name: object) -> int | None:
 def no_room(error: BaseException | None) -> bool:
     """Whether `error`, or what it comes from, is a full disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        # safetensors writes by itself, and says what the system said in an error of its own.
+        if getattr(error, "errno", None) in NO_ROOM or NO_ROOM_SAID.search(str(error)):
             return True
         error = error.__cause__
     return False
@@ -513,7 +517,7 @@ class Run:
                     self._start(name)
             for name in self._ended():
                 sorter.done(name)
-                progress.ended(name)
+                progress.ended(name, len(self._running))
             progress.show(len(self._running))
         progress.close()
         return self.outcomes
@@ -682,14 +686,14 @@ class Progress:
         if self.live:
             print(f"\r{self.line(started)}\x1b[K", end="", flush=True)
 
-    def ended(self, name: str) -> None:
+    def ended(self, name: str, started: int) -> None:
         """Where nobody watches, a line for each task that has ended."""
         if self.live:
             return
         outcome = self.outcomes[name]
         where = "" if outcome.worker is None else f" on worker {outcome.worker}"
         said = f"{graph.title(self.tasks[name])}: {outcome.status}, {outcome.seconds:.1f} s{where}"
-        print(f"{said}  [{self.line(0)}]", flush=True)
+        print(f"{said}  [{self.line(started)}]", flush=True)
 
     def close(self) -> None:
         if self.live:
