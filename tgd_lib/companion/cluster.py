@@ -306,13 +306,13 @@ def local(lab: Lab, workers: int, tasks: Callable[[float, bool], list[Task]]) ->
     memory = _gpu_memory(workers) if gpu else _memory(workers, tasks)
     quiet = {"logging.distributed": "critical", "distributed.scheduler.allowed-failures": DEATHS}
     host = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:8787"}
-    options = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False}
-    # Memory is not limited by Dask: it counts mapped files as a worker's own, and would stop it.
+    options = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "silence_logs": logging.CRITICAL}
+    options["memory_limit"] = 0  # Dask would count mapped files as a worker's own, and stop it
     crew = {
         i: {"cls": Nanny, "options": options | _own(i, memory[i], threads(workers), gpu)}
         for i in range(workers)
     }
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     with dask.config.set(quiet), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         scheduler = {"cls": Scheduler, "options": host | {"port": 0, "dashboard": True}}
@@ -361,9 +361,12 @@ def _gpu_memory(workers: int) -> list[float]:
 def remote(lab: Lab, address: str) -> Iterator[Crew]:
     """The workers of a running scheduler; waits for the first of them."""
     from distributed import Client
+    from distributed.comm import parse_address
+    from distributed.comm.registry import get_backend
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     try:
+        get_backend(parse_address(address)[0])  # a client made for nothing complains later
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
@@ -384,6 +387,12 @@ def remote(lab: Lab, address: str) -> Iterator[Crew]:
         yield Crew(client, memory, len(workers), gpu)
 
 
+def _hush() -> None:
+    """What Dask logs of lost connections, we say ourselves."""
+    for name in ("distributed", "distributed.client"):  # the second has a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _workers(client) -> dict[str, dict]:
     """What the scheduler says of its workers, by address."""
     return client.scheduler_info(n_workers=-1)["workers"]
@@ -399,7 +408,16 @@ def _check_declared(worker: Mapping) -> None:
 
 
 def greet(client, job: Job) -> None:
-    """InputError unless every worker has our source, our packages, and our store's folder before it."""
+    """InputError unless the scheduler (which unpacks tasks) and every worker have our source, and
+    every worker the store's folder before it.
+    """
+    try:
+        scheduler = client.run_on_scheduler(introduce, None, "")
+    except Exception as error:  # whatever importing tgd_lib raises there
+        scheduler = error
+    problem = _problem(job, scheduler)
+    if problem:
+        raise InputError(f"scheduler: {problem}")
     token = f"cluster-{uuid.uuid4().hex}"
     if job.root:
         Path(job.root).mkdir(parents=True, exist_ok=True)
@@ -573,7 +591,8 @@ class Run:
         """What `make` gives as a future; made again if it went down with a worker."""
         sent = self._sent.get(key)
         if sent is None or sent.status != "finished":
-            self._sent[key] = self.client.scatter(make(), hash=False, broadcast=key == "data")
+            # In a list, as Dask would scatter the fields of a tuple one by one.
+            (self._sent[key],) = self.client.scatter([make()], hash=False, broadcast=key == "data")
         return self._sent[key]
 
     # ---- ending
@@ -645,7 +664,7 @@ class Run:
         task = self.tasks[name]
         self.outcomes[name] = outcome
         if task.kind == "network" and outcome.status != "done":
-            self.lost.add(task.specs[0].key)
+            self.lost |= {s.key for s in task.specs}
 
 
 def _reason(error: BaseException) -> str:
