@@ -428,3 +428,17 @@ def dask_at(tmp_path):
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+# ---------------------------------------------------------------- docs/cluster.md
+
+
+@pytest.mark.skipif(importlib.util.find_spec("dask_jobqueue") is None, reason=f"dask-jobqueue is not installed: {cluster.INSTALL}")
+@pytest.mark.slow
+def test_the_example_for_slurm_asks_for_what_workers_must_have(tmp_path):
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("    cluster.scale(")[0]
+    (tmp_path / "slurm.py").write_text(code)
+    done = subprocess.run([sys.executable, "slurm.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert {"#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "export OMP_NUM_THREADS=8"} <= set(done.stdout.splitlines())
+    assert "--nthreads 1 " in done.stdout and "--resources GPU=1,MEMORY=75e9 --memory-limit 0" in done.stdout

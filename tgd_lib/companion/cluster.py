@@ -643,14 +643,15 @@ class Run:
         """`outcome`, with what it means for the others; None if another worker should try."""
         about = f"{graph.title(self.tasks[name])}: {outcome.line}"
         if outcome.status == "refused":  # one that came later: those of the beginning were greeted
-            _say(f"worker {outcome.worker or outcome.address}: {outcome.line}; it gets no more tasks")
+            _say(f"worker {_who(outcome)}: {outcome.line}; it gets no more tasks")
             self.client.retire_workers([outcome.address])
             return None
         if outcome.status == "no room" and self.job.root:
             raise InputError(outcome.line)  # the store is everybody's
         if outcome.status == "no room":
+            if outcome.address not in self._full:  # once: it may have been given several by then
+                _say(f"worker {_who(outcome)}: {outcome.line}; it gets no more tasks")
             self._full.add(outcome.address)
-            _say(f"worker {outcome.worker or outcome.address}: {outcome.line}; it gets no more tasks")
             if set(_workers(self.client)) - self._full:
                 return None
             return outcome._replace(status="failed", line=about)
@@ -727,6 +728,11 @@ def remaining(tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], worker
     expected = sum(tasks[name].seconds for name in done)
     taken = sum(outcomes[name].seconds for name in done)
     return graph.simulate(open_, workers).makespan * (taken / expected if expected else 1.0)
+
+
+def _who(outcome: Outcome) -> str:
+    """Which worker a task was on, for a message."""
+    return outcome.address if outcome.worker is None else str(outcome.worker)
 
 
 def _say(line: str) -> None:
