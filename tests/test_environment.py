@@ -72,6 +72,17 @@ def test_a_borrowed_machine_gets_the_same_versions_and_nothing_of_the_tests():
     assert SpecifierSet(found["torchvision"]) == needed["torchvision"]
 
 
+def test_the_cluster_extra_is_pinned_and_changes_nothing_else():
+    lines = (ROOT / "requirements-cluster.txt").read_text().splitlines()
+    extra = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in extra)
+    pinned = {canonicalize_name(r.name): r for r in map(Requirement, extra)}
+    assert not set(pinned) & {canonicalize_name(pin.split("==")[0]) for pin in PINS}
+    for requirement in map(Requirement, PROJECT["project"]["optional-dependencies"]["cluster"]):
+        (pin,) = pinned[canonicalize_name(requirement.name)].specifier
+        assert requirement.specifier.contains(pin.version)
+
+
 def test_conda_users_get_the_same():
     assert re.findall(r"^      - (.+)$", CONDA, re.MULTILINE) == [*PINS, "-e ."]
     assert re.findall(r"^  - (.+)$", CONDA, re.MULTILINE) == [

@@ -42,6 +42,7 @@ DEATHS = 2  # of its workers that a task survives
 CONNECT = 10.0  # seconds until a scheduler counts as unreachable
 TICK = 1.0  # seconds between two looks at what has happened
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM_SAID = re.compile("no room left|No space left|File too large|quota exceeded")
 
 
 # ---------------------------------------------------------------- the code, the same everywhere
@@ -198,7 +199,9 @@ def work(task: Task, job: Job, inputs: Sequence[Parcel] = (), data=None) -> Outc
         line, status = do(lab, task), "done"
     except Diverged as error:
         line, status = str(error), "diverged"
-    except (InputError, OSError) as error:
+    except Exception as error:
+        if not (isinstance(error, InputError | OSError) or no_room(error)):
+            raise
         line = str(error).split("\n")[0]
         status = "no room" if no_room(error) else "failed"
     seconds = time.monotonic() - start
@@ -265,7 +268,8 @@ def number(name: object) -> int | None:
 def no_room(error: BaseException | None) -> bool:
     """Whether `error`, or what it comes from, is a full disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        # safetensors writes by itself, and says what the system said in an error of its own.
+        if getattr(error, "errno", None) in NO_ROOM or NO_ROOM_SAID.search(str(error)):
             return True
         error = error.__cause__
     return False
@@ -302,13 +306,13 @@ def local(lab: Lab, workers: int, tasks: Callable[[float, bool], list[Task]]) ->
     memory = _gpu_memory(workers) if gpu else _memory(workers, tasks)
     quiet = {"logging.distributed": "critical", "distributed.scheduler.allowed-failures": DEATHS}
     host = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:8787"}
-    options = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False}
-    # Memory is not limited by Dask: it counts mapped files as a worker's own, and would stop it.
+    options = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "silence_logs": logging.CRITICAL}
+    options["memory_limit"] = 0  # Dask would count mapped files as a worker's own, and stop it
     crew = {
         i: {"cls": Nanny, "options": options | _own(i, memory[i], threads(workers), gpu)}
         for i in range(workers)
     }
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     with dask.config.set(quiet), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         scheduler = {"cls": Scheduler, "options": host | {"port": 0, "dashboard": True}}
@@ -357,9 +361,12 @@ def _gpu_memory(workers: int) -> list[float]:
 def remote(lab: Lab, address: str) -> Iterator[Crew]:
     """The workers of a running scheduler; waits for the first of them."""
     from distributed import Client
+    from distributed.comm import parse_address
+    from distributed.comm.registry import get_backend
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    _hush()
     try:
+        get_backend(parse_address(address)[0])  # a client made for nothing complains later
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
@@ -380,6 +387,12 @@ def remote(lab: Lab, address: str) -> Iterator[Crew]:
         yield Crew(client, memory, len(workers), gpu)
 
 
+def _hush() -> None:
+    """What Dask logs of lost connections, we say ourselves."""
+    for name in ("distributed", "distributed.client"):  # the second has a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _workers(client) -> dict[str, dict]:
     """What the scheduler says of its workers, by address."""
     return client.scheduler_info(n_workers=-1)["workers"]
@@ -395,7 +408,16 @@ def _check_declared(worker: Mapping) -> None:
 
 
 def greet(client, job: Job) -> None:
-    """InputError unless every worker has our source, our packages, and our store's folder before it."""
+    """InputError unless the scheduler (which unpacks tasks) and every worker have our source, and
+    every worker the store's folder before it.
+    """
+    try:
+        scheduler = client.run_on_scheduler(introduce, None, "")
+    except Exception as error:  # whatever importing tgd_lib raises there
+        scheduler = error
+    problem = _problem(job, scheduler)
+    if problem:
+        raise InputError(f"scheduler: {problem}")
     token = f"cluster-{uuid.uuid4().hex}"
     if job.root:
         Path(job.root).mkdir(parents=True, exist_ok=True)
@@ -513,7 +535,7 @@ class Run:
                     self._start(name)
             for name in self._ended():
                 sorter.done(name)
-                progress.ended(name)
+                progress.ended(name, len(self._running))
             progress.show(len(self._running))
         progress.close()
         return self.outcomes
@@ -569,7 +591,8 @@ class Run:
         """What `make` gives as a future; made again if it went down with a worker."""
         sent = self._sent.get(key)
         if sent is None or sent.status != "finished":
-            self._sent[key] = self.client.scatter(make(), hash=False, broadcast=key == "data")
+            # In a list, as Dask would scatter the fields of a tuple one by one.
+            (self._sent[key],) = self.client.scatter([make()], hash=False, broadcast=key == "data")
         return self._sent[key]
 
     # ---- ending
@@ -620,14 +643,15 @@ class Run:
         """`outcome`, with what it means for the others; None if another worker should try."""
         about = f"{graph.title(self.tasks[name])}: {outcome.line}"
         if outcome.status == "refused":  # one that came later: those of the beginning were greeted
-            _say(f"worker {outcome.worker or outcome.address}: {outcome.line}; it gets no more tasks")
+            _say(f"worker {_who(outcome)}: {outcome.line}; it gets no more tasks")
             self.client.retire_workers([outcome.address])
             return None
         if outcome.status == "no room" and self.job.root:
             raise InputError(outcome.line)  # the store is everybody's
         if outcome.status == "no room":
+            if outcome.address not in self._full:  # once: it may have been given several by then
+                _say(f"worker {_who(outcome)}: {outcome.line}; it gets no more tasks")
             self._full.add(outcome.address)
-            _say(f"worker {outcome.worker or outcome.address}: {outcome.line}; it gets no more tasks")
             if set(_workers(self.client)) - self._full:
                 return None
             return outcome._replace(status="failed", line=about)
@@ -641,7 +665,7 @@ class Run:
         task = self.tasks[name]
         self.outcomes[name] = outcome
         if task.kind == "network" and outcome.status != "done":
-            self.lost.add(task.specs[0].key)
+            self.lost |= {s.key for s in task.specs}
 
 
 def _reason(error: BaseException) -> str:
@@ -682,14 +706,14 @@ class Progress:
         if self.live:
             print(f"\r{self.line(started)}\x1b[K", end="", flush=True)
 
-    def ended(self, name: str) -> None:
+    def ended(self, name: str, started: int) -> None:
         """Where nobody watches, a line for each task that has ended."""
         if self.live:
             return
         outcome = self.outcomes[name]
         where = "" if outcome.worker is None else f" on worker {outcome.worker}"
         said = f"{graph.title(self.tasks[name])}: {outcome.status}, {outcome.seconds:.1f} s{where}"
-        print(f"{said}  [{self.line(0)}]", flush=True)
+        print(f"{said}  [{self.line(started)}]", flush=True)
 
     def close(self) -> None:
         if self.live:
@@ -704,6 +728,11 @@ def remaining(tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], worker
     expected = sum(tasks[name].seconds for name in done)
     taken = sum(outcomes[name].seconds for name in done)
     return graph.simulate(open_, workers).makespan * (taken / expected if expected else 1.0)
+
+
+def _who(outcome: Outcome) -> str:
+    """Which worker a task was on, for a message."""
+    return outcome.address if outcome.worker is None else str(outcome.worker)
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,444 @@
+"""Several workers: the same bytes as one process; workers killed, of another version, full, or not there."""
+
+import errno
+import fcntl
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import filelock
+import pytest
+
+from tgd_lib.companion import cluster, graph
+from tgd_lib.companion.cluster import Job, Outcome, Source, source
+from tgd_lib.config import ROOT, InputError, resolve
+from tgd_lib.files import read_json
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.store import Store
+
+needs_dask = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("distributed") is None,
+        reason=f"Dask is not installed: {cluster.INSTALL}",
+    ),
+]
+TIMES = {"made", "made_unix", "seconds", "training_seconds", "history", "worker"}  # what may differ
+
+
+# ---------------------------------------------------------------- without Dask
+
+HERE = Source("aaa", "c0ffee", (("numpy", "2.0"), ("torch", "2.15")))
+
+
+def test_what_differs_is_said_in_a_line():
+    assert cluster.difference(HERE, HERE) is None
+    assert "sources bbb, here aaa" in cluster.difference(HERE, replace(HERE, code="bbb"))
+    assert "another commit (deadbeef" in cluster.difference(HERE, replace(HERE, commit="deadbeef01"))
+    assert cluster.difference(HERE, replace(HERE, commit=None)) is None  # a copy without git
+    older = replace(HERE, versions=(("numpy", "2.0"), ("torch", "2.14")))
+    assert cluster.difference(HERE, older) == "torch 2.14, here 2.15"
+    assert cluster.difference(HERE, replace(HERE, versions=())) == "numpy None, here 2.0"
+
+
+def test_records_get_a_workers_number_and_no_machines_name():
+    names = [3, "3", "SLURMCluster-12", "tcp://10.0.0.1:4001", "node.site.org-4:1", None]
+    assert [cluster.number(n) for n in names] == [3, 3, 12, None, None, None]
+
+
+@pytest.fixture
+def made(tmp_path):
+    """An artefact in a store of its own."""
+    store = Store(tmp_path / "theirs", newer_than=0)
+
+    def build(folder):
+        (folder / "x.bin").write_bytes(bytes(range(9)))
+        return {"answer": 42}
+
+    return store.make("evaluation", {"q": 1}, build)
+
+
+def test_what_is_sent_arrives_and_is_found(made, tmp_path):
+    ours = Store(tmp_path / "ours", newer_than=0)
+    for _ in range(2):  # the second time it is there already
+        cluster.unpack(cluster.pack(made), ours.root)
+    assert ours.find("evaluation", {"q": 1}).record == made.record
+    assert [p.name for p in (ours.root / "evaluation").iterdir()] == [made.key]
+
+
+@pytest.mark.parametrize("name", ["x.bin", "record.json", "MANIFEST.json"])
+def test_what_arrives_damaged_is_refused(made, tmp_path, name):
+    parcel = cluster.pack(made)
+    parcel.files[name] = parcel.files[name][:-3] + b"???"
+    with pytest.raises(InputError, match="arrived damaged") as error:
+        cluster.unpack(parcel, tmp_path / "ours")
+    assert "\n" not in str(error.value)
+    assert Store(tmp_path / "ours", newer_than=0).find("evaluation", {"q": 1}) is None
+
+
+def test_what_arrives_stays_in_its_folder(made, tmp_path):
+    parcel = cluster.pack(made)
+    parcel.files["../outside"] = b""
+    with pytest.raises(InputError, match="no file's"):
+        cluster.unpack(parcel, tmp_path / "ours")
+
+
+def test_a_full_disk_is_known_whoever_says_it():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    wrapped = InputError("the store")
+    wrapped.__cause__ = full
+    assert all(map(cluster.no_room, (full, wrapped, RuntimeError("I/O error: File too large (os error 27)"))))
+    assert not any(map(cluster.no_room, (OSError(errno.EACCES, "no"), InputError("bad"), None)))
+
+
+def test_without_dask_it_is_said_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match="requirements-cluster.txt") as error:
+        cluster.train(resolve("smoke"), workers=2)
+    assert "\n" not in str(error.value)
+
+
+def test_the_time_left_is_that_of_the_rest_at_the_speed_so_far():
+    tasks = {t.name: t for t in [graph.Task("a", (), 2.0), graph.Task("b", ("a",), 3.0), graph.Task("c", ("a",), 3.0)]}
+    done = {"a": Outcome("done", seconds=4.0)}
+    assert cluster.remaining(tasks, {}, 1) == 8
+    assert cluster.remaining(tasks, done, 1) == 12
+    assert cluster.remaining(tasks, done, 2) == 6
+
+
+def test_the_progress_counts_every_task_once():
+    tasks = {str(i): graph.Task(str(i)) for i in range(6)}
+    outcomes = {"0": Outcome("done"), "1": Outcome("diverged"), "2": Outcome("skipped")}
+    line = cluster.Progress(tasks, outcomes, workers=2).line(started=3)
+    assert line.startswith("1 done, 2 running, 1 waiting, 2 failed; end about ")
+
+
+# ---------------------------------------------------------------- locks, as docs/cluster.md says of them
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from tgd_lib.lab.store import Store
+def build(folder):
+    with open(sys.argv[2], "a") as log: log.write(str(Path(Store.__module__)))
+    time.sleep(0.5)
+    return {}
+Store(Path(sys.argv[1]), newer_than=0).make("evaluation", {"q": 1}, build)
+"""
+
+
+def test_two_clones_on_one_folder_make_a_thing_once(tmp_path):
+    log, makers = tmp_path / "log", []
+    for name in ("one", "two"):
+        clone = tmp_path / name
+        shutil.copytree(ROOT / "tgd_lib", clone / "tgd_lib", ignore=shutil.ignore_patterns("__pycache__"))
+        command = [sys.executable, "-P", "-c", MAKER, str(tmp_path / "store"), str(log)]
+        makers.append(subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(clone)}, stdout=subprocess.DEVNULL))
+    assert [m.wait(timeout=60) for m in makers] == [0, 0]
+    assert log.read_text() == "tgd_lib.lab.store"
+
+
+def test_the_lock_file_of_a_dead_host_holds_nobody_up(tmp_path):
+    store = Store(tmp_path, newer_than=0)
+    with store.claim("evaluation", {"q": 1}) as claim:
+        key = claim.folder.name.removesuffix(".partial")
+    (tmp_path / "locks").mkdir(exist_ok=True)
+    (tmp_path / "locks" / f"evaluation-{key}.lock").write_text("99999\nanother-host\n")
+    assert store.make("evaluation", {"q": 1}, lambda folder: {"answer": 42}).record["answer"] == 42
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_there_is_no_flock_a_marker_of_another_host_must_be_removed_by_hand(tmp_path, monkeypatch):
+    def missing(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    made = Store(tmp_path, newer_than=0).make("evaluation", {"q": 1}, lambda folder: {"answer": 42})
+    assert made.record["answer"] == 42
+    marker = tmp_path / "marker.lock"
+    marker.write_text("99999\nanother-host\n")
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(marker).acquire(timeout=0.2)
+    marker.unlink()
+    with filelock.FileLock(marker).acquire(timeout=0.2):
+        pass
+
+
+# ---------------------------------------------------------------- with Dask, on loopback
+
+
+def settings_of(**changed):
+    """The main methods at toy size, on one core."""
+    small = {"grid": "main", "teacher": (10, 1), "corruptions": ("fog", "contrast"), "n_corrupted": 20}
+    return replace(resolve("smoke", n_train=64, n_test=40, holdout=0), **small | changed)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """In workers and here: the last bits depend on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The store of one process that has done all."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("alone")
+    lab = Lab(settings_of(), store=Store(root, newer_than=0), say=lambda line: None)
+    for task in graph.in_order(graph.of_run(lab, room=1e10)):
+        cluster.do(lab, task)
+    torch.set_num_threads(before)
+    return root
+
+
+def contents(root, kinds=("network", "evaluation", "robustness", "teacher_maps", "teacher_logits")):
+    """All that artefacts hold, but for times and places."""
+    found = {}
+    for kind in kinds:
+        for path in sorted((root / kind).glob("*/*")) if (root / kind).is_dir() else []:
+            if path.name == "record.json":
+                record = read_json(path)
+                losses = [h["loss"] for h in record.get("history", [])]
+                found[str(path.relative_to(root))] = {k: v for k, v in record.items() if k not in TIMES}, losses
+            elif path.name != "MANIFEST.json":
+                found[str(path.relative_to(root))] = path.read_bytes()
+    return found
+
+
+class TestOnThisMachine:
+    pytestmark = needs_dask
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_the_same_bytes_as_one_process(self, alone, tmp_path, monkeypatch, capsys, workers):
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        assert cluster.train(settings_of(), workers=workers) == 0
+        assert contents(tmp_path) == contents(alone)
+        said = capsys.readouterr().out
+        assert "dashboard http://127.0.0.1:" in said and said.count("test images") == 6
+        records = [read_json(p) for p in (tmp_path / "network").glob("*/record.json")]
+        assert {r["worker"] for r in records} <= set(range(workers)) and {r["threads"] for r in records} == {1}
+        assert not list(tmp_path.glob("cluster-*"))
+
+    def test_a_killed_worker_s_training_goes_on_from_its_last_epoch(self, tmp_path):
+        settings = settings_of(epochs=60)
+        lab = Lab(settings, store=Store(tmp_path, newer_than=0), say=lambda line: None)
+        scratch = [t for t in graph.of_run(lab, room=1e9) if t.kind == "network" and not t.needs and t.specs[0].method == "scratch"]
+        job = Job(settings, source(), str(tmp_path), 0.0, threads=1)
+        killed = {}
+        with cluster.local(lab, 1, lambda room, gpu: scratch) as crew:
+            killer = threading.Thread(target=_kill_in_training, args=(crew.client, tmp_path, killed))
+            killer.start()
+            run = cluster.Run(crew.client, job, scratch, lab, memory=crew.memory, workers=1)
+            outcomes = run.go()
+            killer.join()
+        assert [o.status for o in outcomes.values()] == ["done"]
+        history = lab.store.find("network", scratch[0].specs[0].question).record["history"]
+        before = killed["history"]
+        assert 0 < len(before) < len(history) == 60
+        assert history[: len(before)] == before  # with its seconds: those epochs were not trained again
+
+    def test_a_worker_that_dies_of_its_task_is_not_asked_for_ever(self, tmp_path, monkeypatch, capsys):
+        lab = Lab(settings_of(), store=Store(tmp_path, newer_than=0), say=lambda line: None)
+        tasks = [graph.Task("network 1"), graph.Task("evaluation 1", ("network 1",), kind="evaluation")]
+        monkeypatch.setattr(cluster, "work", _deadly)
+        with cluster.local(lab, 1, lambda room, gpu: tasks) as crew:
+            job = Job(lab.settings, source(), str(tmp_path), 0.0)
+            outcomes = cluster.Run(crew.client, job, tasks, lab, memory=1e9, workers=1).go()
+        assert [o.status for o in outcomes.values()] == ["failed", "skipped"]
+        assert "its worker died" in outcomes["network 1"].line
+        assert cluster.report(outcomes) == 1
+
+    def test_what_diverges_is_reported_and_what_stands_on_it_left_out(self, tmp_path, monkeypatch, capsys):
+        settings = settings_of(gamma=1e30, corruptions=("fog",))
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        assert cluster.train(settings, workers=1) == 0
+        said = capsys.readouterr().out
+        assert said.count("TGD, seed 0: diverged") == 1 and "training diverged" in said
+        assert "Scratch, seed 0: " in said and "corruption fog: done" in said
+
+    def test_another_version_is_refused(self, tmp_path):
+        lab = Lab(settings_of(), store=Store(tmp_path, newer_than=0), say=lambda line: None)
+        other = replace(source(), code="000000000000")
+        with cluster.local(lab, 1, lambda room, gpu: [graph.Task("a")]) as crew:
+            with pytest.raises(InputError, match="worker 0: another version of tgd_lib") as error:
+                cluster.greet(crew.client, Job(lab.settings, other, str(tmp_path), 0.0))
+            late = crew.client.submit(cluster.work, graph.Task("a"), Job(lab.settings, other, None, 0.0))
+            assert late.result(timeout=60).status == "refused"
+            blind = Job(lab.settings, source(), str(tmp_path), 0.0)
+            cluster.greet(crew.client, blind)
+        assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+def _deadly(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_in_training(client, root, told):
+    """Kill the only worker once its training has saved some epochs; tells the history so far."""
+    from safetensors import safe_open
+
+    deadline = time.monotonic() + 80
+    while time.monotonic() < deadline:
+        for state in root.glob("network/*.partial/state.safetensors"):
+            with safe_open(state, "pt") as file:
+                told["history"] = json.loads(file.metadata()["history"])
+            if len(told["history"]) >= 3:
+                (pid,) = client.run(os.getpid).values()
+                with safe_open(state, "pt") as file:
+                    told["history"] = json.loads(file.metadata()["history"])
+                os.kill(pid, signal.SIGKILL)
+                return
+        time.sleep(0.02)
+
+
+class TestElsewhere:
+    pytestmark = needs_dask
+
+    def test_an_unreachable_scheduler_is_one_line(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(cluster, "CONNECT", 1.0)
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        for address in ("tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense://x"):
+            with pytest.raises(InputError, match="cannot be reached") as error:
+                cluster.train(settings_of(), scheduler=address)
+            assert "\n" not in str(error.value)
+
+    def test_without_a_shared_folder_the_same_bytes_come_back(self, alone, dask_at, tmp_path, monkeypatch):
+        address = dask_at("scheduler")
+        dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9", store=tmp_path / "there")
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "here"))
+        assert cluster.train(settings_of(), scheduler=address, shared=False) == 0
+        sent = cluster.SENT
+        assert contents(tmp_path / "here", sent) == contents(alone, sent)
+        assert not (tmp_path / "here" / "teacher_maps").exists()  # each machine makes its own
+
+    def test_a_full_disk_on_one_worker_leaves_the_work_to_another(self, alone, dask_at, tmp_path, monkeypatch, capsys):
+        address = dask_at("scheduler")
+        for name, limit in (("1", 100_000), ("2", None)):
+            dask_at("worker", "--name", name, "--resources", "MEMORY=1e9", store=tmp_path / name, limit=limit)
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "here"))
+        _wait_for_workers(address, 2)
+        assert cluster.train(settings_of(), scheduler=address, shared=False) == 0
+        assert capsys.readouterr().out.count("worker 1: ") >= 1
+        assert contents(tmp_path / "here", cluster.SENT) == contents(alone, cluster.SENT)
+
+    @pytest.mark.parametrize(
+        "options, said",
+        [
+            (["--nthreads", "2", "--resources", "MEMORY=1e9"], "2 tasks at a time"),
+            ([], "does not say how much memory"),
+        ],
+    )
+    def test_workers_that_are_of_no_use_are_one_line(self, dask_at, tmp_path, monkeypatch, options, said):
+        address = dask_at("scheduler")
+        dask_at("worker", "--name", "1", *options, store=tmp_path)
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        with pytest.raises(InputError, match=said) as error:
+            cluster.train(settings_of(), scheduler=address)
+        assert "\n" not in str(error.value)
+
+    def test_a_worker_without_the_package_is_one_line(self, dask_at, tmp_path, monkeypatch):
+        (tmp_path / "empty" / "tgd_lib").mkdir(parents=True)
+        (tmp_path / "empty" / "tgd_lib" / "__init__.py").write_text("raise ImportError('No module named tgd_lib')")
+        address = dask_at("scheduler")
+        dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9", path=tmp_path / "empty")
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        with pytest.raises(InputError, match="worker 1: tgd_lib cannot be imported there") as error:
+            cluster.train(settings_of(), scheduler=address)
+        assert "\n" not in str(error.value)
+
+    def test_a_scheduler_that_goes_is_one_line_and_its_work_can_be_gone_on_with(
+        self, alone, dask_at, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(cluster, "CONNECT", 1.0)
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        address = dask_at("scheduler")
+        dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9")
+        killer = threading.Thread(target=_when_there_is_a_network, args=(tmp_path, dask_at.started[0].kill))
+        killer.start()
+        with pytest.raises(InputError, match="the scheduler is gone") as error:
+            cluster.train(settings_of(), scheduler=address)
+        killer.join()
+        assert "\n" not in str(error.value)
+        assert cluster.train(settings_of(), workers=1) == 0  # whoever asks again
+        assert contents(tmp_path) == contents(alone)
+
+
+def _when_there_is_a_network(root, act):
+    deadline = time.monotonic() + 80
+    while time.monotonic() < deadline and not list(root.glob("network/*/MANIFEST.json")):
+        time.sleep(0.02)
+    act()
+
+
+def _wait_for_workers(address, count):
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=60)
+
+
+@pytest.fixture
+def dask_at(tmp_path):
+    """Starts `dask scheduler` (gives its address) and `dask worker`s for it, and ends them all."""
+    where = tmp_path / "scheduler.json"
+    started = []
+
+    def start(role, *options, store=None, path=ROOT, limit=None):
+        command = [sys.executable, "-P", "-m", "dask", role, "--scheduler-file", str(where)]
+        if role == "scheduler":
+            command += ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+        else:
+            quiet = ["--nthreads", "1"] if "--nthreads" not in options else []
+            command += [*quiet, "--memory-limit", "0", "--no-dashboard", "--host", "127.0.0.1"]
+            command += ["--local-directory", str(tmp_path / "scratch"), *options]
+        environment = os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+        if store:
+            environment["TGD_ARTIFACTS"] = str(store)
+        started.append(
+            subprocess.Popen(
+                command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
+            )  # fmt: skip
+        )
+        deadline = time.monotonic() + 30
+        while not where.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.1)  # until it is whole
+        return read_json(where)["address"]
+
+    start.started = started
+    yield start
+    for process in reversed(started):
+        process.terminate()
+    for process in started:
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+# ---------------------------------------------------------------- docs/cluster.md
+
+
+@pytest.mark.skipif(importlib.util.find_spec("dask_jobqueue") is None, reason=f"dask-jobqueue is not installed: {cluster.INSTALL}")
+@pytest.mark.slow
+def test_the_example_for_slurm_asks_for_what_workers_must_have(tmp_path):
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("    cluster.scale(")[0]
+    (tmp_path / "slurm.py").write_text(code)
+    done = subprocess.run([sys.executable, "slurm.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert {"#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "export OMP_NUM_THREADS=8"} <= set(done.stdout.splitlines())
+    assert "--nthreads 1 " in done.stdout and "--resources GPU=1,MEMORY=75e9 --memory-limit 0" in done.stdout
