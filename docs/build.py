@@ -52,7 +52,7 @@ def pages() -> dict[str, str]:
 def assemble(source: Path) -> None:
     """Write all that Sphinx reads to `source`: pages with their links, figures, the API's pages."""
     places = pages()
-    # Afresh each time: a page that is gone must not stay on the site.
+    # Afresh each time, for the same reason as the site itself (`build`).
     shutil.rmtree(source, ignore_errors=True)
     # Of a recorded run, what a page may show or link: no weights, and no page of its own.
     left_out = shutil.ignore_patterns("*.safetensors", "*.md")
@@ -365,6 +365,9 @@ def build(*, source: Path, site: Path) -> int:
     from sphinx.cmd.build import build_main
 
     assemble(source)
+    # A page that is gone must not stay; only what Sphinx itself has written is taken away.
+    if (site / ".buildinfo").is_file():
+        shutil.rmtree(site)
     # The doctrees lie beside the site, not in it: they are nobody's reading.
     options = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(ROOT / "docs")]
     folders = ["-d", str(source.with_name(f"{site.name}-doctrees")), str(source), str(site)]
