@@ -128,10 +128,10 @@ def ended(process: Process, *, patience: float = 120) -> Ending:
     return Ending(os.waitstatus_to_exitcode(status), said)
 
 
-def kill(process: Process) -> None:
-    """End it at once, in whatever it does."""
+def kill(process: Process) -> Ending:
+    """End it at once, in whatever it does; its exit status is 0 if it had done its work before."""
     os.kill(process.pid, signal.SIGKILL)
-    ended(process)
+    return ended(process)
 
 
 def run(function, *arguments, patience: float = 120) -> Ending:
