@@ -12,7 +12,14 @@ from PIL import Image
 from tgd_lib.config import InputError
 from tgd_lib.files import sha256
 from tgd_lib.images import corruptions
-from tgd_lib.images.corruptions import CHUNK, NAMES, OFFICIAL_NAMES, corrupt, official_labels, read_official
+from tgd_lib.images.corruptions import (
+    CHUNK,
+    NAMES,
+    OFFICIAL_NAMES,
+    corrupt,
+    official_labels,
+    read_official,
+)
 
 SEVERITIES = (1, 2, 3, 4, 5)
 BLURS = ("gaussian_blur", "defocus_blur", "zoom_blur")

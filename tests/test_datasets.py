@@ -1,12 +1,12 @@
 """datasets, and the rooms it is fed from: the sample, folders, CIFAR-10 and CINIC-10."""
 
-import shutil
-import json
 import contextlib
 import hashlib
 import io
+import json
 import os
 import pickle
+import shutil
 import socket
 import struct
 import subprocess
@@ -14,8 +14,8 @@ import sys
 import tarfile
 import threading
 import types
-from dataclasses import replace
 import zlib
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tgd_lib import config, datasets
-from tgd_lib.images import cifar, folders, sample
 from tgd_lib.config import InputError
+from tgd_lib.images import cifar, folders, sample
 
 TEN = cifar.CLASS_NAMES
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from tgd_lib import config
-from tgd_lib.study import methods
-from tgd_lib.lab.lab import Lab
-from tgd_lib.study.specs import specs_of
 from tgd_lib.files import sha256
+from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
+from tgd_lib.study import methods
+from tgd_lib.study.specs import specs_of
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
 

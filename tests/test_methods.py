@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from tgd_lib import config
-from tgd_lib.study import methods
 from tgd_lib.config import InputError
 from tgd_lib.files import read_json
+from tgd_lib.study import methods
 from tgd_lib.study.specs import Specs
 
 

@@ -9,9 +9,8 @@ import torch
 
 from tgd_lib import networks
 from tgd_lib.compute import Compute, Pixels
-from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError
-from tgd_lib.evaluation import metrics
+from tgd_lib.evaluation import logits_of, metrics
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CHECKPOINTS = SHARED / "reference" / "authors_checkpoints"

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tgd_lib import config, evaluation
+from tgd_lib.config import InputError
 from tgd_lib.images import corruptions
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.store import Store
 from tgd_lib.report import charts, tables
 from tgd_lib.study import questions
-from tgd_lib.config import InputError
-from tgd_lib.lab.lab import Lab
 from tgd_lib.study.specs import specs_of
-from tgd_lib.lab.store import Store
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 40}
 

@@ -9,8 +9,8 @@ import torch
 
 from tgd_lib import training
 from tgd_lib.compute import Compute, Pixels
-from tgd_lib.evaluation import logits_of
 from tgd_lib.config import InputError, Schedule
+from tgd_lib.evaluation import logits_of
 from tgd_lib.networks import wide_resnet
 
 CLASSES = 4
