@@ -2,7 +2,8 @@
 
     python examples/distil.py
 
-RESULT_PLACEHOLDER
+Six epochs on the 2,000 images of the sample, one seed: it shows the way, and proves nothing. What
+TGD is worth against its controls is measured in notebooks 03 to 07.
 """
 
 import numpy as np
