@@ -2,7 +2,7 @@
 
     python examples/distil.py
 
-RESULT_PLACEHOLDER
+Six epochs on 2,000 images, one seed: this shows the way; what it brings, notebooks 03 to 07 measure.
 """
 
 import numpy as np

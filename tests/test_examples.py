@@ -44,7 +44,7 @@ def test_an_exported_student_answers_as_the_trained_one(export, tmp_path):
 
 
 def test_a_student_is_distilled_from_arrays_alone():
-    """examples/distil.py at toy size: the student moves, all networks answer, and it is one screen."""
+    """examples/distil.py at toy size: all four networks are trained and answer."""
     from tgd_lib import datasets
 
     path = ROOT / "examples" / "distil.py"

@@ -1,4 +1,4 @@
-"""Playing: controls are driven by their values, and the picture follows; without a player it stands."""
+"""Controls are driven by their values, and the picture follows; without a player it stands still."""
 
 import matplotlib
 import numpy as np
