@@ -198,7 +198,7 @@ class Killed(Exception):
 @given(st.integers(0, 5), st.integers(0, 2))
 @settings(deadline=None, max_examples=18)
 def test_cut_off_after_any_tile_it_goes_on_to_the_same_bytes(tmp_path_factory, whole, stages):
-    """Killed after `whole` tiles and `stages` stages of the next; then with other blocks in mind."""
+    """Killed after `whole` tiles and `stages` stages of the next; then other blocks."""
     weighted = [(teacher(1, "bf16"), 0.7), (teacher(2, "bf16"), 0.3)]
     unbroken, broken = (tmp_path_factory.mktemp(name) for name in ("unbroken", "broken"))
     built(unbroken, weighted, 8)
