@@ -23,7 +23,11 @@ def test_the_sample():
 def npz(path, **changed):
     """A right file of 4 images, but for what is changed; None takes an array away."""
     source = np.array([1, 0, 0, 0], np.uint8)
-    arrays = {"images": np.zeros((4, 32, 32, 3), np.uint8), "labels": np.arange(4), "source": source}
+    arrays = {
+        "images": np.zeros((4, 32, 32, 3), np.uint8),
+        "labels": np.arange(4),
+        "source": source,
+    }
     np.savez(path, **{k: v for k, v in (arrays | changed).items() if v is not None})
 
 
@@ -57,7 +61,11 @@ def test_missing_and_damaged_files(tmp_path):
     whole, plain = io.BytesIO(), io.BytesIO()
     npz(whole)
     np.save(plain, np.arange(3))
-    for name, content in (("cut", whole.getvalue()[:-100]), ("plain", plain.getvalue()), ("text", b"images")):
+    for name, content in (
+        ("cut", whole.getvalue()[:-100]),
+        ("plain", plain.getvalue()),
+        ("text", b"images"),
+    ):
         (tmp_path / name).write_bytes(content)
     for name in ("cut", "plain", "text", "absent", ""):
         with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Corruptions against statistics and values worked out by hand, and the reader of the official arrays."""
+"""Corruptions against statistics and values by hand, the official arrays, and which are taken."""
 
 import io
 import subprocess
@@ -35,12 +35,14 @@ def flat(*colour, n=1, side=32):
 
 
 def textured(n=24, height=32, width=32):
-    """Smooth coloured shapes with some grain, as photographs have: every corruption changes them."""
+    """Smooth coloured shapes with some grain, as photographs have: corruptions change them."""
     rng = RandomState(1)
     y, x = np.mgrid[:height, :width] / 32
     turns, shifts = rng.uniform(1, 8, (2, n, 1, 1, 3)), rng.uniform(0, 6, (n, 1, 1, 3))
     waves = np.sin(turns[0] * x[..., None] + turns[1] * y[..., None] + shifts)
-    return (120 + 70 * waves + rng.normal(0, 12, (n, height, width, 3))).clip(0, 255).astype(np.uint8)
+    return (
+        (120 + 70 * waves + rng.normal(0, 12, (n, height, width, 3))).clip(0, 255).astype(np.uint8)
+    )
 
 
 def fails(call, *words):
@@ -99,8 +101,13 @@ def test_global_random_state_is_left_alone():
 
 
 def test_no_torch():
-    code = "import sys, tgd_lib.images.corruptions as c; print({'torch', 'skimage', 'PIL.Image'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = (
+        "import sys, tgd_lib.images.corruptions as c;"
+        "print({'torch', 'skimage', 'PIL.Image'} & set(sys.modules))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "set()"
 
 
@@ -181,12 +188,18 @@ def test_gaussian_blur_goes_on_as_the_edge():
 
 
 def test_defocus_blur_of_a_point():
-    ninth = corrupt(point(), "defocus_blur", 5)[0, :, :, 1]  # radius 1.5: the 3x3 square; blur 0.1: none
+    ninth = corrupt(point(), "defocus_blur", 5)[
+        0, :, :, 1
+    ]  # radius 1.5: the 3x3 square; blur 0.1: none
     assert set(ninth[15:18, 15:18].flat) <= {28} and ninth.sum() == 9 * 28  # 255 / 9 = 28.3
-    fifth = corrupt(point(), "defocus_blur", 4)[0, :, :, 1]  # radius 1: a cross; blur 0.2: next to none
+    fifth = corrupt(point(), "defocus_blur", 4)[
+        0, :, :, 1
+    ]  # radius 1: a cross; blur 0.2: next to none
     assert np.array_equal(fifth[15:18, 15:18], [[0, 50, 0], [50, 50, 50], [0, 50, 0]])
     for severity, (radius, sigma) in enumerate(((0.3, 0.4), (0.4, 0.5), (0.5, 0.6)), 1):
-        bell = np.exp(-np.array([1, 0, 1]) / (2 * sigma**2))  # of so small a disk only the blur is left
+        bell = np.exp(
+            -np.array([1, 0, 1]) / (2 * sigma**2)
+        )  # of so small a disk only the blur is left
         kernel = np.outer(bell, bell) / bell.sum() ** 2
         assert corruptions.disk_kernel(radius, sigma) == pytest.approx(kernel)
         found = corrupt(point(), "defocus_blur", severity)[0, 15:18, 15:18, 0]
@@ -203,7 +216,8 @@ def test_defocus_blur_mirrors_at_the_edge():
 @pytest.mark.parametrize("severity, zooms", by_severity(7, 12, 16, 21, 26))
 def test_zoom_blur_is_a_mean_of_zooms(severity, zooms):
     assert len(np.arange(1, corruptions._TABLE["zoom_blur"].constants[severity - 1], 0.01)) == zooms
-    # Away from the middle things move outwards, in the mean over zooms by (mean zoom - 1) of the distance.
+    # Away from the middle things move outwards, in the mean over zooms by (mean zoom - 1) of the
+    # distance.
     y = np.arange(32.0)
     slope = np.broadcast_to((8 * y)[:, None, None], (1, 32, 32, 3)).astype(np.uint8)
     found = corrupt(slope, "zoom_blur", severity)[0, :, 16, 0].astype(float)
@@ -213,10 +227,13 @@ def test_zoom_blur_is_a_mean_of_zooms(severity, zooms):
 
 
 def test_zoom_blur_follows_the_published_rounding():
-    # 26 pixels times 1.25 are 32.5; arange's last number is a little more than 1.25, so they become 33.
+    # 26 pixels times 1.25 are 32.5; arange's last number is a little more than 1.25, so they
+    # become 33.
     last = np.arange(1, 1.26, 0.01)[-1]
     assert last > 1.25
-    assert not np.array_equal(corruptions._zoom_matrix(32, 1.25), corruptions._zoom_matrix(32, last))
+    assert not np.array_equal(
+        corruptions._zoom_matrix(32, 1.25), corruptions._zoom_matrix(32, last)
+    )
 
 
 def test_no_zoom_is_no_change():
@@ -237,7 +254,8 @@ def test_plasma(decay):
 
 
 def test_plasma_of_four_points_by_hand():
-    # the corner 0; the middle = mean of four corners + 100^2 u0; each other = mean of its four + 100^2 u
+    # the corner 0; the middle = mean of four corners + 100^2 u0; each other = mean of its four
+    # + 100^2 u
     u = RandomState(5).uniform(-1, 1, (1, 3))[0]
     middle = 1e4 * u[0]
     heights = np.array([[0, middle / 2 + 1e4 * u[1]], [middle / 2 + 1e4 * u[2], middle]])
@@ -279,7 +297,8 @@ FACTORS = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))
 
 @pytest.mark.parametrize("severity, constants", by_severity(*FACTORS))
 def test_saturate(severity, constants):
-    # (200, 150, 160): saturation 1 - 150/200 = 1/4, and 160 stands at 1/5 of the way from 150 to 200
+    # (200, 150, 160): saturation 1 - 150/200 = 1/4, and 160 stands at 1/5 of the way from 150
+    # to 200
     saturation = min(0.25 * constants[0] + constants[1], 1)
     low = 200 * (1 - saturation)
     found = corrupt(flat(200, 150, 160), "saturate", severity)[0, 0, 0]
@@ -334,10 +353,18 @@ def test_truncation_keeps_8_bit_values():
 
 def test_bad_input():
     images = flat(1)
-    fails(lambda: corrupt(images, "gausian_noise", 1), "did you mean 'gaussian_noise'?", "jpeg_compression")
+    fails(
+        lambda: corrupt(images, "gausian_noise", 1),
+        "did you mean 'gaussian_noise'?",
+        "jpeg_compression",
+    )
     fails(lambda: corrupt(images, "snow", 1), "'snow' does not exist")
     for severity in (0, 6, 1.0, "1", None, True):
-        fails(lambda severity=severity: corrupt(images, "fog", severity), "severity", "1, 2, 3, 4 or 5")
+        fails(
+            lambda severity=severity: corrupt(images, "fog", severity),
+            "severity",
+            "1, 2, 3, 4 or 5",
+        )
     for seed in (-1, 2**32, 0.5, None):
         fails(lambda seed=seed: corrupt(images, "fog", 1, seed=seed), "seed", "whole number")
     for wrong in (images[0], images / 255, images[..., :1], images[:, :7], [[1, 2]]):
@@ -414,13 +441,24 @@ def test_our_own_where_there_are_no_official_arrays(tmp_path):
 def test_official_arrays_where_they_are(official):
     found = corruptions.source(official, LABELS)
     assert found.kind == "official" and found.names == ("fog", "snow")
-    assert found.fingerprint("fog") == sha256(official / "fog.npy") and found.fingerprint("none") == "own"
+    assert (
+        found.fingerprint("fog") == sha256(official / "fog.npy")
+        and found.fingerprint("none") == "own"
+    )
     images = found.images(textured(3), np.array([7, 1, 4]), "snow", 3)
     assert (images[0] == 9).all() and not images[1:].any() and images.flags.c_contiguous
     assert corruptions.source(official, LABELS, ["snow", "frost"]).names == ("snow",)
 
 
 def test_official_arrays_of_other_images(official):
-    fails(lambda: corruptions.source(official, LABELS[::-1]), official, "not those of these test images")
-    fails(lambda: corruptions.source(official, LABELS[:80]), official, "not those of these test images")
+    fails(
+        lambda: corruptions.source(official, LABELS[::-1]),
+        official,
+        "not those of these test images",
+    )
+    fails(
+        lambda: corruptions.source(official, LABELS[:80]),
+        official,
+        "not those of these test images",
+    )
     fails(lambda: corruptions.source(None, LABELS, ["snows"]), "did you mean 'snow'?")

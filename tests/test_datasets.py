@@ -37,7 +37,7 @@ TEN = cifar.CLASS_NAMES
 
 
 def fails(call, *words):
-    """Asserts that `call` raises an InputError of one line that has all the words in it; returns the line."""
+    """Asserts that `call` raises an InputError of one line with all the words; returns the line."""
     with pytest.raises(InputError) as caught:
         call()
     line = str(caught.value)
@@ -54,7 +54,9 @@ def tree(root):
 
 def arrays(n=20, side=32, seed=0):
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8), np.arange(n, dtype=np.int64) % 10
+    return rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8), np.arange(
+        n, dtype=np.int64
+    ) % 10
 
 
 def write_npz(folder, split, images, labels):
@@ -81,7 +83,9 @@ def png(width, height, bits, colour, channels, data=None):
     """A PNG file's bytes, of any depth, also with pixels that are not there."""
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     if data is None:
         data = bytes(height * (1 + width * channels * bits // 8))
@@ -91,7 +95,7 @@ def png(width, height, bits, colour, channels, data=None):
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes as Python 2 did when CIFAR-10 was made: byte strings, protocol 2, NumPy's old module name."""
+    """Writes as Python 2 did when CIFAR-10 was made: byte strings, NumPy's old module name."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -154,7 +158,9 @@ def test_fingerprint_sees_every_byte_shape_and_name():
     images, labels = arrays(4, 2)
     one = datasets.fingerprint(images, labels, ("a", "b"))
     assert one == datasets.fingerprint(images.copy(), labels.copy(), ["a", "b"])
-    assert one == datasets.fingerprint(np.asfortranarray(images), labels, ("a", "b"))  # layout is no content
+    assert one == datasets.fingerprint(
+        np.asfortranarray(images), labels, ("a", "b")
+    )  # layout is no content
     other = images.copy()
     other[3, 1, 1, 2] ^= 1
     changed = [
@@ -169,7 +175,11 @@ def test_fingerprint_sees_every_byte_shape_and_name():
 
 def test_shares_by_hand():
     assert datasets._shares(np.array([10, 10, 10]), 6).tolist() == [2, 2, 2]
-    assert datasets._shares(np.array([10, 10, 10]), 7).tolist() == [3, 2, 2]  # a tie goes to the first
+    assert datasets._shares(np.array([10, 10, 10]), 7).tolist() == [
+        3,
+        2,
+        2,
+    ]  # a tie goes to the first
     assert datasets._shares(np.array([60, 30, 10]), 10).tolist() == [6, 3, 1]
     assert datasets._shares(np.array([5, 3, 1]), 4).tolist() == [2, 1, 1]  # 2.2, 1.3, 0.4
     assert datasets._shares(np.array([4, 0, 2]), 6).tolist() == [4, 0, 2]
@@ -195,7 +205,9 @@ def test_stratified_properties(labels, n, seed, data):
     try:
         chosen = datasets.stratified(labels, n, seed=seed, exclude=exclude)
     except InputError:
-        assert n < 1 or n > len(free) or (n * sizes < len(free)).any()  # too few, or a class below one image
+        assert (
+            n < 1 or n > len(free) or (n * sizes < len(free)).any()
+        )  # too few, or a class below one image
         return
     assert chosen.dtype == np.int64 and len(chosen) == n
     assert (np.diff(chosen) > 0).all() and not set(chosen) & set(exclude)
@@ -257,7 +269,9 @@ def test_the_sample_is_where_its_card_says_in_cifar10(tmp_path, sample_parts):
     shared = config.ROOT.parent / "shared/data/unpack_cifar10.py"
     if not shared.is_file():
         pytest.skip("the whole CIFAR-10 is not beside this clone")
-    subprocess.run([sys.executable, str(shared), str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, str(shared), str(tmp_path)], check=True, stdout=subprocess.DEVNULL
+    )
     index = json.loads(sample.INDEX.read_text())["splits"]
     whole = {s: datasets.load("cifar10", s, tmp_path) for s in ("train", "test")}
     for split, part in sample_parts.items():
@@ -283,10 +297,13 @@ def test_nothing_heavy_is_imported():
     code = (
         "import sys; from tgd_lib import datasets; assert 'PIL' not in sys.modules;"
         "datasets.load('sample', 'valid');"
-        "print([m for m in ('torch', 'torchvision', 'skimage', 'scipy', 'pooch') if m in sys.modules])"
+        "heavy = ('torch', 'torchvision', 'skimage', 'scipy', 'pooch');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     env = {**os.environ, "PYTHONPATH": str(config.ROOT)}
-    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     assert out.stdout == "[]\n"
 
 
@@ -307,13 +324,22 @@ def test_resize_refused(resize):
 
 def test_resize_of_any_data_set(sample_parts):
     small = datasets.load("sample", "valid", resize=(16, 8))
-    assert small.images.shape == (500, 16, 8, 3) and small.fingerprint != sample_parts["valid"].fingerprint
-    assert datasets.load("sample", "valid", resize=32).fingerprint == sample_parts["valid"].fingerprint
+    assert (
+        small.images.shape == (500, 16, 8, 3)
+        and small.fingerprint != sample_parts["valid"].fingerprint
+    )
+    assert (
+        datasets.load("sample", "valid", resize=32).fingerprint == sample_parts["valid"].fingerprint
+    )
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cinic10", "folder"])
 def test_data_folder_missing_or_a_file(name, tmp_path):
-    fails(lambda: datasets.load(name, "train", tmp_path / "nowhere"), tmp_path / "nowhere", "does not exist")
+    fails(
+        lambda: datasets.load(name, "train", tmp_path / "nowhere"),
+        tmp_path / "nowhere",
+        "does not exist",
+    )
     assert tree(tmp_path) == []
     (tmp_path / "file").write_text("x")
     fails(lambda: datasets.load(name, "train", tmp_path / "file"), tmp_path / "file", "is a file")
@@ -448,7 +474,9 @@ def test_foreign_files_in_a_class(tmp_path):
     for name in ("photo.heic", "notes.txt", "no_suffix"):
         path = tmp_path / "train" / "cat" / name
         path.write_text("x")
-        fails(lambda: datasets.load("folder", "train", tmp_path), path, "not an image", "take it away")
+        fails(
+            lambda: datasets.load("folder", "train", tmp_path), path, "not an image", "take it away"
+        )
         path.unlink()
     (tmp_path / "train" / "cat" / "more").mkdir()
     fails(lambda: datasets.load("folder", "train", tmp_path), "cat/more", "not an image")
@@ -459,7 +487,10 @@ def pipe(path):
 
 
 def local_socket(path):
-    with socket.socket(socket.AF_UNIX) as s, contextlib.chdir(path.parent):  # long paths are refused
+    with (
+        socket.socket(socket.AF_UNIX) as s,
+        contextlib.chdir(path.parent),
+    ):  # long paths are refused
         s.bind(path.name)
 
 
@@ -485,7 +516,9 @@ def test_what_is_no_ordinary_file_neither_hangs_nor_passes(tmp_path, kind, place
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes in the file system")
-@pytest.mark.parametrize("name", ["test.npz", "cifar-10-batches-py/data_batch_3", "data_batch_3.bin"])
+@pytest.mark.parametrize(
+    "name", ["test.npz", "cifar-10-batches-py/data_batch_3", "data_batch_3.bin"]
+)
 def test_pipes_in_the_place_of_arrays(tmp_path, monkeypatch, name):
     if name.endswith("npz"):
         write_npz(tmp_path, "train", IMAGES, LABELS)
@@ -497,10 +530,20 @@ def test_pipes_in_the_place_of_arrays(tmp_path, monkeypatch, name):
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
     split = "test" if name == "test.npz" else "train"
-    fails(lambda: datasets.load("cifar10", split, tmp_path), tmp_path / name, "not an ordinary file")
+    fails(
+        lambda: datasets.load("cifar10", split, tmp_path), tmp_path / name, "not an ordinary file"
+    )
 
 
-NAMES = [b"a\nb", b"\xff\xfe", b"\x1b[31mred", "\u202egnp".encode(), b"-rf", b"a b", "Ångström".encode()]
+NAMES = [
+    b"a\nb",
+    b"\xff\xfe",
+    b"\x1b[31mred",
+    "\u202egnp".encode(),
+    b"-rf",
+    b"a b",
+    "Ångström".encode(),
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
@@ -559,11 +602,17 @@ def test_folder_layout_errors(tmp_path):
 def test_folder_classes_must_agree_and_have_images(tmp_path):
     two_classes(tmp_path)
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "dgo")
-    fails(lambda: datasets.load("folder", "train", tmp_path), "'dgo' is in test/ but not in train/", "'dog'?")
+    fails(
+        lambda: datasets.load("folder", "train", tmp_path),
+        "'dgo' is in test/ but not in train/",
+        "'dog'?",
+    )
     (tmp_path / "test" / "dgo").rename(tmp_path / "test" / "dog")
     for split in ("train", "test"):
         (tmp_path / split / "eel").mkdir()
-    fails(lambda: datasets.load("folder", "train", tmp_path), tmp_path / "train" / "eel", "no images")
+    fails(
+        lambda: datasets.load("folder", "train", tmp_path), tmp_path / "train" / "eel", "no images"
+    )
 
 
 # ---------------------------------------------------------------- cifar10: local copies
@@ -575,7 +624,9 @@ def test_cifar10_npz(tmp_path, below):
     for split in ("train", "test"):
         write_npz(tmp_path / below, split, images, labels.astype(np.uint8))
     ds = datasets.load("cifar10", "test", tmp_path)
-    assert (ds.images == images).all() and (ds.labels == labels).all() and ds.labels.dtype == np.int64
+    assert (
+        (ds.images == images).all() and (ds.labels == labels).all() and ds.labels.dtype == np.int64
+    )
     assert ds.class_names == TEN and ds.fingerprint == datasets.fingerprint(images, labels, TEN)
 
 
@@ -610,7 +661,10 @@ def test_every_form_has_one_fingerprint(tmp_path, monkeypatch):
     images, labels = write_bin(tmp_path / "bin", monkeypatch)
     write_py(tmp_path / "py", monkeypatch)
     write_npz(tmp_path / "npz", "train", images, labels)
-    prints = {datasets.load("cifar10", "train", tmp_path / form).fingerprint for form in ("bin", "py", "npz")}
+    prints = {
+        datasets.load("cifar10", "train", tmp_path / form).fingerprint
+        for form in ("bin", "py", "npz")
+    }
     assert len(prints) == 1
 
 
@@ -626,10 +680,14 @@ def test_pickles_are_checked_before_they_are_opened(tmp_path, monkeypatch):
     evil = pickle.dumps(Evil(), protocol=2)
     sums = dict(cifar.BATCH_MD5)
     write_py(folder, monkeypatch, broken=evil)
-    line = fails(lambda: datasets.load("cifar10", "train", tmp_path), "data_batch_1", "asks for", "mkdir")
+    line = fails(
+        lambda: datasets.load("cifar10", "train", tmp_path), "data_batch_1", "asks for", "mkdir"
+    )
     assert str(folder) in line
     monkeypatch.setattr(cifar, "BATCH_MD5", sums)  # the published ones
-    fails(lambda: datasets.load("cifar10", "train", tmp_path), "data_batch_1", "md5", "get it again")
+    fails(
+        lambda: datasets.load("cifar10", "train", tmp_path), "data_batch_1", "md5", "get it again"
+    )
     assert not (tmp_path / "owned").exists()
 
 
@@ -646,7 +704,12 @@ def test_a_batch_is_missing_or_cut(tmp_path, monkeypatch):
     write_bin(folder, monkeypatch)
     path = folder / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    fails(lambda: datasets.load("cifar10", "train", tmp_path), path, "30,729 bytes", "30,730 bytes are right")
+    fails(
+        lambda: datasets.load("cifar10", "train", tmp_path),
+        path,
+        "30,729 bytes",
+        "30,730 bytes are right",
+    )
     path.unlink()
     fails(lambda: datasets.load("cifar10", "train", tmp_path), path, "is missing")
 
@@ -657,7 +720,9 @@ def test_bin_label_out_of_range(tmp_path, monkeypatch):
     raw = bytearray((folder / "test_batch.bin").read_bytes())
     raw[3073 * 4] = 10
     (folder / "test_batch.bin").write_bytes(raw)
-    fails(lambda: datasets.load("cifar10", "test", tmp_path), "test_batch.bin", "label 10 of image 4")
+    fails(
+        lambda: datasets.load("cifar10", "test", tmp_path), "test_batch.bin", "label 10 of image 4"
+    )
 
 
 IMAGES, LABELS = arrays(20)
@@ -702,7 +767,11 @@ def test_cifar10_folders_of_other_classes_or_sizes(tmp_path):
     names = [n if n != "airplane" else "aeroplane" for n in TEN]
     for split in ("train", "test"):
         write_tree(tmp_path, split, IMAGES, LABELS, names)
-    fails(lambda: datasets.load("cifar10", "train", tmp_path), "'aeroplane'", "did you mean 'airplane'?")
+    fails(
+        lambda: datasets.load("cifar10", "train", tmp_path),
+        "'aeroplane'",
+        "did you mean 'airplane'?",
+    )
     for split in ("train", "test"):
         (tmp_path / split / "aeroplane").rename(tmp_path / split / "airplane")
         for path in (tmp_path / split).rglob("*.png"):
@@ -711,7 +780,9 @@ def test_cifar10_folders_of_other_classes_or_sizes(tmp_path):
 
 
 def test_cifar10_nowhere(tmp_path):
-    line = fails(lambda: datasets.load("cifar10", "train", tmp_path, download=False), tmp_path, "no CIFAR-10")
+    line = fails(
+        lambda: datasets.load("cifar10", "train", tmp_path, download=False), tmp_path, "no CIFAR-10"
+    )
     assert "train.npz" in line and "cifar-10-python.tar.gz" in line
 
 
@@ -862,7 +933,9 @@ def fetch(monkeypatch):
         module = types.ModuleType("torchvision.datasets.utils")
         module.download_url = function
         monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
-        monkeypatch.setitem(sys.modules, "torchvision.datasets", types.ModuleType("torchvision.datasets"))
+        monkeypatch.setitem(
+            sys.modules, "torchvision.datasets", types.ModuleType("torchvision.datasets")
+        )
         monkeypatch.setitem(sys.modules, "torchvision.datasets.utils", module)
 
     return install
@@ -881,7 +954,11 @@ def test_download(tmp_path, archive, fetch, monkeypatch):
 
 @pytest.mark.parametrize(
     "error",
-    [OSError("<urlopen error [Errno -2]\nName not known>"), TimeoutError(), RuntimeError("corrupted.")],
+    [
+        OSError("<urlopen error [Errno -2]\nName not known>"),
+        TimeoutError(),
+        RuntimeError("corrupted."),
+    ],
 )
 def test_download_fails(tmp_path, fetch, monkeypatch, error):
     def half(url, folder, filename, md5):
@@ -976,11 +1053,22 @@ def test_cinic10_archive(tmp_path, monkeypatch, inner):
 
 
 def test_cinic10_bad_folders(tmp_path):
-    fails(lambda: datasets.load("cinic10", "train", tmp_path), tmp_path, "no CINIC-10", "CINIC-10.tar.gz")
+    fails(
+        lambda: datasets.load("cinic10", "train", tmp_path),
+        tmp_path,
+        "no CINIC-10",
+        "CINIC-10.tar.gz",
+    )
     cinic(tmp_path)
-    fails(lambda: datasets.load("cifar10", "train", tmp_path, download=False), "no CIFAR-10")  # not mistaken
+    fails(
+        lambda: datasets.load("cifar10", "train", tmp_path, download=False), "no CIFAR-10"
+    )  # not mistaken
     (tmp_path / "valid").rename(tmp_path / "val")
-    fails(lambda: datasets.load("cinic10", "valid", tmp_path), "no valid folder", "train, valid and test")
+    fails(
+        lambda: datasets.load("cinic10", "valid", tmp_path),
+        "no valid folder",
+        "train, valid and test",
+    )
     (tmp_path / "val").rename(tmp_path / "valid")
     next((tmp_path / "valid" / "frog").glob("*.png")).write_bytes(b"x")
     fails(lambda: datasets.load("cinic10", "valid", tmp_path), "valid/frog", "cannot be read")
@@ -1023,21 +1111,25 @@ def test_parts_of_cifar10(tmp_path):
 def test_parts_refused(tmp_path):
     resolve = numbered(tmp_path)
     paper = config.resolve("paper", data_dir=str(tmp_path), holdout=10)
-    for settings, words in (
+    for asked, words in (
         (resolve(n_train=101), ["n_train=101 of cifar10", "100 are available"]),
         (resolve(n_train=5), ["n_train=5", "class 5"]),
         (resolve(n_train=90, n_test=200, holdout=10), ["n_test=200"]),
         (resolve(n_train=90, holdout=20), ["holdout=20 outside n_train", "10 are available"]),
         (paper, ["holdout=10 outside n_train", "0 are available"]),
     ):
-        fails(lambda s=settings: datasets.load_parts(s), *words)
+        fails(lambda s=asked: datasets.load_parts(s), *words)
 
 
 def test_one_class_is_nothing_to_learn(tmp_path):
     for split in ("train", "test"):
         write_npz(tmp_path, split, IMAGES, np.full(20, 3))
     settings = config.resolve("paper", data_dir=str(tmp_path))
-    fails(lambda: datasets.load_parts(settings), "all 20 training images are of class 'cat'", "2 classes")
+    fails(
+        lambda: datasets.load_parts(settings),
+        "all 20 training images are of class 'cat'",
+        "2 classes",
+    )
 
 
 def test_parts_of_a_folder(tmp_path):
@@ -1063,7 +1155,13 @@ def test_real_cifar10(tmp_path):
     write_npz(tmp_path, "train", strip, labels[:500])
     write_npz(tmp_path, "test", strip, labels[:500])
     ds = datasets.load("cifar10", "train", tmp_path)
-    assert [ds.class_names[i] for i in ds.labels[:5]] == ["frog", "truck", "truck", "deer", "automobile"]
+    assert [ds.class_names[i] for i in ds.labels[:5]] == [
+        "frog",
+        "truck",
+        "truck",
+        "deer",
+        "automobile",
+    ]
     assert ds.images[0, 0, 0].tolist() == [59, 62, 63]  # the frog's first pixel
     assert len(labels) == 50_000 and np.bincount(labels).tolist() == [5000] * 10
     chosen = datasets.stratified(labels, 5000, seed=0)

@@ -34,7 +34,9 @@ def test_calibration_error_against_its_definition():
     for b in range(15):
         inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
         if inside.any():
-            gap = (predicted[inside] == labels[inside]).double().mean() - confidence[inside].double().mean()
+            gap = (predicted[inside] == labels[inside]).double().mean() - confidence[
+                inside
+            ].double().mean()
             error += float(inside.double().mean() * gap.abs())
     assert calibration_error(p, labels) == pytest.approx(error, abs=1e-6)
 
@@ -54,7 +56,9 @@ def test_brier_by_hand():
     assert brier(p, torch.tensor([0, 1])) == pytest.approx(5 / 8, abs=1e-12)
     assert brier(torch.eye(3), torch.tensor([0, 1, 2])) == 0
     assert brier(torch.eye(3), torch.tensor([1, 2, 0])) == 2
-    assert brier(torch.full((4, 10), 0.1), torch.arange(4)) == pytest.approx(0.9)  # a tenth: 9 * .01 + .81
+    assert brier(torch.full((4, 10), 0.1), torch.arange(4)) == pytest.approx(
+        0.9
+    )  # a tenth: 9 * .01 + .81
     logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])
     assert metrics(logits, torch.tensor([0, 1]))["brier"] == pytest.approx(5 / 8, abs=1e-6)
 
@@ -97,7 +101,9 @@ def test_temperature_by_hand():
 
 
 def test_temperature_at_its_bounds():
-    assert 0.01 <= fit_temperature(torch.eye(3), torch.arange(3)) < 0.03  # always right: the NLL is 0 there
+    assert (
+        0.01 <= fit_temperature(torch.eye(3), torch.arange(3)) < 0.03
+    )  # always right: the NLL is 0 there
     assert fit_temperature(torch.eye(3), torch.tensor([1, 2, 0])) == pytest.approx(100, rel=1e-3)
 
 
@@ -108,7 +114,11 @@ def test_temperature_never_harms_where_it_is_fitted():
     logits[torch.arange(500), labels] += 4
     before = metrics(logits, labels)
     after = metrics(logits / fit_temperature(logits, labels), labels)
-    assert after["nll"] < before["nll"] and after["ece"] < before["ece"] and after["brier"] < before["brier"]
+    assert (
+        after["nll"] < before["nll"]
+        and after["ece"] < before["ece"]
+        and after["brier"] < before["brier"]
+    )
     assert after["accuracy"] == before["accuracy"]
 
 

@@ -1,4 +1,4 @@
-"""Losses against golden numbers (float64 NumPy, tests/golden/make_losses.py) and literals computed by hand."""
+"""Losses against golden numbers (float64, tests/golden/make_losses.py) and literals by hand."""
 
 import importlib.util
 import json
@@ -31,7 +31,10 @@ def given():
         return [tensors(v) for v in x] if isinstance(x, list) else torch.as_tensor(x)
 
     x = {k: tensors(v) for k, v in module.inputs().items()}
-    return {k: v if k == "labels" else ([f.float() for f in v] if isinstance(v, list) else v.float()) for k, v in x.items()}
+    return {
+        k: v if k == "labels" else ([f.float() for f in v] if isinstance(v, list) else v.float())
+        for k, v in x.items()
+    }
 
 
 def maps(features):
@@ -42,7 +45,9 @@ def test_golden_file_is_what_its_maker_makes(golden):
     spec = importlib.util.spec_from_file_location("make_losses", GOLDEN / "make_losses.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.golden()["tgd_0.99"]["total"] == pytest.approx(golden["tgd_0.99"]["total"], rel=1e-12)
+    assert module.golden()["tgd_0.99"]["total"] == pytest.approx(
+        golden["tgd_0.99"]["total"], rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "batchmean"])
@@ -52,24 +57,32 @@ def test_kd_is_golden(golden, given, reduction):
 
 
 def test_kd_by_hand():
-    # softmax((ln 3, 0)) = (3/4, 1/4) against (1/2, 1/2), at temperature 1: 3/4 ln(3/2) + 1/4 ln(1/2)
+    # softmax((ln 3, 0)) = (3/4, 1/4) against (1/2, 1/2), at temperature 1:
+    # 3/4 ln(3/2) + 1/4 ln(1/2)
     teacher, student = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2)
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert float(losses.kd_loss(student, teacher, temperature=1, reduction="batchmean")) == pytest.approx(kl, rel=1e-6)
+    assert float(
+        losses.kd_loss(student, teacher, temperature=1, reduction="batchmean")
+    ) == pytest.approx(kl, rel=1e-6)
     # twice the logits at temperature 2: the same divergence, times 2^2
     doubled = losses.kd_loss(student, 2 * teacher, temperature=2, reduction="mean")
     assert float(doubled) == pytest.approx(4 * kl / 2, rel=1e-6)
 
 
 def test_mean_is_batchmean_over_classes(given):
-    both = [losses.kd_loss(given["student"], given["t1"], temperature=3.0, reduction=r) for r in ("mean", "batchmean")]
+    both = [
+        losses.kd_loss(given["student"], given["t1"], temperature=3.0, reduction=r)
+        for r in ("mean", "batchmean")
+    ]
     assert float(both[1] / both[0]) == pytest.approx(10, rel=1e-6)
 
 
 def test_similarity_map_by_hand(golden, given):
     f = torch.tensor([[1.0, 2.0], [3.0, -1.0]]).reshape(2, 2, 1, 1)
     assert losses.similarity_map(f).tolist() == [[5.0, 1.0], [1.0, 10.0]]
-    assert losses.similarity_map(given["features"][0])[0].tolist() == pytest.approx(golden["gram_first_row"], rel=1e-4)
+    assert losses.similarity_map(given["features"][0])[0].tolist() == pytest.approx(
+        golden["gram_first_row"], rel=1e-4
+    )
 
 
 def test_similarity_map_does_not_depend_on_the_layout(given):
@@ -79,7 +92,9 @@ def test_similarity_map_does_not_depend_on_the_layout(given):
 
 
 def test_the_gradient_of_the_map_is_right():
-    flat = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    flat = torch.randn(
+        4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
     assert torch.autograd.gradcheck(losses._Gram.apply, (flat,))
 
 
@@ -89,11 +104,14 @@ def test_tgd_is_golden(golden, given, alpha, already):
     pair = (maps(given["features1"]), maps(given["features2"]))
     teacher_maps = losses.merge_maps(*pair, alpha=alpha) if already else pair
     total, terms = losses.tgd_loss(
-        given["student"], given["labels"], given["features"], (given["t1"], given["t2"]), teacher_maps,
+        given["student"], given["labels"], given["features"], (given["t1"], given["t2"]),
+        teacher_maps,
         alpha=alpha, **WEIGHTS,
     )  # fmt: skip
     wanted = golden[f"tgd_{alpha}"]
-    assert {k: float(v) for k, v in terms.items()} == pytest.approx({k: wanted[k] for k in terms}, rel=2e-5)
+    assert {k: float(v) for k, v in terms.items()} == pytest.approx(
+        {k: wanted[k] for k in terms}, rel=2e-5
+    )
     assert float(total) == pytest.approx(wanted["total"], rel=2e-5)
     assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
 
@@ -101,10 +119,22 @@ def test_tgd_is_golden(golden, given, alpha, already):
 def test_a_teacher_without_weight_may_be_absent(given):
     pair = (maps(given["features1"]), maps(given["features2"]))
     whole = losses.tgd_loss(
-        given["student"], given["labels"], given["features"], (given["t1"], given["t2"]), pair, alpha=1.0, **WEIGHTS
+        given["student"],
+        given["labels"],
+        given["features"],
+        (given["t1"], given["t2"]),
+        pair,
+        alpha=1.0,
+        **WEIGHTS,
     )
     alone = losses.tgd_loss(
-        given["student"], given["labels"], given["features"], (given["t1"], None), (pair[0], None), alpha=1.0, **WEIGHTS
+        given["student"],
+        given["labels"],
+        given["features"],
+        (given["t1"], None),
+        (pair[0], None),
+        alpha=1.0,
+        **WEIGHTS,
     )
     assert torch.equal(whole[0], alone[0])
 
@@ -120,16 +150,26 @@ def test_without_distillation_it_is_cross_entropy(given):
 def test_a_perfect_student_has_no_distillation_loss(given):
     same = maps(given["features"])
     _, terms = losses.tgd_loss(
-        given["t1"], given["labels"], given["features"], (given["t1"], given["t1"]), (same, same), alpha=0.7, **WEIGHTS
+        given["t1"],
+        given["labels"],
+        given["features"],
+        (given["t1"], given["t1"]),
+        (same, same),
+        alpha=0.7,
+        **WEIGHTS,
     )
     assert max(abs(float(terms[k])) for k in ("kd_t1", "kd_t2", "maps")) < 1e-5
 
 
 def test_maps_ignore_the_scale_of_the_student_but_not_of_one_teacher(given):
     pair = (maps(given["features1"]), maps(given["features2"]))
-    merged, louder = (losses.merge_maps(pair[0], [s * g for g in pair[1]], alpha=0.9) for s in (1, 100))
+    merged, louder = (
+        losses.merge_maps(pair[0], [s * g for g in pair[1]], alpha=0.9) for s in (1, 100)
+    )
     one = losses.maps_loss(maps(given["features"]), merged)
-    assert torch.allclose(one, losses.maps_loss(maps([3 * f for f in given["features"]]), merged), rtol=1e-4)
+    assert torch.allclose(
+        one, losses.maps_loss(maps([3 * f for f in given["features"]]), merged), rtol=1e-4
+    )
     assert not torch.allclose(one, losses.maps_loss(maps(given["features"]), louder), rtol=1e-3)
 
 
@@ -144,7 +184,9 @@ def test_gradients_reach_the_student_only(given):
     assert all(x.grad.abs().sum() > 0 for x in (logits, *features))
 
 
-@pytest.mark.parametrize("bad", [{"reduction": "sum"}, {"temperature": 0.0}, {"temperature": float("nan")}])
+@pytest.mark.parametrize(
+    "bad", [{"reduction": "sum"}, {"temperature": 0.0}, {"temperature": float("nan")}]
+)
 def test_bad_arguments_are_refused_in_one_line(given, bad):
     arguments = {"temperature": 4.0, "reduction": "mean"} | bad
     with pytest.raises(InputError) as e:
@@ -154,7 +196,11 @@ def test_bad_arguments_are_refused_in_one_line(given, bad):
 
 def test_a_missing_teacher_with_weight_is_refused_in_one_line(given):
     first = maps(given["features1"])
-    whole = {"teacher_logits": (given["t1"], given["t2"]), "teacher_maps": (first, first), "alpha": 0.9}
+    whole = {
+        "teacher_logits": (given["t1"], given["t2"]),
+        "teacher_maps": (first, first),
+        "alpha": 0.9,
+    }
     bad = [
         {"teacher_maps": (first, None)},
         {"teacher_maps": None},
@@ -164,7 +210,9 @@ def test_a_missing_teacher_with_weight_is_refused_in_one_line(given):
     ]
     for change in bad:
         with pytest.raises(InputError) as e:
-            losses.tgd_loss(given["student"], given["labels"], given["features"], **whole | change, **WEIGHTS)
+            losses.tgd_loss(
+                given["student"], given["labels"], given["features"], **whole | change, **WEIGHTS
+            )
         assert "\n" not in str(e.value)
 
 
@@ -211,7 +259,9 @@ def call(**changed):
 
 MISFITS = {
     "a teacher's logits of one image": {"teacher_logits": (torch.randn(1, 10), torch.randn(8, 10))},
-    "a teacher's logits of other classes": {"teacher_logits": (torch.randn(8, 5), torch.randn(8, 10))},
+    "a teacher's logits of other classes": {
+        "teacher_logits": (torch.randn(8, 5), torch.randn(8, 10))
+    },
     "a teacher's logits of whole numbers": {"teacher_logits": (torch.ones(8, 10).long(),) * 2},
     "one teacher": {"teacher_logits": (torch.randn(8, 10),)},
     "no teachers": {"teacher_logits": None},
@@ -261,7 +311,9 @@ def test_what_does_not_fit_is_refused_in_one_line(misfit):
 def test_numbers_of_numpy_are_numbers():
     import numpy as np
 
-    assert call(gamma=np.float32(3000), alpha=np.float64(0.5), temperature=np.int64(4))[0].isfinite()
+    assert call(gamma=np.float32(3000), alpha=np.float64(0.5), temperature=np.int64(4))[
+        0
+    ].isfinite()
 
 
 def test_no_value_of_a_tensor_is_read():

@@ -32,7 +32,9 @@ def test_the_pi_teacher_has_the_recipe_s_size():
     assert networks.parameter_count(networks.wide_resnet(16, 3, in_channels=6)) == 1_549_962
 
 
-@pytest.mark.parametrize(("channels", "side", "classes"), [(3, 32, 10), (6, 50, 10), (3, 17, 4), (1, 8, 2)])
+@pytest.mark.parametrize(
+    ("channels", "side", "classes"), [(3, 32, 10), (6, 50, 10), (3, 17, 4), (1, 8, 2)]
+)
 def test_shapes(channels, side, classes):
     network = networks.wide_resnet(10, 2, channels, classes, seed=0).eval()
     x = torch.randn(2, channels, side, side)
@@ -71,7 +73,10 @@ def test_initial_weights_have_the_recipe_s_spread():
 
 def test_shortcuts_only_where_something_changes():
     network = networks.wide_resnet(16, 1)
-    has = [[b.shortcut is not None for b in s] for s in (network.stage1, network.stage2, network.stage3)]
+    has = [
+        [b.shortcut is not None for b in s]
+        for s in (network.stage1, network.stage2, network.stage3)
+    ]
     assert has == [[False, False], [True, False], [True, False]]
     assert networks.wide_resnet(16, 3).stage1[0].shortcut is not None
 
@@ -108,7 +113,9 @@ def cifar10_test():
     from PIL import Image
 
     strips = sorted((SHARED / "data" / "cifar10").glob("test_*.webp"))
-    images = np.concatenate([np.asarray(Image.open(s).convert("RGB")).reshape(-1, 32, 32, 3) for s in strips])
+    images = np.concatenate(
+        [np.asarray(Image.open(s).convert("RGB")).reshape(-1, 32, 32, 3) for s in strips]
+    )
     assert hashlib.sha256(images.tobytes()).hexdigest()[:8] == "12496260"
     with np.load(SHARED / "data" / "cifar10" / "labels.npz") as f:
         return images, torch.from_numpy(f["test"].astype(np.int64))
@@ -119,7 +126,9 @@ def cifar10_test():
 def test_authors_checkpoints_give_their_figures(cifar10_test, name, anchor):
     images, labels = cifar10_test
     network = Compute().place(networks.load_authors_checkpoint(CHECKPOINTS / f"{name}.pth.tar"))
-    pixels = Pixels(images.transpose(0, 3, 1, 2), (0.507, 0.487, 0.441), (0.267, 0.256, 0.276), Compute())
+    pixels = Pixels(
+        images.transpose(0, 3, 1, 2), (0.507, 0.487, 0.441), (0.267, 0.256, 0.276), Compute()
+    )
     found = metrics(logits_of(network, pixels), labels)
     assert found["accuracy"] == pytest.approx(anchor[0], abs=2e-4)
     assert found["nll"] == pytest.approx(anchor[1], abs=1e-3)

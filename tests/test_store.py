@@ -41,7 +41,10 @@ class Question:
 
 
 def test_canonical_form_is_golden():
-    assert canonical({"b": Question(1, (0.5, 2.0)), "a": None}) == '{"a":null,"b":{"a":1,"b":[0.5,2.0]}}'
+    assert (
+        canonical({"b": Question(1, (0.5, 2.0)), "a": None})
+        == '{"a":null,"b":{"a":1,"b":[0.5,2.0]}}'
+    )
 
 
 def test_keys_depend_on_what_is_asked_only():
@@ -180,7 +183,10 @@ def test_force_makes_each_artefact_again_once(store):
     with pytest.warns(UserWarning, match="made again"):
         new = forced.make(KIND, {"q": 1}, build)
     assert new.record["made_unix"] > old.record["made_unix"]
-    assert Store(store.root, newer_than=forced.newer_than).make(KIND, {"q": 1}, never).record == new.record
+    assert (
+        Store(store.root, newer_than=forced.newer_than).make(KIND, {"q": 1}, never).record
+        == new.record
+    )
 
 
 def test_two_makers_at_once_build_once(store, capsys):
@@ -191,7 +197,10 @@ def test_two_makers_at_once_build_once(store, capsys):
         time.sleep(0.3)
         return build(folder)
 
-    makers = [threading.Thread(target=Store(store.root, newer_than=0).make, args=(KIND, {"q": 1}, slow)) for _ in range(3)]
+    makers = [
+        threading.Thread(target=Store(store.root, newer_than=0).make, args=(KIND, {"q": 1}, slow))
+        for _ in range(3)
+    ]
     for maker in makers:
         maker.start()
     for maker in makers:
@@ -220,7 +229,7 @@ for _ in range(150):
 
 
 def test_removed_locks_still_keep_others_out(store):
-    """The classical race: one removes the file that another has just opened and is about to lock."""
+    """The classical race: one removes the file that another has opened and is about to lock."""
     command = [sys.executable, "-c", CONTENDER, str(store.root)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     contenders = [subprocess.Popen(command, cwd=config.ROOT, **quiet) for _ in range(4)]
@@ -232,7 +241,8 @@ def test_removed_locks_still_keep_others_out(store):
 def test_a_killed_maker_does_not_block_the_next(store):
     code = (
         "import os, signal; from tgd_lib.lab.store import Store;"
-        f"Store({str(store.root)!r}, newer_than=0).make({KIND!r}, {{'q': 1}}, lambda f: os.kill(os.getpid(), signal.SIGKILL))"
+        f"store = Store({str(store.root)!r}, newer_than=0);"
+        f"store.make({KIND!r}, {{'q': 1}}, lambda f: os.kill(os.getpid(), signal.SIGKILL))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode == -9
     assert store.find(KIND, {"q": 1}) is None

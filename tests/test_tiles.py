@@ -1,4 +1,4 @@
-"""Building similarity maps by tiles: the plain product, whatever the tiles, however often cut off."""
+"""Building similarity maps by tiles: the plain product, whatever the tiles, even if cut off."""
 
 import json
 import weakref
@@ -20,7 +20,7 @@ GLANCE = 4
 
 
 class Channels(torch.nn.Module):
-    """A teacher whose features are its pixels, differently scaled: what it says is known by hand."""
+    """A teacher whose features are its pixels, scaled: what it says is known by hand."""
 
     def stages(self, x):
         return Outputs(x.mean((2, 3)), [x, 2 * x[:, :, ::2], 300 * x[:, :1]])
@@ -117,9 +117,13 @@ def test_tiles_are_the_direct_product(weighted, tmp_path, block):
 @pytest.mark.parametrize("block", [4, 12, 24])
 def test_raw_maps_are_the_direct_product(block):
     alone = teacher(3)
-    for found, wanted in zip(tiles.raw_maps(alone, plan=Plan(N, block)), direct([(alone, 1.0)]), strict=True):
+    for found, wanted in zip(
+        tiles.raw_maps(alone, plan=Plan(N, block)), direct([(alone, 1.0)]), strict=True
+    ):
         assert torch.equal(found, found.T)
-        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-4 * float(wanted.max()))
+        torch.testing.assert_close(
+            found.double(), wanted, rtol=1e-5, atol=1e-4 * float(wanted.max())
+        )
 
 
 def test_of_a_real_network_too():
@@ -148,12 +152,16 @@ def test_a_product_of_bfloat16_in_slices():
 def test_bfloat16_teachers_give_the_maps_of_their_own_features(tmp_path):
     weighted = [(teacher(1, "bf16"), 1.0)]
     about = built(tmp_path, weighted, 8)
-    for found, scale, wanted in zip(tiles.mapped(tmp_path), about["scales"], direct(weighted), strict=True):
-        torch.testing.assert_close(found.double() * scale, wanted, rtol=2**-8, atol=float(wanted.max()) / 500)
+    for found, scale, wanted in zip(
+        tiles.mapped(tmp_path), about["scales"], direct(weighted), strict=True
+    ):
+        torch.testing.assert_close(
+            found.double() * scale, wanted, rtol=2**-8, atol=float(wanted.max()) / 500
+        )
 
 
 def test_float16_neither_overflows_nor_underflows(tmp_path):
-    """The diagonal is brought to 2^15 from 10^8; an image a thousand times fainter keeps its digits."""
+    """The diagonal is brought to 2^15 from 10^8; one a thousand times fainter keeps its digits."""
 
     class Loud(torch.nn.Module):
         def stages(self, x):
@@ -190,7 +198,7 @@ class Killed(Exception):
 @given(st.integers(0, 5), st.integers(0, 2))
 @settings(deadline=None, max_examples=18)
 def test_cut_off_after_any_tile_it_goes_on_to_the_same_bytes(tmp_path_factory, whole, stages):
-    """Killed after `whole` tiles and `stages` stages of the next; who goes on has other blocks in mind."""
+    """Killed after `whole` tiles and `stages` stages of the next; then other blocks."""
     weighted = [(teacher(1, "bf16"), 0.7), (teacher(2, "bf16"), 0.3)]
     unbroken, broken = (tmp_path_factory.mktemp(name) for name in ("unbroken", "broken"))
     built(unbroken, weighted, 8)
@@ -206,9 +214,10 @@ def test_cut_off_after_any_tile_it_goes_on_to_the_same_bytes(tmp_path_factory, w
         patch.setattr(tiles, "_write", interrupted)
         with pytest.raises(Killed):
             built(broken, weighted, 8)
-    assert json.loads((broken / tiles.PROGRESS).read_text())["sums"] == json.loads(
-        (unbroken / tiles.PROGRESS).read_text()
-    )["sums"][:whole]
+    assert (
+        json.loads((broken / tiles.PROGRESS).read_text())["sums"]
+        == json.loads((unbroken / tiles.PROGRESS).read_text())["sums"][:whole]
+    )
     said = []
     built(broken, weighted, 20, said.append)
     assert contents(broken) == contents(unbroken)

@@ -90,7 +90,11 @@ def test_it_learns(data):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_bits(data, precision):
-    a, b, c = run(data, precision=precision), run(data, precision=precision), run(data, precision=precision, seed=1)
+    a, b, c = (
+        run(data, precision=precision),
+        run(data, precision=precision),
+        run(data, precision=precision, seed=1),
+    )
     for r in (a, b, c):
         one_epoch(r)
     assert same(weights(a), weights(b)) and not same(weights(a), weights(c))
@@ -296,11 +300,14 @@ def test_a_resumed_run_takes_up_its_threads_and_gives_them_back(data, tmp_path):
         torch.set_num_threads(1)
         r = run(data, epochs=2)
         with pytest.raises(KeyboardInterrupt):
-            training.train([(r, tmp_path / "state")], on_epoch=lambda r, e: stop_after_first(r, e, tmp_path))
+            training.train(
+                [(r, tmp_path / "state")], on_epoch=lambda r, e: stop_after_first(r, e, tmp_path)
+            )
         torch.set_num_threads(2)
         seen = []
         training.train(
-            [(run(data, epochs=2), tmp_path / "state")], on_epoch=lambda *_: seen.append(torch.get_num_threads())
+            [(run(data, epochs=2), tmp_path / "state")],
+            on_epoch=lambda *_: seen.append(torch.get_num_threads()),
         )
         assert seen == [1] and torch.get_num_threads() == 2
     finally:

@@ -22,7 +22,7 @@ from tgd_lib.config import InputError
 
 
 class Outputs(NamedTuple):
-    """What a network says of a batch, of any floating dtype; what nobody asks for may be missing."""
+    """What a network says of a batch, of any floating dtype; what nobody needs may be missing."""
 
     logits: Tensor  # (B, classes)
     features: Sequence[Tensor]  # of three stages (B, c, h, w), before the last BN and ReLU

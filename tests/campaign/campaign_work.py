@@ -33,7 +33,7 @@ VARIABLE = ("seconds", "made", "made_unix", "training_seconds", "modified", "com
 def work(root: Path) -> None:
     """Persistence images, two teachers, a scratch student, two TGD students, and their evaluations.
 
-    The first TGD student takes its teachers' maps from memory, the second from files built by tiles.
+    The first TGD student takes its teachers' maps from memory, the second from tiles.
     """
     import torch
 

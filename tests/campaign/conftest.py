@@ -3,8 +3,8 @@
     ./run_all.sh --test -m campaign
 
 It is no part of the ordinary suite. Every trial is counted: *clear* (it ended well, or in one line
-that says what to do), *unclear* (a traceback, several lines, a hang), *lost* (other bytes than those
-of an undisturbed run, or a result that is silently wrong). A seed is printed; CAMPAIGN_SEED=N
+that says what to do), *unclear* (a traceback, several lines, a hang), *lost* (other bytes than
+those of an undisturbed run, or a result that is silently wrong). A seed is printed; CAMPAIGN_SEED=N
 repeats it.
 """
 
@@ -57,7 +57,7 @@ def _row(name: str, found: Counter) -> str:
 
 @pytest.fixture
 def tally():
-    """`tally(part, outcome, what)` counts a trial; one that is not clear fails the test at its end."""
+    """`tally(part, outcome, what)` counts a trial; one that is not clear fails the test."""
     bad = []
 
     def count(part: str, outcome: str, what: str = "") -> None:
@@ -71,7 +71,7 @@ def tally():
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory) -> tools.Reference:
-    """The work undisturbed. What it imports is imported here, for all the copies of this process."""
+    """The work undisturbed. What it imports is imported here, for all copies of this process."""
     import torch._dynamo  # which an optimiser imports
     from torchmetrics.functional import classification  # noqa: F401
 

@@ -61,7 +61,7 @@ def limited(root: Path, size: int) -> None:
 
 
 def test_no_file_may_grow_beyond_ten_sizes(reference, tmp_path, tally):
-    """As on a full disk, at another file each time; every try goes on where the last one stopped."""
+    """As on a full disk, at another file each time; a try goes on where the last one stopped."""
     largest, root = max(map(len, reference.contents.values())), tmp_path / "store"
     for i in range(10):
         size = int(largest * (i / 10) ** 3)

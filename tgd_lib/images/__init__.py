@@ -1,1 +1,1 @@
-"""Where pictures come from: CIFAR-10 and CINIC-10, class folders, the sample in the repository, corruptions."""
+"""Where pictures come from: CIFAR-10 and CINIC-10, class folders, the sample, corruptions."""

@@ -34,7 +34,8 @@ def read(split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     images = np.concatenate(strips).reshape(-1, SIZE, SIZE, 3)
     if hashlib.sha256(images.tobytes()).hexdigest() != part["sha256"]:
         raise InputError(
-            f"{FOLDER}: the images of {split} are not as they were made: git checkout -- {FOLDER.name}"
+            f"{FOLDER}: the images of {split} are not as they were made: "
+            f"git checkout -- {FOLDER.name}"
         )
     return images, np.array(part["labels"], np.int64), tuple(index["class_names"])
 

@@ -317,7 +317,7 @@ def _flush(folder: Path) -> None:
 
 
 def republish(source: Path, target: Path, about: dict) -> None:
-    """Copy a finished artefact to `target`, with `about` added to its record: whole or not at all."""
+    """Copy a finished artefact to `target`, `about` added to its record: whole or not at all."""
     if target.exists():
         shutil.rmtree(target)
     fresh = target.with_name(target.name + ".tmp")
