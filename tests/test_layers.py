@@ -18,7 +18,7 @@ WINGS = {
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "students", "cost"),
     "report": ("significance", "tables", "figures", "charts", "summary"),
-    "companion": ("graph", "plan", "twins", "execution", "recording", "cluster", "runner"),
+    "companion": ("graph", "plan", "twins", "execution", "recording", "worker", "cluster", "runner"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
 ORDER = [

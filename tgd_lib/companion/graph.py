@@ -348,7 +348,9 @@ def _bank(name: str, spec: Spec, needs, teachers: Sequence[Spec], size: Size) ->
     )
 
 
-def _network(spec: Spec, missing: Mapping[str, Spec], banks: Mapping[str, Task], size: Size) -> Task:
+def _network(
+    spec: Spec, missing: Mapping[str, Spec], banks: Mapping[str, Task], size: Size
+) -> Task:
     """Training `spec`."""
     bank = bank_of(spec, size.train)
     needs = _trained(spec.needs, missing) + ((bank,) if bank in banks else ())
@@ -479,7 +481,9 @@ def forecast(tasks: Sequence[Task], counts: Sequence[int] = WORKERS) -> list[str
     for workers in sorted(set(counts)):
         f = simulate(tasks, workers)
         rate = f.traffic / 1e6 / max(f.makespan, 1e-9)
-        lines.append(f"{workers:7d}  {_time(f.makespan):>9}  {100 * f.busy:3.0f} %  {rate:10.1f}  {f.limit}")
+        lines.append(
+            f"{workers:7d}  {_time(f.makespan):>9}  {100 * f.busy:3.0f} %  {rate:10.1f}  {f.limit}"
+        )
     chain = longest_chain(tasks)
     steps = [f"{title(t)} {_time(t.seconds)}" for t in chain]
     read, written = sum(t.read for t in tasks), sum(t.written for t in tasks)
