@@ -104,6 +104,28 @@ def test_a_full_disk_is_known_whoever_says_it():
     assert not any(map(worker.no_room, (OSError(errno.EACCES, "no"), InputError("bad"), None)))
 
 
+def test_what_cannot_be_asked_for_is_one_line():
+    for options in (
+        {"workers": 0},
+        {"workers": -2},
+        {"scheduler": "x", "force": True, "shared": False},
+    ):
+        with pytest.raises(InputError) as error:
+            cluster.train(resolve("smoke"), **options)
+        assert "\n" not in str(error.value)
+
+
+def test_a_student_can_do_without_its_bank_and_not_without_its_teacher():
+    kinds = {"t": "network", "bank": "bank", "student": "network", "seen": "evaluation"}
+    needs = {"t": (), "bank": ("t",), "student": ("t", "bank"), "seen": ("student",)}
+    tasks = [graph.Task(n, needs[n], kind=kinds[n]) for n in kinds]
+    run = cluster.Run(None, None, tasks, None, memory=1e9, workers=1)
+    run.outcomes |= {"t": Outcome("done"), "bank": Outcome("failed")}
+    assert run._hopeless(run.tasks["student"]) is None
+    run.outcomes["t"] = Outcome("diverged")
+    assert run._hopeless(run.tasks["bank"]) == run._hopeless(run.tasks["student"]) == "needs t"
+
+
 def test_without_dask_it_is_said_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match="requirements-cluster.txt") as error:
@@ -199,7 +221,6 @@ def settings_of(**changed):
     """The main methods at toy size, on one core."""
     small = {
         "grid": "main",
-        "teacher": (10, 1),
         "corruptions": ("fog", "contrast"),
         "n_corrupted": 20,
     }
@@ -318,7 +339,7 @@ class TestOnThisMachine:
         lab = Lab(settings_of(), store=Store(tmp_path, newer_than=0), say=lambda line: None)
         other = replace(source(), code="000000000000")
         with cluster.local(lab, 1, lambda room, gpu: [graph.Task("a")]) as crew:
-            with pytest.raises(InputError, match="worker 0: another version of tgd_lib") as error:
+            with pytest.raises(InputError, match="scheduler: another version of tgd_lib") as error:
                 cluster.greet(crew.client, Job(lab.settings, other, str(tmp_path), 0.0))
             late = crew.client.submit(
                 worker.work, graph.Task("a"), Job(lab.settings, other, None, 0.0)
@@ -419,6 +440,18 @@ class TestElsewhere:
         dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9", path=tmp_path / "empty")
         monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
         with pytest.raises(InputError, match="worker 1: tgd_lib cannot be imported there") as error:
+            cluster.train(settings_of(), scheduler=address)
+        assert "\n" not in str(error.value)
+
+    def test_a_worker_with_other_sources_is_one_line(self, dask_at, tmp_path, monkeypatch):
+        clone = tmp_path / "clone"
+        shutil.copytree(ROOT / "tgd_lib", clone / "tgd_lib")
+        with open(clone / "tgd_lib" / "losses.py", "a") as file:
+            file.write("# changed\n")
+        address = dask_at("scheduler")
+        dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9", path=clone)
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        with pytest.raises(InputError, match="worker 1: another version of tgd_lib") as error:
             cluster.train(settings_of(), scheduler=address)
         assert "\n" not in str(error.value)
 

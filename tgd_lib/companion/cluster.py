@@ -1,4 +1,4 @@
-"""The trainings of a run on several workers, by Dask: on this machine, or wherever a scheduler has some.
+"""The trainings of a run on several workers, by Dask: here, or wherever a scheduler has some.
 
 The tasks and what they wait for are `graph`'s; Dask decides who does what, and gives the task of a
 worker that dies to another. The store makes that safe: a network that was begun goes on from its last
@@ -10,7 +10,6 @@ whole epoch. Dask (`distributed`) is an extra, imported only where it is used.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -64,7 +63,6 @@ def local(lab: Lab, workers: int, tasks: Callable[[float, bool], list[Task]]) ->
     import dask
     from distributed import Client, Scheduler, SpecCluster
 
-    graph.check_workers(workers)
     gpu = lab.compute.device == "cuda"
     memory = _gpu_memory(workers) if gpu else _memory(workers, tasks)
     crew = {i: _nanny(i, memory[i], threads(workers), gpu) for i in range(workers)}
@@ -85,6 +83,7 @@ def _nanny(i: int, memory: float, threads: int, gpu: bool) -> dict:
     """Worker i of this machine, and the process that starts it again when it dies."""
     from distributed import Nanny
 
+    # Its own value is 1: Dask counts on many tasks at a time, and we have one.
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment: dict[str, object] = dict.fromkeys(names, threads)
     environment["DASK_LOGGING__DISTRIBUTED"] = "critical"
@@ -107,9 +106,12 @@ def _nanny(i: int, memory: float, threads: int, gpu: bool) -> dict:
 
 
 def threads(workers: int) -> int:
-    """Of PyTorch in each of the workers of this machine: OMP_NUM_THREADS, or an equal share of the cores."""
+    """Of PyTorch in each of the workers of this machine: OMP_NUM_THREADS, or a share of the cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else max(1, len(os.sched_getaffinity(0)) // workers)
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    # Not os.cpu_count(): in a container, or under SLURM, not all of those are ours.
+    return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 def _memory(workers: int, tasks: Callable[[float, bool], list[Task]]) -> list[float]:
@@ -141,7 +143,8 @@ def remote(lab: Lab, address: str) -> Iterator[Crew]:
 
     _hush()
     try:
-        get_backend(parse_address(address)[0])  # a client made for nothing complains later
+        # Looked at before, as a client that could not be made complains when Python ends.
+        get_backend(parse_address(address)[0])
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
@@ -149,6 +152,7 @@ def remote(lab: Lab, address: str) -> Iterator[Crew]:
             f"--scheduler {address}: cannot be reached ({reason}); is it running?"
         ) from None
     with client:
+        # SLURM may take hours to start one, so there is no limit: Ctrl-C is one.
         if not _workers(client):
             print(f"{address} has no workers yet; waiting for the first", flush=True)
             client.wait_for_workers(1)
@@ -199,6 +203,7 @@ def greet(client, job: Job) -> None:
     problem = _problem(job, scheduler)
     if problem:
         raise InputError(f"scheduler: {problem}")
+    # A folder of the same name may be another: only in the same one is the file that we make now.
     token = f"cluster-{uuid.uuid4().hex}"
     if job.root:
         Path(job.root).mkdir(parents=True, exist_ok=True)
@@ -218,8 +223,10 @@ def greet(client, job: Job) -> None:
 def _problem(job: Job, answer) -> str | None:
     """Why the worker that gave `answer` cannot help; None if it can."""
     if isinstance(answer, BaseException):
-        what = str(answer).split("\n")[0]
-        return f"tgd_lib cannot be imported there ({what}); install this version on it"
+        what = str(answer).split("\n")[0][:120]
+        if "tgd_lib" in str(answer):
+            return f"tgd_lib cannot be imported there ({what}); install this version on it"
+        return f"does not answer as it should ({what})"
     theirs, sees_store = answer
     problem = worker.difference(job.source, theirs)
     if problem:
@@ -246,16 +253,18 @@ def train(
     store's folder; else they are sent what they need and send back what they make. InputError (one
     line) when Dask is not installed, the scheduler cannot be reached or a worker is of no use.
     """
-    check_installed()
     if workers is not None:
         graph.check_workers(workers)
-    lab = Lab(
-        settings, store=Store(newer_than=time.time()) if force else None, say=lambda line: None
-    )
+    if force and not shared:
+        raise InputError("--force and --no-shared-store: do not go together; empty the stores")
+    check_installed()
+    store = Store(newer_than=time.time()) if force else None
+    lab = Lab(settings, store=store, say=lambda line: None)
 
     def tasks(room: float, gpu: bool) -> list[Task]:
         return graph.of_run(lab, room=room, gpu=gpu, banks=shared)
 
+    # Elsewhere the number of threads is the worker's own affair: its machine may have more cores.
     count = None if workers is None else threads(workers)
     root = str(lab.store.root.resolve()) if shared else None
     job = Job(settings, worker.source(), root, lab.store.newer_than, count)
@@ -284,7 +293,10 @@ def check_installed() -> None:
 
 
 def report(outcomes: Mapping[str, Outcome]) -> int:
-    """Print what the evaluations say and what went wrong; the exit status: 1 if anything broke down."""
+    """Print what the evaluations say and what went wrong; the exit status, 1 if anything broke.
+
+    A network that diverged is a result like others, as without workers: it does not make it 1.
+    """
     for outcome in outcomes.values():
         if outcome.line and outcome.status != "skipped":
             print(outcome.line)
@@ -295,7 +307,11 @@ def report(outcomes: Mapping[str, Outcome]) -> int:
 
 
 class Run:
-    """The tasks of a run, given to the workers of a Dask client as soon as what they need is done."""
+    """The tasks of a run, given to the workers of a Dask client when what they need is done.
+
+    A task is given to Dask when it could start, not before: so what stands on a network that
+    diverged is never given, and what a worker could not do is given again.
+    """
 
     def __init__(
         self, client, job: Job, tasks: Sequence[Task], lab: Lab, *, memory: float, workers: int
@@ -337,7 +353,9 @@ class Run:
         """Why a task cannot be done; a corruption is shown to whatever networks there are."""
         if task.kind == "corruption":
             return None if self._left(task) else "no network to corrupt images for"
-        bad = [n for n in task.needs if self.outcomes[n].status != "done"]
+        # Without its bank a student takes longer; without its teacher it cannot be.
+        hard = [n for n in task.needs if self.tasks[n].kind == "network"]
+        bad = [n for n in hard if self.outcomes[n].status != "done"]
         return f"needs {graph.title(self.tasks[bad[0]])}" if bad else None
 
     def _left(self, task: Task):
@@ -347,17 +365,22 @@ class Run:
         """Give a task to Dask."""
         task = replace(self.tasks[name], specs=self._left(self.tasks[name]))
         self._tries[name] += 1
-        resources = {MEMORY: min(task.memory, self.memory)} | ({GPU: 1} if task.gpu else {})
-        elsewhere = (
-            [a for a in _workers(self.client) if a not in self._full] if self._full else None
-        )
+        # What would take more than anybody has makes do with the largest: `bank.choose` sees to it.
+        resources = {MEMORY: min(task.memory, self.memory)}
+        if task.gpu:
+            resources[GPU] = 1
+        elsewhere = None  # whoever can
+        if self._full:
+            elsewhere = [a for a in _workers(self.client) if a not in self._full]
+        inputs = [self._parcel(spec) for spec in self._inputs(task)]
+        # A key of its own for every try; what is before the dash groups tasks on the dashboard.
         future = self.client.submit(
             worker.work,
             task,
             self.job,
-            [self._parcel(s) for s in self._inputs(task)],
+            inputs,
             self._data(),
-            key=f"{task.kind}-{hashlib.sha256(name.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
+            key=f"{task.kind}-{uuid.uuid4().hex}",
             priority=self.rank[name],
             resources=resources,
             workers=elsewhere,
@@ -396,6 +419,7 @@ class Run:
         """Names of tasks that have ended since the last look; waits a moment for one."""
         self._wait()
         ended = []
+        # Asked by status, one after another: a future that raises must not hide those that do not.
         for future in [f for f in self._running if f.status != "pending"]:
             name = self._running.pop(future)
             outcome = self._outcome(future, name)
@@ -485,7 +509,8 @@ def _result(future) -> Outcome | None:
 def _reason(error: BaseException) -> str:
     """An error that a worker did not expect, in a line."""
     if type(error).__name__ == "KilledWorker":
-        return f"its worker died {DEATHS + 1} times; is there enough memory?"
+        deaths = getattr(error, "allowed_failures", DEATHS) + 1  # a scheduler has its own number
+        return f"its worker died {deaths} times; is there enough memory?"
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
@@ -493,7 +518,7 @@ def _reason(error: BaseException) -> str:
 
 
 class Progress:
-    """One line: done, running, waiting, failed and when it will be over; live where a person watches."""
+    """One line: done, running, waiting, failed, and when it will be over; live if a person watches."""
 
     def __init__(self, tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], workers: int):
         self.tasks, self.outcomes, self.workers = tasks, outcomes, workers
@@ -504,6 +529,7 @@ class Progress:
         """The line, with `started` tasks in the hands of Dask."""
         ended = list(self.outcomes.values())
         failed = sum(o.status != "done" for o in ended)
+        # Dask has been given all that could start; no more run than there are workers.
         running = min(started, self.workers)
         waiting = len(self.tasks) - len(ended) - running
         end = time.strftime("%H:%M", time.localtime(self._end()))
@@ -515,10 +541,8 @@ class Progress:
     def _end(self) -> float:
         """When all will be over, seconds since 1970: the rest simulated, at the speed so far."""
         if self._left[0] != len(self.outcomes):
-            self._left = (
-                len(self.outcomes),
-                time.time() + remaining(self.tasks, self.outcomes, self.workers),
-            )
+            left = remaining(self.tasks, self.outcomes, self.workers)
+            self._left = len(self.outcomes), time.time() + left
         return self._left[1]
 
     def show(self, started: int) -> None:

@@ -51,6 +51,7 @@ def source() -> Source:
         digest.update(f"{path.relative_to(config.ROOT).as_posix()} {files.sha256(path)}\n".encode())
     made = files.provenance()
     versions = {k: v for k, v in made["versions"].items() if k != "platform"}
+    # The last number of Python's version changes no result.
     versions["python"] = ".".join(sys.version.split()[0].split(".")[:2])
     versions["distributed"] = metadata.version("distributed")
     return Source(digest.hexdigest()[:12], made["commit"], tuple(sorted(versions.items())))
@@ -94,11 +95,18 @@ def unpack(parcel: Parcel, root: Path) -> None:
 
     Raises InputError when a sum is not what its manifest says.
     """
+    names = (parcel.kind, parcel.key, *parcel.files)
+    if any("/" in name or name.startswith(".") for name in names):
+        raise InputError(f"{parcel.kind} {parcel.key[:20]}: arrived with a name that is no file's")
     place = root / parcel.kind / parcel.key
     if place.is_dir():
-        return
-    if any("/" in name or name.startswith(".") for name in (parcel.key, *parcel.files)):
-        raise InputError(f"{parcel.kind} {parcel.key[:20]}: arrived with a name that is no file's")
+        if damage(place) is None:
+            return
+        # Out of the way, where the store puts what is damaged; nothing is deleted.
+        aside = root / "set-aside" / f"{parcel.kind}-{parcel.key}-{uuid.uuid4().hex[:8]}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        place.rename(aside)
+    # Beside its place and then renamed, so that nobody finds half of it.
     arriving = place.with_name(f"{parcel.key}.{uuid.uuid4().hex[:8]}.arriving")
     arriving.mkdir(parents=True)
     for name, data in parcel.files.items():
@@ -173,6 +181,7 @@ def work(task: Task, job: Job, inputs: Sequence[Parcel] = (), data=None) -> Outc
     """
     from distributed import get_worker
 
+    # Greeted were those of the beginning; others come later, a job of SLURM that waited for one.
     here = get_worker()
     about = {"worker": number(here.name), "address": here.address}
     problem = difference(job.source, source())
@@ -188,6 +197,7 @@ def work(task: Task, job: Job, inputs: Sequence[Parcel] = (), data=None) -> Outc
     except Diverged as error:
         line, status = str(error), "diverged"
     except Exception as error:
+        # Dask would give up on what raises; these are for whoever gave the task to decide.
         if not (isinstance(error, InputError | OSError) or no_room(error)):
             raise
         line = str(error).split("\n")[0]
@@ -201,6 +211,7 @@ def _lab(job: Job, data, worker: int | None) -> Lab:
     """The lab of this process."""
     import torch
 
+    # In this thread, where Dask runs all tasks of this process: PyTorch has a number a thread.
     if job.threads and torch.get_num_threads() != job.threads:
         torch.set_num_threads(job.threads)
     if job not in _labs:
@@ -221,6 +232,7 @@ def do(lab: Lab, task: Task) -> str:
     elif task.kind == "network":
         lab.train(task.specs)
     elif task.kind == "corruption":
+        # The same data and store, asked for one corruption: what it is called does not enter a key.
         asked = replace(lab.settings, corruptions=(task.corruption,))
         one = Lab(asked, store=lab.store, data=lab.data, say=lab.say, place=lab.place)
         questions.robustness(one, task.specs)
