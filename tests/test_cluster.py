@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import filelock
 import pytest
 
-from tgd_lib.companion import cluster, graph
-from tgd_lib.companion.cluster import Job, Outcome, Source, source
+from tgd_lib.companion import cluster, graph, worker
+from tgd_lib.companion.worker import Job, Outcome, Source, source
 from tgd_lib.config import ROOT, InputError, resolve
 from tgd_lib.files import read_json
 from tgd_lib.lab.lab import Lab
@@ -40,18 +41,18 @@ HERE = Source("aaa", "c0ffee", (("numpy", "2.0"), ("torch", "2.15")))
 
 
 def test_what_differs_is_said_in_a_line():
-    assert cluster.difference(HERE, HERE) is None
-    assert "sources bbb, here aaa" in cluster.difference(HERE, replace(HERE, code="bbb"))
-    assert "another commit (deadbeef" in cluster.difference(HERE, replace(HERE, commit="deadbeef01"))
-    assert cluster.difference(HERE, replace(HERE, commit=None)) is None  # a copy without git
+    assert worker.difference(HERE, HERE) is None
+    assert "sources bbb, here aaa" in worker.difference(HERE, replace(HERE, code="bbb"))
+    assert "another commit (deadbeef" in worker.difference(HERE, replace(HERE, commit="deadbeef01"))
+    assert worker.difference(HERE, replace(HERE, commit=None)) is None  # a copy without git
     older = replace(HERE, versions=(("numpy", "2.0"), ("torch", "2.14")))
-    assert cluster.difference(HERE, older) == "torch 2.14, here 2.15"
-    assert cluster.difference(HERE, replace(HERE, versions=())) == "numpy None, here 2.0"
+    assert worker.difference(HERE, older) == "torch 2.14, here 2.15"
+    assert worker.difference(HERE, replace(HERE, versions=())) == "numpy None, here 2.0"
 
 
 def test_records_get_a_workers_number_and_no_machines_name():
     names = [3, "3", "SLURMCluster-12", "tcp://10.0.0.1:4001", "node.site.org-4:1", None]
-    assert [cluster.number(n) for n in names] == [3, 3, 12, None, None, None]
+    assert [worker.number(n) for n in names] == [3, 3, 12, None, None, None]
 
 
 @pytest.fixture
@@ -69,34 +70,60 @@ def made(tmp_path):
 def test_what_is_sent_arrives_and_is_found(made, tmp_path):
     ours = Store(tmp_path / "ours", newer_than=0)
     for _ in range(2):  # the second time it is there already
-        cluster.unpack(cluster.pack(made), ours.root)
+        worker.unpack(worker.pack(made), ours.root)
     assert ours.find("evaluation", {"q": 1}).record == made.record
     assert [p.name for p in (ours.root / "evaluation").iterdir()] == [made.key]
 
 
 @pytest.mark.parametrize("name", ["x.bin", "record.json", "MANIFEST.json"])
 def test_what_arrives_damaged_is_refused(made, tmp_path, name):
-    parcel = cluster.pack(made)
+    parcel = worker.pack(made)
     parcel.files[name] = parcel.files[name][:-3] + b"???"
     with pytest.raises(InputError, match="arrived damaged") as error:
-        cluster.unpack(parcel, tmp_path / "ours")
+        worker.unpack(parcel, tmp_path / "ours")
     assert "\n" not in str(error.value)
     assert Store(tmp_path / "ours", newer_than=0).find("evaluation", {"q": 1}) is None
 
 
 def test_what_arrives_stays_in_its_folder(made, tmp_path):
-    parcel = cluster.pack(made)
+    parcel = worker.pack(made)
     parcel.files["../outside"] = b""
     with pytest.raises(InputError, match="no file's"):
-        cluster.unpack(parcel, tmp_path / "ours")
+        worker.unpack(parcel, tmp_path / "ours")
 
 
 def test_a_full_disk_is_known_whoever_says_it():
     full = OSError(errno.ENOSPC, "No space left on device")
     wrapped = InputError("the store")
     wrapped.__cause__ = full
-    assert all(map(cluster.no_room, (full, wrapped, RuntimeError("I/O error: File too large (os error 27)"))))
-    assert not any(map(cluster.no_room, (OSError(errno.EACCES, "no"), InputError("bad"), None)))
+    assert all(
+        map(
+            worker.no_room, (full, wrapped, RuntimeError("I/O error: File too large (os error 27)"))
+        )
+    )
+    assert not any(map(worker.no_room, (OSError(errno.EACCES, "no"), InputError("bad"), None)))
+
+
+def test_what_cannot_be_asked_for_is_one_line():
+    for options in (
+        {"workers": 0},
+        {"workers": -2},
+        {"scheduler": "x", "force": True, "shared": False},
+    ):
+        with pytest.raises(InputError) as error:
+            cluster.train(resolve("smoke"), **options)
+        assert "\n" not in str(error.value)
+
+
+def test_a_student_can_do_without_its_bank_and_not_without_its_teacher():
+    kinds = {"t": "network", "bank": "bank", "student": "network", "seen": "evaluation"}
+    needs = {"t": (), "bank": ("t",), "student": ("t", "bank"), "seen": ("student",)}
+    tasks = [graph.Task(n, needs[n], kind=kinds[n]) for n in kinds]
+    run = cluster.Run(None, None, tasks, None, memory=1e9, workers=1)
+    run.outcomes |= {"t": Outcome("done"), "bank": Outcome("failed")}
+    assert run._hopeless(run.tasks["student"]) is None
+    run.outcomes["t"] = Outcome("diverged")
+    assert run._hopeless(run.tasks["bank"]) == run._hopeless(run.tasks["student"]) == "needs t"
 
 
 def test_without_dask_it_is_said_how_to_install_it(monkeypatch):
@@ -107,7 +134,14 @@ def test_without_dask_it_is_said_how_to_install_it(monkeypatch):
 
 
 def test_the_time_left_is_that_of_the_rest_at_the_speed_so_far():
-    tasks = {t.name: t for t in [graph.Task("a", (), 2.0), graph.Task("b", ("a",), 3.0), graph.Task("c", ("a",), 3.0)]}
+    tasks = {
+        t.name: t
+        for t in [
+            graph.Task("a", (), 2.0),
+            graph.Task("b", ("a",), 3.0),
+            graph.Task("c", ("a",), 3.0),
+        ]
+    }
     done = {"a": Outcome("done", seconds=4.0)}
     assert cluster.remaining(tasks, {}, 1) == 8
     assert cluster.remaining(tasks, done, 1) == 12
@@ -139,9 +173,15 @@ def test_two_clones_on_one_folder_make_a_thing_once(tmp_path):
     log, makers = tmp_path / "log", []
     for name in ("one", "two"):
         clone = tmp_path / name
-        shutil.copytree(ROOT / "tgd_lib", clone / "tgd_lib", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / "tgd_lib", clone / "tgd_lib", ignore=shutil.ignore_patterns("__pycache__")
+        )
         command = [sys.executable, "-P", "-c", MAKER, str(tmp_path / "store"), str(log)]
-        makers.append(subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(clone)}, stdout=subprocess.DEVNULL))
+        makers.append(
+            subprocess.Popen(
+                command, env=os.environ | {"PYTHONPATH": str(clone)}, stdout=subprocess.DEVNULL
+            )
+        )
     assert [m.wait(timeout=60) for m in makers] == [0, 0]
     assert log.read_text() == "tgd_lib.lab.store"
 
@@ -156,7 +196,9 @@ def test_the_lock_file_of_a_dead_host_holds_nobody_up(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_where_there_is_no_flock_a_marker_of_another_host_must_be_removed_by_hand(tmp_path, monkeypatch):
+def test_where_there_is_no_flock_a_marker_of_another_host_must_be_removed_by_hand(
+    tmp_path, monkeypatch
+):
     def missing(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
@@ -177,7 +219,11 @@ def test_where_there_is_no_flock_a_marker_of_another_host_must_be_removed_by_han
 
 def settings_of(**changed):
     """The main methods at toy size, on one core."""
-    small = {"grid": "main", "teacher": (10, 1), "corruptions": ("fog", "contrast"), "n_corrupted": 20}
+    small = {
+        "grid": "main",
+        "corruptions": ("fog", "contrast"),
+        "n_corrupted": 20,
+    }
     return replace(resolve("smoke", n_train=64, n_test=40, holdout=0), **small | changed)
 
 
@@ -199,7 +245,7 @@ def alone(tmp_path_factory):
     root = tmp_path_factory.mktemp("alone")
     lab = Lab(settings_of(), store=Store(root, newer_than=0), say=lambda line: None)
     for task in graph.in_order(graph.of_run(lab, room=1e10)):
-        cluster.do(lab, task)
+        worker.do(lab, task)
     torch.set_num_threads(before)
     return root
 
@@ -212,7 +258,10 @@ def contents(root, kinds=("network", "evaluation", "robustness", "teacher_maps",
             if path.name == "record.json":
                 record = read_json(path)
                 losses = [h["loss"] for h in record.get("history", [])]
-                found[str(path.relative_to(root))] = {k: v for k, v in record.items() if k not in TIMES}, losses
+                found[str(path.relative_to(root))] = (
+                    {k: v for k, v in record.items() if k not in TIMES},
+                    losses,
+                )
             elif path.name != "MANIFEST.json":
                 found[str(path.relative_to(root))] = path.read_bytes()
     return found
@@ -229,17 +278,25 @@ class TestOnThisMachine:
         said = capsys.readouterr().out
         assert "dashboard http://127.0.0.1:" in said and said.count("test images") == 6
         records = [read_json(p) for p in (tmp_path / "network").glob("*/record.json")]
-        assert {r["worker"] for r in records} <= set(range(workers)) and {r["threads"] for r in records} == {1}
+        assert {r["worker"] for r in records} <= set(range(workers)) and {
+            r["threads"] for r in records
+        } == {1}
         assert not list(tmp_path.glob("cluster-*"))
 
     def test_a_killed_worker_s_training_goes_on_from_its_last_epoch(self, tmp_path):
         settings = settings_of(epochs=60)
         lab = Lab(settings, store=Store(tmp_path, newer_than=0), say=lambda line: None)
-        scratch = [t for t in graph.of_run(lab, room=1e9) if t.kind == "network" and not t.needs and t.specs[0].method == "scratch"]
+        scratch = [
+            t
+            for t in graph.of_run(lab, room=1e9)
+            if t.kind == "network" and not t.needs and t.specs[0].method == "scratch"
+        ]
         job = Job(settings, source(), str(tmp_path), 0.0, threads=1)
         killed = {}
         with cluster.local(lab, 1, lambda room, gpu: scratch) as crew:
-            killer = threading.Thread(target=_kill_in_training, args=(crew.client, tmp_path, killed))
+            killer = threading.Thread(
+                target=_kill_in_training, args=(crew.client, tmp_path, killed)
+            )
             killer.start()
             run = cluster.Run(crew.client, job, scratch, lab, memory=crew.memory, workers=1)
             outcomes = run.go()
@@ -248,12 +305,19 @@ class TestOnThisMachine:
         history = lab.store.find("network", scratch[0].specs[0].question).record["history"]
         before = killed["history"]
         assert 0 < len(before) < len(history) == 60
-        assert history[: len(before)] == before  # with its seconds: those epochs were not trained again
+        assert (
+            history[: len(before)] == before
+        )  # with its seconds: those epochs were not trained again
 
-    def test_a_worker_that_dies_of_its_task_is_not_asked_for_ever(self, tmp_path, monkeypatch, capsys):
+    def test_a_worker_that_dies_of_its_task_is_not_asked_for_ever(
+        self, tmp_path, monkeypatch, capsys
+    ):
         lab = Lab(settings_of(), store=Store(tmp_path, newer_than=0), say=lambda line: None)
-        tasks = [graph.Task("network 1"), graph.Task("evaluation 1", ("network 1",), kind="evaluation")]
-        monkeypatch.setattr(cluster, "work", _deadly)
+        tasks = [
+            graph.Task("network 1"),
+            graph.Task("evaluation 1", ("network 1",), kind="evaluation"),
+        ]
+        monkeypatch.setattr(worker, "work", _deadly)
         with cluster.local(lab, 1, lambda room, gpu: tasks) as crew:
             job = Job(lab.settings, source(), str(tmp_path), 0.0)
             outcomes = cluster.Run(crew.client, job, tasks, lab, memory=1e9, workers=1).go()
@@ -261,7 +325,9 @@ class TestOnThisMachine:
         assert "its worker died" in outcomes["network 1"].line
         assert cluster.report(outcomes) == 1
 
-    def test_what_diverges_is_reported_and_what_stands_on_it_left_out(self, tmp_path, monkeypatch, capsys):
+    def test_what_diverges_is_reported_and_what_stands_on_it_left_out(
+        self, tmp_path, monkeypatch, capsys
+    ):
         settings = settings_of(gamma=1e30, corruptions=("fog",))
         monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
         assert cluster.train(settings, workers=1) == 0
@@ -273,9 +339,11 @@ class TestOnThisMachine:
         lab = Lab(settings_of(), store=Store(tmp_path, newer_than=0), say=lambda line: None)
         other = replace(source(), code="000000000000")
         with cluster.local(lab, 1, lambda room, gpu: [graph.Task("a")]) as crew:
-            with pytest.raises(InputError, match="worker 0: another version of tgd_lib") as error:
+            with pytest.raises(InputError, match="scheduler: another version of tgd_lib") as error:
                 cluster.greet(crew.client, Job(lab.settings, other, str(tmp_path), 0.0))
-            late = crew.client.submit(cluster.work, graph.Task("a"), Job(lab.settings, other, None, 0.0))
+            late = crew.client.submit(
+                worker.work, graph.Task("a"), Job(lab.settings, other, None, 0.0)
+            )
             assert late.result(timeout=60).status == "refused"
             blind = Job(lab.settings, source(), str(tmp_path), 0.0)
             cluster.greet(crew.client, blind)
@@ -315,24 +383,36 @@ class TestElsewhere:
                 cluster.train(settings_of(), scheduler=address)
             assert "\n" not in str(error.value)
 
-    def test_without_a_shared_folder_the_same_bytes_come_back(self, alone, dask_at, tmp_path, monkeypatch):
+    def test_without_a_shared_folder_the_same_bytes_come_back(
+        self, alone, dask_at, tmp_path, monkeypatch
+    ):
         address = dask_at("scheduler")
         dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9", store=tmp_path / "there")
         monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "here"))
         assert cluster.train(settings_of(), scheduler=address, shared=False) == 0
-        sent = cluster.SENT
+        sent = worker.SENT
         assert contents(tmp_path / "here", sent) == contents(alone, sent)
         assert not (tmp_path / "here" / "teacher_maps").exists()  # each machine makes its own
 
-    def test_a_full_disk_on_one_worker_leaves_the_work_to_another(self, alone, dask_at, tmp_path, monkeypatch, capsys):
+    def test_a_full_disk_on_one_worker_leaves_the_work_to_another(
+        self, alone, dask_at, tmp_path, monkeypatch, capsys
+    ):
         address = dask_at("scheduler")
         for name, limit in (("1", 100_000), ("2", None)):
-            dask_at("worker", "--name", name, "--resources", "MEMORY=1e9", store=tmp_path / name, limit=limit)
+            dask_at(
+                "worker",
+                "--name",
+                name,
+                "--resources",
+                "MEMORY=1e9",
+                store=tmp_path / name,
+                limit=limit,
+            )
         monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "here"))
         _wait_for_workers(address, 2)
         assert cluster.train(settings_of(), scheduler=address, shared=False) == 0
         assert capsys.readouterr().out.count("worker 1: ") >= 1
-        assert contents(tmp_path / "here", cluster.SENT) == contents(alone, cluster.SENT)
+        assert contents(tmp_path / "here", worker.SENT) == contents(alone, worker.SENT)
 
     @pytest.mark.parametrize(
         "options, said",
@@ -341,7 +421,9 @@ class TestElsewhere:
             ([], "does not say how much memory"),
         ],
     )
-    def test_workers_that_are_of_no_use_are_one_line(self, dask_at, tmp_path, monkeypatch, options, said):
+    def test_workers_that_are_of_no_use_are_one_line(
+        self, dask_at, tmp_path, monkeypatch, options, said
+    ):
         address = dask_at("scheduler")
         dask_at("worker", "--name", "1", *options, store=tmp_path)
         monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
@@ -351,11 +433,25 @@ class TestElsewhere:
 
     def test_a_worker_without_the_package_is_one_line(self, dask_at, tmp_path, monkeypatch):
         (tmp_path / "empty" / "tgd_lib").mkdir(parents=True)
-        (tmp_path / "empty" / "tgd_lib" / "__init__.py").write_text("raise ImportError('No module named tgd_lib')")
+        (tmp_path / "empty" / "tgd_lib" / "__init__.py").write_text(
+            "raise ImportError('No module named tgd_lib')"
+        )
         address = dask_at("scheduler")
         dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9", path=tmp_path / "empty")
         monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
         with pytest.raises(InputError, match="worker 1: tgd_lib cannot be imported there") as error:
+            cluster.train(settings_of(), scheduler=address)
+        assert "\n" not in str(error.value)
+
+    def test_a_worker_with_other_sources_is_one_line(self, dask_at, tmp_path, monkeypatch):
+        clone = tmp_path / "clone"
+        shutil.copytree(ROOT / "tgd_lib", clone / "tgd_lib")
+        with open(clone / "tgd_lib" / "losses.py", "a") as file:
+            file.write("# changed\n")
+        address = dask_at("scheduler")
+        dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9", path=clone)
+        monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+        with pytest.raises(InputError, match="worker 1: another version of tgd_lib") as error:
             cluster.train(settings_of(), scheduler=address)
         assert "\n" not in str(error.value)
 
@@ -366,7 +462,9 @@ class TestElsewhere:
         monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
         address = dask_at("scheduler")
         dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9")
-        killer = threading.Thread(target=_when_there_is_a_network, args=(tmp_path, dask_at.started[0].kill))
+        killer = threading.Thread(
+            target=_when_there_is_a_network, args=(tmp_path, dask_at.started[0].kill)
+        )
         killer.start()
         with pytest.raises(InputError, match="the scheduler is gone") as error:
             cluster.train(settings_of(), scheduler=address)
@@ -374,6 +472,91 @@ class TestElsewhere:
         assert "\n" not in str(error.value)
         assert cluster.train(settings_of(), workers=1) == 0  # whoever asks again
         assert contents(tmp_path) == contents(alone)
+
+
+class TestFaults:
+    """With work that needs no network, so that all that takes time is Dask."""
+
+    pytestmark = needs_dask
+
+    @pytest.fixture
+    def run(self, tmp_path, dask_at, monkeypatch):
+        """Six tasks for the workers of `dask_at`; gives how they ended, and the client."""
+        lab = SimpleNamespace(
+            settings=resolve("smoke"), store=SimpleNamespace(root=tmp_path), data=[1]
+        )
+
+        def go(address, work, root=str(tmp_path)):
+            monkeypatch.setattr(worker, "work", work)
+            tasks = [graph.Task(f"network {i}") for i in range(6)]
+            with cluster.remote(lab, address) as crew:
+                job = Job(lab.settings, source(), root, 0.0)
+                cluster.greet(crew.client, job)
+                return cluster.Run(
+                    crew.client, job, tasks, lab, memory=1e9, workers=crew.count
+                ).go()
+
+        return go
+
+    def two_workers(self, dask_at):
+        address = dask_at("scheduler")
+        for name in ("1", "2"):
+            dask_at("worker", "--name", name, "--resources", "MEMORY=1e9")
+        _wait_for_workers(address, 2)
+        return address
+
+    def test_a_scheduler_that_comes_back_is_given_its_tasks_again(self, dask_at, run):
+        address = dask_at("scheduler")
+        dask_at("worker", "--name", "1", "--resources", "MEMORY=1e9")
+
+        def restart():
+            dask_at.started[0].kill()
+            dask_at.started[0].wait()
+            dask_at("scheduler", "--port", address.rsplit(":")[-1])
+            dask_at("worker", "--name", "2", "--resources", "MEMORY=1e9")
+
+        timer = threading.Timer(1.0, restart)
+        timer.start()
+        outcomes = run(address, _slow)
+        timer.join()
+        assert [o.status for o in outcomes.values()] == ["done"] * 6
+        assert {o.worker for o in outcomes.values()} <= {1, 2}
+
+    def test_a_full_worker_gets_no_more_tasks(self, dask_at, run, capsys):
+        outcomes = run(self.two_workers(dask_at), _full_on_1, root=None)
+        assert {(o.status, o.worker) for o in outcomes.values()} == {("done", 2)}
+        assert capsys.readouterr().out.count("worker 1: no room left; it gets no more tasks") == 1
+
+    def test_on_a_shared_store_a_full_disk_is_everybody_s(self, dask_at, run):
+        with pytest.raises(InputError, match="no room left"):
+            run(self.two_workers(dask_at), _full_on_1)
+
+    def test_one_of_another_version_that_comes_late_is_sent_away(self, dask_at, run, capsys):
+        outcomes = run(self.two_workers(dask_at), _refused_on_1)
+        assert {(o.status, o.worker) for o in outcomes.values()} == {("done", 2)}
+        assert "worker 1: torch 1.0, here 2.15; it gets no more tasks" in capsys.readouterr().out
+
+
+def _on_worker(status_on_1, line_on_1, seconds):
+    from distributed import get_worker
+
+    time.sleep(seconds)
+    here = get_worker()
+    first = worker.number(here.name) == 1
+    status, line = (status_on_1, line_on_1) if first else ("done", "")
+    return Outcome(status, line, worker=worker.number(here.name), address=here.address)
+
+
+def _slow(*_):
+    return _on_worker("done", "", 0.5)
+
+
+def _full_on_1(*_):
+    return _on_worker("no room", "no room left", 0.2)
+
+
+def _refused_on_1(*_):
+    return _on_worker("refused", "torch 1.0, here 2.15", 0.2)
 
 
 def _when_there_is_a_network(root, act):
@@ -396,10 +579,10 @@ def dask_at(tmp_path):
     where = tmp_path / "scheduler.json"
     started = []
 
-    def start(role, *options, store=None, path=ROOT, limit=None):
+    def start(role, *options, store=None, path=f"{ROOT}{os.pathsep}{ROOT / 'tests'}", limit=None):
         command = [sys.executable, "-P", "-m", "dask", role, "--scheduler-file", str(where)]
         if role == "scheduler":
-            command += ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+            command += ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", *options]
         else:
             quiet = ["--nthreads", "1"] if "--nthreads" not in options else []
             command += [*quiet, "--memory-limit", "0", "--no-dashboard", "--host", "127.0.0.1"]
@@ -409,8 +592,13 @@ def dask_at(tmp_path):
             environment["TGD_ARTIFACTS"] = str(store)
         started.append(
             subprocess.Popen(
-                command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
+                command,
+                env=environment,
+                cwd=tmp_path,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=limit
+                and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),
             )  # fmt: skip
         )
         deadline = time.monotonic() + 30
@@ -433,12 +621,22 @@ def dask_at(tmp_path):
 # ---------------------------------------------------------------- docs/cluster.md
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dask_jobqueue") is None, reason=f"dask-jobqueue is not installed: {cluster.INSTALL}")
+@pytest.mark.skipif(
+    importlib.util.find_spec("dask_jobqueue") is None,
+    reason=f"dask-jobqueue is not installed: {cluster.INSTALL}",
+)
 @pytest.mark.slow
 def test_the_example_for_slurm_asks_for_what_workers_must_have(tmp_path):
     text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
     code = text.split("```python\n")[1].split("    cluster.scale(")[0]
     (tmp_path / "slurm.py").write_text(code)
-    done = subprocess.run([sys.executable, "slurm.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert {"#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "export OMP_NUM_THREADS=8"} <= set(done.stdout.splitlines())
-    assert "--nthreads 1 " in done.stdout and "--resources GPU=1,MEMORY=75e9 --memory-limit 0" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "slurm.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert {"#SBATCH --gres=gpu:1", "#SBATCH --cpus-per-task=8", "export OMP_NUM_THREADS=8"} <= set(
+        done.stdout.splitlines()
+    )
+    assert (
+        "--nthreads 1 " in done.stdout
+        and "--resources GPU=1,MEMORY=75e9 --memory-limit 0" in done.stdout
+    )

@@ -36,7 +36,12 @@ def graphs(draw):
     return tasks
 
 
-DIAMOND = [Task("a", (), 2.0), Task("b", ("a",), 3.0), Task("c", ("a",), 5.0), Task("d", ("b", "c"), 1.0)]
+DIAMOND = [
+    Task("a", (), 2.0),
+    Task("b", ("a",), 3.0),
+    Task("c", ("a",), 5.0),
+    Task("d", ("b", "c"), 1.0),
+]
 
 
 def test_a_diamond_by_hand():
@@ -49,13 +54,26 @@ def test_a_diamond_by_hand():
 
 def test_chains_gain_nothing_and_free_tasks_all():
     assert [graph.simulate(chain(1, 2, 3), n).makespan for n in (1, 2, 8)] == [6, 6, 6]
-    assert [graph.simulate(free(2, 2, 2, 2), n).makespan for n in (1, 2, 3, 4, 9)] == [8, 4, 4, 2, 2]
-    assert graph.simulate(free(3, 3, 2, 2, 2), 2).makespan == 7  # longest first: 3 + 2 + 2 and 3 + 2
+    assert [graph.simulate(free(2, 2, 2, 2), n).makespan for n in (1, 2, 3, 4, 9)] == [
+        8,
+        4,
+        4,
+        2,
+        2,
+    ]
+    assert (
+        graph.simulate(free(3, 3, 2, 2, 2), 2).makespan == 7
+    )  # longest first: 3 + 2 + 2 and 3 + 2
     assert graph.simulate([], 3).makespan == 0
 
 
 def test_what_most_wait_for_comes_first():
-    tasks = [Task("short", (), 1.0), Task("alone", (), 9.0), Task("teacher", (), 9.0), *(Task(f"s{i}", ("teacher",), 0.0) for i in range(3))]
+    tasks = [
+        Task("short", (), 1.0),
+        Task("alone", (), 9.0),
+        Task("teacher", (), 9.0),
+        *(Task(f"s{i}", ("teacher",), 0.0) for i in range(3)),
+    ]
     rank = graph.priorities(tasks)
     assert rank["teacher"] > rank["alone"] > rank["short"]
     assert sorted(rank.values()) == list(range(6))
@@ -162,8 +180,16 @@ def test_tgd_needs_its_bank_which_needs_its_teachers():
         *(f"network {s.key}" for s in (image, pi, scratch, tgd)), bank, f"evaluation {tgd.key}", "corruption fog", "corruption snow",
     }  # fmt: skip
     assert set(found[bank].needs) == {f"network {image.key}", f"network {pi.key}"}
-    assert set(found[f"network {tgd.key}"].needs) == {*found[bank].needs, bank, f"network {scratch.key}"}
-    assert found[f"evaluation {tgd.key}"].needs == found["corruption fog"].needs == (f"network {tgd.key}",)
+    assert set(found[f"network {tgd.key}"].needs) == {
+        *found[bank].needs,
+        bank,
+        f"network {scratch.key}",
+    }
+    assert (
+        found[f"evaluation {tgd.key}"].needs
+        == found["corruption fog"].needs
+        == (f"network {tgd.key}",)
+    )
 
 
 def test_what_is_there_is_not_trained_and_not_waited_for():
@@ -202,7 +228,9 @@ def test_the_graph_of_every_profile_can_be_gone_through(profile):
     specs = Specs(settings, "train", "test", 10)
     students = specs.students(methods.of(settings))
     examined = [s for s in students if s.method in methods.EXAMINED]
-    tasks = graph.tasks_of(students, SIZE, there=lambda s: False, examined=examined, corruptions=("fog",))
+    tasks = graph.tasks_of(
+        students, SIZE, there=lambda s: False, examined=examined, corruptions=("fog",)
+    )
     assert len(graph.in_order(tasks)) == len(tasks) == len({t.name for t in tasks})
     times = [graph.simulate(tasks, n).makespan for n in graph.WORKERS]
     assert times == sorted(times, reverse=True)
@@ -221,7 +249,9 @@ def test_weights_are_counted_as_the_network_has_them():
 
 
 def test_the_forecast_says_what_limits():
-    lines = graph.forecast([replace(t, specs=(SPECS.student("kd", i),)) for i, t in enumerate(chain(60, 120))], (2, 1))
+    lines = graph.forecast(
+        [replace(t, specs=(SPECS.student("kd", i),)) for i, t in enumerate(chain(60, 120))], (2, 1)
+    )
     assert lines[1].split()[:3] == ["1", "3.0", "min"] and "longest chain" in lines[1]
     assert lines[3] == "The longest chain, 3.0 min: KD, seed 0 60.0 s, then KD, seed 1 2.0 min."
     assert graph.forecast([]) == ["There is nothing left to do."]

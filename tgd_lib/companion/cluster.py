@@ -1,4 +1,4 @@
-"""The trainings of a run on several workers, by Dask: on this machine, or wherever a scheduler has some.
+"""The trainings of a run on several workers, by Dask: here, or wherever a scheduler has some.
 
 The tasks and what they wait for are `graph`'s; Dask decides who does what, and gives the task of a
 worker that dies to another. The store makes that safe: a network that was begun goes on from its last
@@ -10,274 +10,36 @@ whole epoch. Dask (`distributed`) is an extra, imported only where it is used.
 
 from __future__ import annotations
 
-import errno
-import functools
-import hashlib
 import logging
 import os
-import re
 import sys
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from graphlib import TopologicalSorter
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from tgd_lib import config, files
-from tgd_lib.companion import graph
+from tgd_lib.companion import graph, worker
 from tgd_lib.companion.graph import Task
-from tgd_lib.config import Diverged, InputError, Settings
+from tgd_lib.companion.worker import Job, Outcome
+from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.store import Artefact, Store, damage
+from tgd_lib.lab.store import Store
 
 INSTALL = "python -m pip install -r requirements-cluster.txt"
 MEMORY, GPU = "MEMORY", "GPU"  # resources that a worker declares and a task asks for
-SENT = ("network", "evaluation", "robustness")  # kinds of artefacts that are handed over
 DEATHS = 2  # of its workers that a task survives
+CONFIG = {"logging.distributed": "critical", "distributed.scheduler.allowed-failures": DEATHS}
 CONNECT = 10.0  # seconds until a scheduler counts as unreachable
+GONE = (
+    "the scheduler is gone; start it again and give the same command (without --force): "
+    "it goes on from what is in the store"
+)
 TICK = 1.0  # seconds between two looks at what has happened
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_ROOM_SAID = re.compile("no room left|No space left|File too large|quota exceeded")
-
-
-# ---------------------------------------------------------------- the code, the same everywhere
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a result depends on beside its spec: the sources of tgd_lib, the commit, the packages."""
-
-    code: str
-    commit: str | None
-    versions: tuple[tuple[str, str | None], ...]
-
-
-@functools.cache  # asked for every task
-def source() -> Source:
-    """That of this process."""
-    digest = hashlib.sha256()
-    for path in sorted((config.ROOT / "tgd_lib").rglob("*.py")):
-        digest.update(f"{path.relative_to(config.ROOT).as_posix()} {files.sha256(path)}\n".encode())
-    made = files.provenance()
-    versions = {k: v for k, v in made["versions"].items() if k != "platform"}
-    versions["python"] = ".".join(sys.version.split()[0].split(".")[:2])
-    versions["distributed"] = metadata.version("distributed")
-    return Source(digest.hexdigest()[:12], made["commit"], tuple(sorted(versions.items())))
-
-
-def difference(here: Source, there: Source) -> str | None:
-    """How the source of a worker differs from ours, in a few words; None if it does not.
-
-    A commit counts where both are known: a copy without git is told by its sources alone.
-    """
-    if here.code != there.code:
-        return f"another version of tgd_lib (sources {there.code}, here {here.code})"
-    if here.commit and there.commit and here.commit != there.commit:
-        return f"another commit ({there.commit[:8]}, here {here.commit[:8]})"
-    theirs = dict(there.versions)
-    for package, version in here.versions:
-        if theirs.get(package) != version:
-            return f"{package} {theirs.get(package)}, here {version}"
-    return None
-
-
-# ---------------------------------------------------------------- artefacts, handed over
-
-
-class Parcel(NamedTuple):
-    """A finished artefact as bytes, its manifest among the files."""
-
-    kind: str
-    key: str
-    files: dict[str, bytes]
-
-
-def pack(artefact: Artefact) -> Parcel:
-    """A finished artefact, to be sent."""
-    contents = {f.name: f.read_bytes() for f in sorted(artefact.path.iterdir()) if f.is_file()}
-    return Parcel(artefact.kind, artefact.key, contents)
-
-
-def unpack(parcel: Parcel, root: Path) -> None:
-    """Put what has arrived into the store below `root`, if it is not there yet.
-
-    Raises InputError when a sum is not what its manifest says.
-    """
-    place = root / parcel.kind / parcel.key
-    if place.is_dir():
-        return
-    if any("/" in name or name.startswith(".") for name in (parcel.key, *parcel.files)):
-        raise InputError(f"{parcel.kind} {parcel.key[:20]}: arrived with a name that is no file's")
-    arriving = place.with_name(f"{parcel.key}.{uuid.uuid4().hex[:8]}.arriving")
-    arriving.mkdir(parents=True)
-    for name, data in parcel.files.items():
-        files.write_bytes(arriving / name, data)
-    problem = damage(arriving)
-    if problem:
-        raise InputError(f"{parcel.kind} {parcel.key}: arrived damaged ({problem}); see {arriving.name}")
-    try:
-        arriving.rename(place)
-    except OSError:  # another was quicker; an artefact's folder is never empty
-        for path in arriving.iterdir():
-            path.unlink()
-        arriving.rmdir()
-
-
-class NotedStore(Store):
-    """A store that notes what is found in it, or made and then found."""
-
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        self.noted: dict[tuple[str, str], Artefact] = {}
-
-    def find(self, kind: str, *arguments, **options) -> Artefact | None:
-        found = super().find(kind, *arguments, **options)
-        if found:
-            self.noted[kind, found.key] = found
-        return found
-
-
-# ---------------------------------------------------------------- on a worker
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all tasks of a run have in common.
-
-    root: the store's folder, which all see; None where each machine has its own (TGD_ARTIFACTS there).
-    threads: of PyTorch; None leaves that to the worker.
-    """
-
-    settings: Settings
-    source: Source
-    root: str | None
-    newer_than: float
-    threads: int | None = None
-
-
-class Outcome(NamedTuple):
-    """How a task ended.
-
-    status: done, diverged, no room, refused, failed or skipped; line: what to say of it.
-    worker: its number; address: for Dask. parcels: what it made, where nothing is shared.
-    """
-
-    status: str
-    line: str = ""
-    seconds: float = 0.0
-    worker: int | None = None
-    address: str = ""
-    parcels: tuple[Parcel, ...] = ()
-
-
-_labs: dict[Job, Lab] = {}  # one: a process does many tasks, and loads its images and banks once
-
-
-def work(task: Task, job: Job, inputs: Sequence[Parcel] = (), data=None) -> Outcome:
-    """Do `task`: this is what Dask runs on a worker. Only a bug gets out as an exception.
-
-    inputs: what it stands on; data: the images; both only where nothing is shared.
-    """
-    from distributed import get_worker
-
-    here = get_worker()
-    about = {"worker": number(here.name), "address": here.address}
-    problem = difference(job.source, source())
-    if problem:
-        return Outcome("refused", problem, **about)
-    start = time.monotonic()
-    try:
-        lab = _lab(job, data, about["worker"])
-        for parcel in inputs:
-            unpack(parcel, lab.store.root)
-        lab.store.noted.clear()
-        line, status = do(lab, task), "done"
-    except Diverged as error:
-        line, status = str(error), "diverged"
-    except Exception as error:
-        if not (isinstance(error, InputError | OSError) or no_room(error)):
-            raise
-        line = str(error).split("\n")[0]
-        status = "no room" if no_room(error) else "failed"
-    seconds = time.monotonic() - start
-    parcels = () if job.root or status != "done" else _made(lab, inputs)
-    return Outcome(status, line, seconds, parcels=parcels, **about)
-
-
-def _lab(job: Job, data, worker: int | None) -> Lab:
-    """The lab of this process."""
-    import torch
-
-    if job.threads and torch.get_num_threads() != job.threads:
-        torch.set_num_threads(job.threads)
-    if job not in _labs:
-        _labs.clear()
-        root = Path(job.root) if job.root else config.artifacts_dir()
-        store = NotedStore(root, newer_than=job.newer_than)
-        say = logging.getLogger("tgd_lib.cluster").info
-        _labs[job] = Lab(job.settings, store=store, data=data, say=say, place={"worker": worker})
-    return _labs[job]
-
-
-def do(lab: Lab, task: Task) -> str:
-    """Do what `task` asks, its needs in the store; what there is to say of it, or nothing."""
-    from tgd_lib.study import questions
-
-    if task.kind == "bank":
-        lab.objectives.source(task.specs[0])
-    elif task.kind == "network":
-        lab.train(task.specs)
-    elif task.kind == "corruption":
-        asked = replace(lab.settings, corruptions=(task.corruption,))
-        one = Lab(asked, store=lab.store, data=lab.data, say=lab.say, place=lab.place)
-        questions.robustness(one, task.specs)
-    else:
-        return evaluated(lab, task.specs[0])
-    return ""
-
-
-def evaluated(lab: Lab, spec) -> str:
-    """Evaluate a trained network; its accuracy in a line."""
-    row = lab.row(spec)
-    if lab.settings.holdout:
-        lab.evaluation(spec, "holdout")
-    return f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images"
-
-
-def _made(lab: Lab, inputs: Sequence[Parcel]) -> tuple[Parcel, ...]:
-    """What was made, or found, by the last task, but for what came with it."""
-    came = {(p.kind, p.key) for p in inputs}
-    noted = lab.store.noted.items()
-    return tuple(pack(a) for key, a in noted if a.kind in SENT and key not in came)
-
-
-def number(name: object) -> int | None:
-    """The number at the end of a worker's name (4, "4", "SLURMCluster-4"); None of an address.
-
-    Names of machines stay out of records.
-    """
-    found = re.fullmatch(r"(?:[A-Za-z_-]*-)?(\d+)", str(name))
-    return int(found[1]) if found else None
-
-
-def no_room(error: BaseException | None) -> bool:
-    """Whether `error`, or what it comes from, is a full disk."""
-    while error is not None:
-        # safetensors writes by itself, and says what the system said in an error of its own.
-        if getattr(error, "errno", None) in NO_ROOM or NO_ROOM_SAID.search(str(error)):
-            return True
-        error = error.__cause__
-    return False
-
-
-def introduce(root: str | None, token: str) -> tuple[Source, bool]:
-    """What a worker says of itself: its source, and whether it sees the store's folder."""
-    return source(), root is None or (Path(root) / token).exists()
 
 
 # ---------------------------------------------------------------- the workers
@@ -299,44 +61,57 @@ def local(lab: Lab, workers: int, tasks: Callable[[float, bool], list[Task]]) ->
     tasks: of the run, for a worker's bytes of memory and whether it has a GPU.
     """
     import dask
-    from distributed import Client, Nanny, Scheduler, SpecCluster
+    from distributed import Client, Scheduler, SpecCluster
 
-    graph.check_workers(workers)
     gpu = lab.compute.device == "cuda"
     memory = _gpu_memory(workers) if gpu else _memory(workers, tasks)
-    quiet = {"logging.distributed": "critical", "distributed.scheduler.allowed-failures": DEATHS}
-    host = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:8787"}
-    options = {"nthreads": 1, "host": "127.0.0.1", "dashboard": False, "silence_logs": logging.CRITICAL}
-    options["memory_limit"] = 0  # Dask would count mapped files as a worker's own, and stop it
-    crew = {
-        i: {"cls": Nanny, "options": options | _own(i, memory[i], threads(workers), gpu)}
-        for i in range(workers)
-    }
+    crew = {i: _nanny(i, memory[i], threads(workers), gpu) for i in range(workers)}
+    # Everything listens on loopback alone; the dashboard takes another port if this one is taken.
+    options = {"host": "127.0.0.1", "port": 0, "dashboard": True}
+    options["dashboard_address"] = "127.0.0.1:8787"
+    scheduler = {"cls": Scheduler, "options": options}
     _hush()
-    with dask.config.set(quiet), warnings.catch_warnings():
+    with dask.config.set(CONFIG), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port .* is already in use")
-        scheduler = {"cls": Scheduler, "options": host | {"port": 0, "dashboard": True}}
-        with SpecCluster(workers=crew, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster:
+        with SpecCluster(crew, scheduler, silence_logs=logging.CRITICAL) as cluster:
             with Client(cluster) as client:
                 client.wait_for_workers(workers, timeout=120)
                 yield Crew(client, max(memory), workers, gpu)
 
 
-def threads(workers: int) -> int:
-    """Of PyTorch in each of the workers of this machine: OMP_NUM_THREADS, or an equal share of the cores."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() else max(1, len(os.sched_getaffinity(0)) // workers)
+def _nanny(i: int, memory: float, threads: int, gpu: bool) -> dict:
+    """Worker i of this machine, and the process that starts it again when it dies."""
+    from distributed import Nanny
 
-
-def _own(i: int, memory: float, threads: int, gpu: bool) -> dict:
-    """What distinguishes worker i of this machine."""
-    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    # Its own value is 1: Dask counts on many tasks at a time, and we have one.
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment: dict[str, object] = dict.fromkeys(names, threads)
     environment["DASK_LOGGING__DISTRIBUTED"] = "critical"
     resources = {MEMORY: memory}
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = i
         resources[GPU] = 1
-    return {"name": i, "env": environment, "resources": resources}
+    options = {
+        "name": i,
+        "env": environment,
+        "resources": resources,
+        "nthreads": 1,  # tasks at a time
+        "host": "127.0.0.1",
+        "dashboard": False,
+        "silence_logs": logging.CRITICAL,
+        # No limit by Dask: it counts mapped files as a worker's own, and would stop it.
+        "memory_limit": 0,
+    }
+    return {"cls": Nanny, "options": options}
+
+
+def threads(workers: int) -> int:
+    """Of PyTorch in each of the workers of this machine: OMP_NUM_THREADS, or a share of the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    # Not os.cpu_count(): in a container, or under SLURM, not all of those are ours.
+    return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 def _memory(workers: int, tasks: Callable[[float, bool], list[Task]]) -> list[float]:
@@ -353,7 +128,9 @@ def _gpu_memory(workers: int) -> list[float]:
 
     there = torch.cuda.device_count()
     if workers > there:
-        raise InputError(f"--workers {workers}: there are {there} GPUs here, and a worker has one to itself")
+        raise InputError(
+            f"--workers {workers}: there are {there} GPUs here, and a worker has one to itself"
+        )
     return [float(torch.cuda.get_device_properties(i).total_memory) for i in range(workers)]
 
 
@@ -366,25 +143,33 @@ def remote(lab: Lab, address: str) -> Iterator[Crew]:
 
     _hush()
     try:
-        get_backend(parse_address(address)[0])  # a client made for nothing complains later
+        # Looked at before, as a client that could not be made complains when Python ends.
+        get_backend(parse_address(address)[0])
         client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise InputError(f"--scheduler {address}: cannot be reached ({reason}); is it running?") from None
+        raise InputError(
+            f"--scheduler {address}: cannot be reached ({reason}); is it running?"
+        ) from None
     with client:
+        # SLURM may take hours to start one, so there is no limit: Ctrl-C is one.
         if not _workers(client):
             print(f"{address} has no workers yet; waiting for the first", flush=True)
             client.wait_for_workers(1)
         workers = _workers(client)
-        for worker in workers.values():
-            _check_declared(worker)
-        gpu = lab.settings.device == "cuda" or (
-            lab.settings.device == "auto" and all(w["resources"].get(GPU) for w in workers.values())
-        )
-        if gpu and not any(w["resources"].get(GPU) for w in workers.values()):
-            raise InputError(f"device 'cuda': no worker of {address} declares a {GPU}; use device 'cpu'")
+        for declared in workers.values():
+            _check_declared(declared)
         memory = max(w["resources"][MEMORY] for w in workers.values())
-        yield Crew(client, memory, len(workers), gpu)
+        yield Crew(client, memory, len(workers), _on_gpus(lab.settings.device, workers))
+
+
+def _on_gpus(device: str, workers: Mapping[str, Mapping]) -> bool:
+    """Whether tasks ask for a GPU; InputError if they must and no worker has one."""
+    having = [w for w in workers.values() if w["resources"].get(GPU)]
+    if device == "cuda" and not having:
+        raise InputError(f"device 'cuda': no worker declares a {GPU}; use device 'cpu'")
+    # Of "auto" each worker would make its own; networks would come from here and there.
+    return device == "cuda" or (device == "auto" and len(having) == len(workers))
 
 
 def _hush() -> None:
@@ -398,13 +183,13 @@ def _workers(client) -> dict[str, dict]:
     return client.scheduler_info(n_workers=-1)["workers"]
 
 
-def _check_declared(worker: Mapping) -> None:
+def _check_declared(said: Mapping) -> None:
     """InputError unless a worker does one task at a time and says how much memory it has."""
-    name, ask = worker["name"], f'start it with --nthreads 1 --resources "{MEMORY}=24e9"'
-    if worker["nthreads"] != 1:
-        raise InputError(f"worker {name}: {worker['nthreads']} tasks at a time; {ask} (docs/cluster.md)")
-    if MEMORY not in worker["resources"]:
-        raise InputError(f"worker {name}: does not say how much memory it has; {ask} (docs/cluster.md)")
+    ask = f'start it with --nthreads 1 --resources "{MEMORY}=24e9" (docs/cluster.md)'
+    if said["nthreads"] != 1:
+        raise InputError(f"worker {said['name']}: {said['nthreads']} tasks at a time; {ask}")
+    if MEMORY not in said["resources"]:
+        raise InputError(f"worker {said['name']}: does not say how much memory it has; {ask}")
 
 
 def greet(client, job: Job) -> None:
@@ -412,18 +197,19 @@ def greet(client, job: Job) -> None:
     every worker the store's folder before it.
     """
     try:
-        scheduler = client.run_on_scheduler(introduce, None, "")
+        scheduler = client.run_on_scheduler(worker.introduce, None, "")
     except Exception as error:  # whatever importing tgd_lib raises there
         scheduler = error
     problem = _problem(job, scheduler)
     if problem:
         raise InputError(f"scheduler: {problem}")
+    # A folder of the same name may be another: only in the same one is the file that we make now.
     token = f"cluster-{uuid.uuid4().hex}"
     if job.root:
         Path(job.root).mkdir(parents=True, exist_ok=True)
         (Path(job.root) / token).touch()
     try:
-        answers = client.run(introduce, job.root, token, on_error="return")
+        answers = client.run(worker.introduce, job.root, token, on_error="return")
     finally:
         if job.root:
             (Path(job.root) / token).unlink()
@@ -437,10 +223,12 @@ def greet(client, job: Job) -> None:
 def _problem(job: Job, answer) -> str | None:
     """Why the worker that gave `answer` cannot help; None if it can."""
     if isinstance(answer, BaseException):
-        what = str(answer).split("\n")[0]
-        return f"tgd_lib cannot be imported there ({what}); install this version on it"
+        what = str(answer).split("\n")[0][:120]
+        if "tgd_lib" in str(answer):
+            return f"tgd_lib cannot be imported there ({what}); install this version on it"
+        return f"does not answer as it should ({what})"
     theirs, sees_store = answer
-    problem = difference(job.source, theirs)
+    problem = worker.difference(job.source, theirs)
     if problem:
         return f"{problem}; bring it to the same state"
     if not sees_store:
@@ -465,23 +253,33 @@ def train(
     store's folder; else they are sent what they need and send back what they make. InputError (one
     line) when Dask is not installed, the scheduler cannot be reached or a worker is of no use.
     """
-    check_installed()
     if workers is not None:
         graph.check_workers(workers)
-    lab = Lab(settings, store=Store(newer_than=time.time()) if force else None, say=lambda line: None)
+    if force and not shared:
+        raise InputError("--force and --no-shared-store: do not go together; empty the stores")
+    check_installed()
+    store = Store(newer_than=time.time()) if force else None
+    lab = Lab(settings, store=store, say=lambda line: None)
 
     def tasks(room: float, gpu: bool) -> list[Task]:
         return graph.of_run(lab, room=room, gpu=gpu, banks=shared)
 
+    # Elsewhere the number of threads is the worker's own affair: its machine may have more cores.
     count = None if workers is None else threads(workers)
     root = str(lab.store.root.resolve()) if shared else None
-    job = Job(settings, source(), root, lab.store.newer_than, count)
+    job = Job(settings, worker.source(), root, lab.store.newer_than, count)
     crew = local(lab, workers, tasks) if scheduler is None else remote(lab, scheduler)
     with crew as (client, memory, size, gpu):
         greet(client, job)
         print(f"{settings.run_name}: {size} workers; dashboard {client.dashboard_link}", flush=True)
         run = Run(client, job, tasks(memory, gpu), lab, memory=memory, workers=size)
-        return report(run.go())
+        try:
+            outcomes = run.go()
+        except OSError as error:
+            if type(error).__name__ == "CommClosedError":  # in the midst of asking it something
+                raise InputError(GONE) from error
+            raise
+        return report(outcomes)
 
 
 def check_installed() -> None:
@@ -489,11 +287,16 @@ def check_installed() -> None:
     try:
         import distributed  # noqa: F401
     except ImportError:
-        raise InputError(f"--workers and --scheduler need Dask, which is not installed: {INSTALL}") from None
+        raise InputError(
+            f"--workers and --scheduler need Dask, which is not installed: {INSTALL}"
+        ) from None
 
 
 def report(outcomes: Mapping[str, Outcome]) -> int:
-    """Print what the evaluations say and what went wrong; the exit status: 1 if anything broke down."""
+    """Print what the evaluations say and what went wrong; the exit status, 1 if anything broke.
+
+    A network that diverged is a result like others, as without workers: it does not make it 1.
+    """
     for outcome in outcomes.values():
         if outcome.line and outcome.status != "skipped":
             print(outcome.line)
@@ -504,7 +307,11 @@ def report(outcomes: Mapping[str, Outcome]) -> int:
 
 
 class Run:
-    """The tasks of a run, given to the workers of a Dask client as soon as what they need is done."""
+    """The tasks of a run, given to the workers of a Dask client when what they need is done.
+
+    A task is given to Dask when it could start, not before: so what stands on a network that
+    diverged is never given, and what a worker could not do is given again.
+    """
 
     def __init__(
         self, client, job: Job, tasks: Sequence[Task], lab: Lab, *, memory: float, workers: int
@@ -546,7 +353,9 @@ class Run:
         """Why a task cannot be done; a corruption is shown to whatever networks there are."""
         if task.kind == "corruption":
             return None if self._left(task) else "no network to corrupt images for"
-        bad = [n for n in task.needs if self.outcomes[n].status != "done"]
+        # Without its bank a student takes longer; without its teacher it cannot be.
+        hard = [n for n in task.needs if self.tasks[n].kind == "network"]
+        bad = [n for n in hard if self.outcomes[n].status != "done"]
         return f"needs {graph.title(self.tasks[bad[0]])}" if bad else None
 
     def _left(self, task: Task):
@@ -556,15 +365,22 @@ class Run:
         """Give a task to Dask."""
         task = replace(self.tasks[name], specs=self._left(self.tasks[name]))
         self._tries[name] += 1
-        resources = {MEMORY: min(task.memory, self.memory)} | ({GPU: 1} if task.gpu else {})
-        elsewhere = [a for a in _workers(self.client) if a not in self._full] if self._full else None
+        # What would take more than anybody has makes do with the largest: `bank.choose` sees to it.
+        resources = {MEMORY: min(task.memory, self.memory)}
+        if task.gpu:
+            resources[GPU] = 1
+        elsewhere = None  # whoever can
+        if self._full:
+            elsewhere = [a for a in _workers(self.client) if a not in self._full]
+        inputs = [self._parcel(spec) for spec in self._inputs(task)]
+        # A key of its own for every try; what is before the dash groups tasks on the dashboard.
         future = self.client.submit(
-            work,
+            worker.work,
             task,
             self.job,
-            [self._parcel(s) for s in self._inputs(task)],
+            inputs,
             self._data(),
-            key=f"{task.kind}-{hashlib.sha256(name.encode()).hexdigest()[:12]}-{uuid.uuid4().hex[:8]}",
+            key=f"{task.kind}-{uuid.uuid4().hex}",
             priority=self.rank[name],
             resources=resources,
             workers=elsewhere,
@@ -581,7 +397,9 @@ class Run:
 
     def _parcel(self, spec):
         """A trained network, sent once to whoever needs it."""
-        return self._send(spec.key, lambda: pack(self.lab.store.find("network", spec.question)))
+        return self._send(
+            spec.key, lambda: worker.pack(self.lab.store.find("network", spec.question))
+        )
 
     def _data(self):
         """The images, sent once; None where workers read them for themselves."""
@@ -601,6 +419,7 @@ class Run:
         """Names of tasks that have ended since the last look; waits a moment for one."""
         self._wait()
         ended = []
+        # Asked by status, one after another: a future that raises must not hide those that do not.
         for future in [f for f in self._running if f.status != "pending"]:
             name = self._running.pop(future)
             outcome = self._outcome(future, name)
@@ -625,19 +444,26 @@ class Run:
 
     def _outcome(self, future, name: str) -> Outcome | None:
         """How a task ended; None if it must be started again."""
-        if future.status == "finished":
-            return self._judge(future.result(), name)
+        title = graph.title(self.tasks[name])
         if future.status == "error":
-            return Outcome("failed", f"{graph.title(self.tasks[name])}: {_reason(future.exception())}")
-        # Cancelled or lost: the scheduler is gone, for a moment or for good, or what had been sent is.
+            return Outcome("failed", f"{title}: {_reason(future.exception())}")
+        result = _result(future)
+        if result is not None:
+            return self._judge(result, name)
+        # The scheduler is gone, for a moment or for good, or what had been sent to the workers is.
+        self._reconnect()
+        if self._tries[name] > 2 * DEATHS:
+            return Outcome("failed", f"{title}: given up after {self._tries[name]} tries")
+        return None
+
+    def _reconnect(self) -> None:
+        """Wait while Dask's client looks for its scheduler; InputError if it does not find it."""
         deadline = time.monotonic() + 2 * CONNECT
+        time.sleep(0.1)  # it notices a moment later than a result that does not come
         while self.client.status == "connecting" and time.monotonic() < deadline:
             time.sleep(0.1)
         if self.client.status != "running":
-            raise InputError(
-                "the scheduler is gone; start it again and give the same command (without --force): it goes on from what is in the store"
-            )
-        return None if self._tries[name] <= 2 * DEATHS else Outcome("failed", f"{graph.title(self.tasks[name])}: given up after {self._tries[name]} tries")
+            raise InputError(GONE)
 
     def _judge(self, outcome: Outcome, name: str) -> Outcome | None:
         """`outcome`, with what it means for the others; None if another worker should try."""
@@ -656,7 +482,7 @@ class Run:
                 return None
             return outcome._replace(status="failed", line=about)
         for parcel in outcome.parcels:
-            unpack(parcel, self.lab.store.root)
+            worker.unpack(parcel, self.lab.store.root)
         if outcome.status == "done":
             return outcome._replace(parcels=())
         return outcome._replace(line=about)
@@ -668,10 +494,23 @@ class Run:
             self.lost |= {s.key for s in task.specs}
 
 
+def _result(future) -> Outcome | None:
+    """What a task gave; None if it is not to be had any more."""
+    from distributed import CancelledError
+
+    if future.status != "finished":
+        return None
+    try:
+        return future.result()
+    except (OSError, CancelledError):  # the scheduler, or the worker that had it, has just gone
+        return None
+
+
 def _reason(error: BaseException) -> str:
     """An error that a worker did not expect, in a line."""
     if type(error).__name__ == "KilledWorker":
-        return f"its worker died {DEATHS + 1} times; is there enough memory?"
+        deaths = getattr(error, "allowed_failures", DEATHS) + 1  # a scheduler has its own number
+        return f"its worker died {deaths} times; is there enough memory?"
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
@@ -679,7 +518,7 @@ def _reason(error: BaseException) -> str:
 
 
 class Progress:
-    """One line: done, running, waiting, failed and when it will be over; live where a person watches."""
+    """One line: done, running, waiting, failed, and when it will be over; live if a person watches."""
 
     def __init__(self, tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], workers: int):
         self.tasks, self.outcomes, self.workers = tasks, outcomes, workers
@@ -690,16 +529,20 @@ class Progress:
         """The line, with `started` tasks in the hands of Dask."""
         ended = list(self.outcomes.values())
         failed = sum(o.status != "done" for o in ended)
+        # Dask has been given all that could start; no more run than there are workers.
         running = min(started, self.workers)
         waiting = len(self.tasks) - len(ended) - running
         end = time.strftime("%H:%M", time.localtime(self._end()))
         done = len(ended) - failed
-        return f"{done} done, {running} running, {waiting} waiting, {failed} failed; end about {end}"
+        return (
+            f"{done} done, {running} running, {waiting} waiting, {failed} failed; end about {end}"
+        )
 
     def _end(self) -> float:
         """When all will be over, seconds since 1970: the rest simulated, at the speed so far."""
         if self._left[0] != len(self.outcomes):
-            self._left = len(self.outcomes), time.time() + remaining(self.tasks, self.outcomes, self.workers)
+            left = remaining(self.tasks, self.outcomes, self.workers)
+            self._left = len(self.outcomes), time.time() + left
         return self._left[1]
 
     def show(self, started: int) -> None:

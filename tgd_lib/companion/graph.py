@@ -68,6 +68,7 @@ def tails(tasks: Sequence[Task]) -> dict[str, float]:
     """For each task the seconds of the longest chain that starts with it, itself included."""
     longest = {t.name: 0.0 for t in tasks}  # of what comes after it
     found = {}
+    # From the last to the first, so that what comes after a task is known when it is its turn.
     for task in reversed(in_order(tasks)):
         found[task.name] = task.seconds + longest[task.name]
         for need in task.needs:
@@ -152,6 +153,7 @@ def simulate(tasks: Sequence[Task], workers: int) -> Forecast:
     check_workers(workers)
     rank, after = priorities(tasks), _followers(tasks)
     by_name = {t.name: t for t in tasks}
+    # How many needs of each are not over yet; what lacks none is ready, the most urgent on top.
     lacking = {t.name: len(set(t.needs)) for t in tasks}
     ready = [(-rank[name], name) for name, count in lacking.items() if not count]
     heapq.heapify(ready)
@@ -161,6 +163,7 @@ def simulate(tasks: Sequence[Task], workers: int) -> Forecast:
         while ready and len(running) < workers:
             name = heapq.heappop(ready)[1]
             heapq.heappush(running, (now + by_name[name].seconds, name))
+        # Nothing changes before the next one ends: the clock goes there at once.
         now, ended = heapq.heappop(running)
         for name in set(after[ended]):
             lacking[name] -= 1
@@ -189,6 +192,7 @@ def shares(room: float, workers: int, needs: Sequence[float]) -> list[float]:
     largest, least = max(needs, default=0.0), min([*needs, room / workers])
     if workers * largest <= room:
         return [room / workers] * workers
+    # As many as can have it while the others still have what the smallest task needs.
     large = 1
     while (large + 1) * largest + (workers - large - 1) * least <= room:
         large += 1
@@ -261,6 +265,7 @@ def tasks_of(
     `specs` that are asked about `corruptions`, a task each, so that images are corrupted once.
     banks: False where nothing is shared, and each worker makes its own.
     """
+    # By key, as teachers and starts are needed by many.
     missing: dict[str, Spec] = {}
     for spec in specs:
         _collect(spec, missing, there)
@@ -304,6 +309,7 @@ def bank_of(spec: Spec, n: int) -> str | None:
     """
     if not _has_maps(spec):
         return None
+    # The same names for the same teachers and weights: seeds and methods then share a bank.
     keys = [t.key for t in spec.teachers if t]
     if STAGES * 4.0 * n * n > RAW_MAPS:
         keys += [str(spec.guidance.alpha), str(spec.guidance.order)]
@@ -334,6 +340,7 @@ def _banks(students: Sequence[Spec], missing: Mapping[str, Spec], size: Size) ->
 
 def _bank(name: str, spec: Spec, needs, teachers: Sequence[Spec], size: Size) -> Task:
     """A look at all images and a Gram matrix for each of `teachers`."""
+    # A teacher looks at each image once; then every image is multiplied with every other.
     look = sum(_look(t, size) for t in teachers) * size.train
     gram = 2.0 * FEATURES * size.train**2 / GRAM * len(teachers)
     return Task(
@@ -348,7 +355,9 @@ def _bank(name: str, spec: Spec, needs, teachers: Sequence[Spec], size: Size) ->
     )
 
 
-def _network(spec: Spec, missing: Mapping[str, Spec], banks: Mapping[str, Task], size: Size) -> Task:
+def _network(
+    spec: Spec, missing: Mapping[str, Spec], banks: Mapping[str, Task], size: Size
+) -> Task:
     """Training `spec`."""
     bank = bank_of(spec, size.train)
     needs = _trained(spec.needs, missing) + ((bank,) if bank in banks else ())
@@ -479,7 +488,9 @@ def forecast(tasks: Sequence[Task], counts: Sequence[int] = WORKERS) -> list[str
     for workers in sorted(set(counts)):
         f = simulate(tasks, workers)
         rate = f.traffic / 1e6 / max(f.makespan, 1e-9)
-        lines.append(f"{workers:7d}  {_time(f.makespan):>9}  {100 * f.busy:3.0f} %  {rate:10.1f}  {f.limit}")
+        lines.append(
+            f"{workers:7d}  {_time(f.makespan):>9}  {100 * f.busy:3.0f} %  {rate:10.1f}  {f.limit}"
+        )
     chain = longest_chain(tasks)
     steps = [f"{title(t)} {_time(t.seconds)}" for t in chain]
     read, written = sum(t.read for t in tasks), sum(t.written for t in tasks)
