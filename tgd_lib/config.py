@@ -148,7 +148,7 @@ def _parameter(name: str) -> Parameter:
 
 @dataclass(frozen=True)
 class Schedule:
-    """SGD and its steps; defaults are the authors' (recipe, "Training").
+    """SGD and its steps; defaults are the authors' (their released code).
 
     `epochs` are trained, out of a schedule `length` epochs long: the rate is `lr`, times 0.2 at
     each of 0.2, 0.4, 0.6 and 0.8 of the length, rounded (40, 80, 120, 160 of 200), never before
@@ -203,7 +203,7 @@ class Settings:
     resize: int | None = None  # None: images stay as they are
     device: str = "auto"
     precision: str = "fp32"
-    alpha: float = 0.99  # the paper's values from here on, recipe "The loss"
+    alpha: float = 0.99  # the paper's values from here on
     lam: float = 0.9
     temperature: float = 4.0
     gamma: float = 3000.0

@@ -146,7 +146,7 @@ _AUTHORS_NAMES = (
 def load_authors_checkpoint(path: str | Path) -> WideResNet:
     """A WRN-16-1 for CIFAR-10 in eval mode, from a file the TGD authors released (`*.pth.tar`).
 
-    Only tensors are read (`weights_only=True`); images go in normalised by the recipe's
+    Only tensors are read (`weights_only=True`); images go in normalised by the authors'
     constants. Raises InputError when the file is missing, damaged or holds something else.
     """
     path = Path(path)

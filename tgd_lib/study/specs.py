@@ -13,7 +13,7 @@ from tgd_lib.study import methods
 from tgd_lib.study.methods import Method
 from tgd_lib.topology import PAPER
 
-# Means and standard deviations on [0, 1] that the authors normalise by (recipe).
+# Means and standard deviations on [0, 1] that the authors normalise by (their code).
 CIFAR10 = ("cifar10", "sample")  # the sample is a part of CIFAR-10
 IMAGE_CONSTANTS = {
     **dict.fromkeys(CIFAR10, ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))),
