@@ -98,6 +98,14 @@ def test_without_workers_there_is_one_line(n):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["0", "-3", "two", "1.5", ""])
+def test_what_is_no_number_of_workers_is_one_line(text):
+    with pytest.raises(InputError, match="--workers") as error:
+        graph.parse_workers(text)
+    assert "\n" not in str(error.value)
+    assert graph.parse_workers("4") == 4
+
+
 @given(graphs(), st.integers(1, 6))
 def test_the_makespan_lies_between_its_bounds(tasks, workers):
     f = graph.simulate(tasks, workers)

@@ -174,6 +174,16 @@ def simulate(tasks: Sequence[Task], workers: int) -> Forecast:
     return Forecast(workers, now, chain, work, traffic)
 
 
+def parse_workers(text: str) -> int:
+    """The number that `--workers` was given; InputError if it is none, or there is nobody."""
+    try:
+        workers = int(text)
+    except ValueError:
+        raise InputError(f"--workers {text}: a whole number is needed") from None
+    check_workers(workers)
+    return workers
+
+
 def check_workers(workers: int) -> None:
     """InputError unless there is somebody to do the work."""
     if workers < 1:
