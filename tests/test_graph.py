@@ -98,6 +98,14 @@ def test_without_workers_there_is_one_line(n):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["0", "-3", "two", "1.5", ""])
+def test_what_is_no_number_of_workers_is_one_line(text):
+    with pytest.raises(InputError, match="--workers") as error:
+        graph.parse_workers(text)
+    assert "\n" not in str(error.value)
+    assert graph.parse_workers("4") == 4
+
+
 @given(graphs(), st.integers(1, 6))
 def test_the_makespan_lies_between_its_bounds(tasks, workers):
     f = graph.simulate(tasks, workers)
@@ -177,7 +185,8 @@ def test_tgd_needs_its_bank_which_needs_its_teachers():
     found = tasks_of("tgd", examined=[tgd], corruptions=("fog", "snow"))
     bank = f"bank {image.key} {pi.key}"
     assert set(found) == {
-        *(f"network {s.key}" for s in (image, pi, scratch, tgd)), bank, f"evaluation {tgd.key}", "corruption fog", "corruption snow",
+        *(f"network {s.key}" for s in (image, pi, scratch, tgd)), bank,
+        f"evaluation {tgd.key}", "corruption fog", "corruption snow",
     }  # fmt: skip
     assert set(found[bank].needs) == {f"network {image.key}", f"network {pi.key}"}
     assert set(found[f"network {tgd.key}"].needs) == {
@@ -220,6 +229,11 @@ def test_large_maps_are_kept_as_they_are_merged():
     names = ("tgd", "tgd_alpha0.5")
     assert len({graph.bank_of(SPECS.student(n, 0), small) for n in names}) == 1
     assert len({graph.bank_of(SPECS.student(n, 0), large) for n in names}) == 2
+    size = replace(SIZE, train=large)
+    students = SPECS.students(["tgd", "tgd_alpha0.5"])
+    banks = [t for t in graph.tasks_of(students, size, there=lambda s: False) if t.kind == "bank"]
+    assert len(banks) == 2 and not any(n.startswith("bank") for t in banks for n in t.needs)
+    assert {t.written for t in banks} == {3 * 2 * large**2}  # float16, once, whatever the teachers
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "study", "paper"])

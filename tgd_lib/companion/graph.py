@@ -174,6 +174,16 @@ def simulate(tasks: Sequence[Task], workers: int) -> Forecast:
     return Forecast(workers, now, chain, work, traffic)
 
 
+def parse_workers(text: str) -> int:
+    """The number that `--workers` was given; InputError if it is none, or there is nobody."""
+    try:
+        workers = int(text)
+    except ValueError:
+        raise InputError(f"--workers {text}: a whole number is needed") from None
+    check_workers(workers)
+    return workers
+
+
 def check_workers(workers: int) -> None:
     """InputError unless there is somebody to do the work."""
     if workers < 1:
@@ -302,6 +312,11 @@ def _sets(spec: Spec) -> int:
     return 2 if spec.guidance.order and all(spec.teachers) else 1
 
 
+def _merged(n: int) -> bool:
+    """Whether maps of n images are kept merged only, as those of each teacher would be too large."""
+    return STAGES * 4.0 * n * n > RAW_MAPS
+
+
 def bank_of(spec: Spec, n: int) -> str | None:
     """Name of the bank that `spec` learns from, None if it needs no maps.
 
@@ -311,7 +326,7 @@ def bank_of(spec: Spec, n: int) -> str | None:
         return None
     # The same names for the same teachers and weights: seeds and methods then share a bank.
     keys = [t.key for t in spec.teachers if t]
-    if STAGES * 4.0 * n * n > RAW_MAPS:
+    if _merged(n):
         keys += [str(spec.guidance.alpha), str(spec.guidance.order)]
     return " ".join(["bank", *keys])
 
@@ -319,8 +334,8 @@ def bank_of(spec: Spec, n: int) -> str | None:
 def _banks(students: Sequence[Spec], missing: Mapping[str, Spec], size: Size) -> dict[str, Task]:
     """The banks of `students`, by name, those of one teacher first.
 
-    A bank needs the first one that has a teacher of its own, whose maps it will then find in the store:
-    else two workers would want to make them at once, and one would wait.
+    A bank needs the first one that has a teacher of its own, whose maps it will then find in the
+    store: else two workers would want to make them at once, and one would wait.
     """
     banks: dict[str, Task] = {}
     first: dict[str, str] = {}  # of each teacher
@@ -331,15 +346,15 @@ def _banks(students: Sequence[Spec], missing: Mapping[str, Spec], size: Size) ->
         teachers = [t for t in spec.teachers if t]
         shared = [first[t.key] for t in teachers if t.key in first]
         new = [t for t in teachers if t.key not in first]
-        for teacher in new:
-            first[teacher.key] = name
+        if not _merged(size.train):  # else each is made from the beginning
+            first |= {t.key: name for t in new}
         needs = (*_trained(teachers, missing), *dict.fromkeys(shared))
-        banks[name] = _bank(name, spec, needs, new or teachers, size)
+        banks[name] = _bank(name, spec, needs, new, size)
     return banks
 
 
 def _bank(name: str, spec: Spec, needs, teachers: Sequence[Spec], size: Size) -> Task:
-    """A look at all images and a Gram matrix for each of `teachers`."""
+    """A look at all images and a Gram matrix for each of `teachers`, whose maps are not there yet."""
     # A teacher looks at each image once; then every image is multiplied with every other.
     look = sum(_look(t, size) for t in teachers) * size.train
     gram = 2.0 * FEATURES * size.train**2 / GRAM * len(teachers)
@@ -349,7 +364,7 @@ def _bank(name: str, spec: Spec, needs, teachers: Sequence[Spec], size: Size) ->
         seconds=look + gram,
         memory=bank_memory(size.train, _sets(spec), size.room) + _pictures(spec, size),
         read=sum(weight_bytes(t) + _pictures(t, size) for t in teachers),
-        written=len(teachers) * _map_bytes(size.train),
+        written=_map_bytes(size.train) * (1 if _merged(size.train) else len(teachers)),
         kind="bank",
         specs=(spec,),
     )
@@ -364,7 +379,9 @@ def _network(
     memory = bank_memory(size.train, _sets(spec), size.room) if _has_maps(spec) else 0.0
     if spec.baseline:  # it remembers features, where half of the memory is enough
         memory = min(size.room / 2, 4.0 * FEATURES * size.train)
-    maps = sum(map(bool, spec.teachers)) * _map_bytes(size.train) if _has_maps(spec) else 0.0
+    maps = _sets(spec) * _map_bytes(size.train)
+    if not _merged(size.train) and _has_maps(spec):
+        maps = sum(map(bool, spec.teachers)) * _map_bytes(size.train)
     weights = weight_bytes(spec)
     return Task(
         f"network {spec.key}",
@@ -421,8 +438,7 @@ def _pictures(spec: Spec, size: Size) -> float:
 
 def _map_bytes(n: int) -> float:
     """Bytes of a teacher's maps in the store."""
-    raw = STAGES * 4.0 * n * n
-    return raw if raw <= RAW_MAPS else raw / 2
+    return STAGES * n * n * (2.0 if _merged(n) else 4.0)
 
 
 def weight_bytes(spec: Spec) -> float:
