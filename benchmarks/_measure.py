@@ -14,7 +14,8 @@ from tgd_lib.files import provenance
 def peak_mib() -> float:
     """Peak memory of this process so far, in MiB.
 
-    On Linux from VmHWM: unlike ru_maxrss, it does not start at the size of the process that started this one.
+    On Linux from VmHWM: unlike ru_maxrss, it does not start at the size of the process that started
+    this one.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -356,7 +356,9 @@ def _objective(source, *, gamma: float = WEIGHTS["gamma"]):
     weights = WEIGHTS | {"gamma": gamma}
 
     def objective(outputs, labels, index, epoch):
-        return losses.tgd_loss(outputs.logits, labels, outputs.features, *source.batch(index), **weights)
+        return losses.tgd_loss(
+            outputs.logits, labels, outputs.features, *source.batch(index), **weights
+        )
 
     return objective
 

@@ -144,7 +144,8 @@ def on_host(cloud: torch.Tensor, repeats: int) -> dict[str, dict]:
 
 
 def loops(square: np.ndarray):
-    """The edges that bear and end each loop of a Rips complex: a gradient would run through them."""
+    """The edges that bear and end each loop of a Rips complex: a gradient would run
+    through them."""
     import gudhi
 
     rips = gudhi.RipsComplex(distance_matrix=square)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.topology [--quick] [--data DIR] [--out DIR]
 
-Per core: ours, ripser + persim.PersImage (what the authors run) and gudhi's PersistenceImage on gudhi's
-diagrams (other pictures, the same job), in turn, on one core each. Whole: all images x 6 written to a file
-and summed up, on all cores, with the peak memory of that process. Curve: seconds against the number of
-images. The pixels are held against the reference's in the same run. With --data (a folder with CIFAR-10)
-all 60,000 images; without, the 4,000 images of the sample. --quick: a few
-images, agreement asserted, no time asserted.
+Per core: ours, ripser + persim.PersImage (what the authors run) and gudhi's PersistenceImage on
+gudhi's diagrams (other pictures, the same job), in turn, on one core each. Whole: all images x 6
+written to a file and summed up, on all cores, with the peak memory of that process. Curve: seconds
+against the number of images. The pixels are held against the reference's in the same run. With
+--data (a folder with CIFAR-10) all 60,000 images; without, the 4,000 images of the sample. --quick:
+a few images, agreement asserted, no time asserted.
 """
 
 from __future__ import annotations
@@ -34,10 +34,18 @@ SIGNALS = 6  # of an image: 3 channels, row-wise and column-wise
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.topology", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few images; asserts agreement, not times")
-    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/topology")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.topology", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few images; asserts agreement, not times"
+    )
+    parser.add_argument(
+        "--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/topology"
+    )
     options = parser.parse_args()
     folder = options.out or config.artifacts_dir() / "benchmarks" / "topology"
     record = {"machine": _measure.machine(*PACKAGES), "quick": options.quick}
@@ -72,14 +80,17 @@ def strings(images: np.ndarray) -> np.ndarray:
 
 
 def reference(images: np.ndarray) -> np.ndarray:
-    """As the authors: ripser on the sparse path graph, persim's PersImage. → uint8 (n, 6, 50, 50)."""
+    """As the authors: ripser on the sparse path graph, persim's PersImage. → uint8
+    (n, 6, 50, 50)."""
     from persim import PersImage
     from ripser import ripser
     from scipy.sparse import coo_matrix
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        imager = PersImage(pixels=[50, 50], spread=0.01, specs={"minBD": 0, "maxBD": 0.3}, verbose=False)
+        imager = PersImage(
+            pixels=[50, 50], spread=0.01, specs={"minBD": 0, "maxBD": 0.3}, verbose=False
+        )
     pictures = []
     for signal in strings(images):
         n, i = len(signal), np.arange(len(signal))
@@ -92,14 +103,20 @@ def reference(images: np.ndarray) -> np.ndarray:
 
 
 def gudhi_images(images: np.ndarray) -> np.ndarray:
-    """gudhi's public CubicalPersistence and PersistenceImage: samples the density, so other pictures."""
+    """gudhi's public CubicalPersistence and PersistenceImage: samples the density, so other
+    pictures.
+    """
     from gudhi.representations import PersistenceImage
     from gudhi.sklearn.cubical_persistence import CubicalPersistence
 
-    diagrams = CubicalPersistence(homology_dimensions=0, min_persistence=0.02).fit_transform(strings(images))
+    diagrams = CubicalPersistence(homology_dimensions=0, min_persistence=0.02).fit_transform(
+        strings(images)
+    )
     diagrams = [d[np.isfinite(d[:, 1])] for d in diagrams]
     window = [0, 0.3, 0, 0.3]
-    imager = PersistenceImage(bandwidth=0.01, weight=lambda p: p[1], resolution=[50, 50], im_range=window)
+    imager = PersistenceImage(
+        bandwidth=0.01, weight=lambda p: p[1], resolution=[50, 50], im_range=window
+    )
     return imager.fit_transform(diagrams)
 
 
@@ -109,7 +126,12 @@ def gudhi_images(images: np.ndarray) -> np.ndarray:
 def agreement(images: np.ndarray) -> dict:
     """Ours against the reference, pixel by pixel; the acceptance is asserted."""
     off = np.abs(topology.persistence_images(images).astype(int) - reference(images))
-    found = {"images": len(images), "pixels": off.size, "off": int((off > 0).sum()), "levels": int(off.max())}
+    found = {
+        "images": len(images),
+        "pixels": off.size,
+        "off": int((off > 0).sum()),
+        "levels": int(off.max()),
+    }
     assert found["levels"] <= 1 and found["off"] * 10_000 <= found["pixels"], found
     return found
 
@@ -117,8 +139,9 @@ def agreement(images: np.ndarray) -> dict:
 def per_core(images: np.ndarray, repeats: int, few: int, many: int) -> dict[str, dict]:
     """CPU microseconds a signal of each rival, on new images in each repetition.
 
-    CPU time and not wall time: the claim is a price per core, and holds where others use the machine too. Libraries
-    are held to one thread, else those that a rival's products woke go on spinning, and count, while the next is timed.
+    CPU time and not wall time: the claim is a price per core, and holds where others use the
+    machine too. Libraries are held to one thread, else those that a rival's products woke go on
+    spinning, and count, while the next is timed.
     """
 
     def batch(repetition: int, size: int) -> np.ndarray:
@@ -140,7 +163,9 @@ def per_core(images: np.ndarray, repeats: int, few: int, many: int) -> dict[str,
 
 
 def whole(data: str | None, count: int | None) -> dict:
-    """All images x 6 into a file, flushed to the system, then its sha256; with this process's peak memory."""
+    """All images x 6 into a file, flushed to the system, then its sha256; with this process's peak
+    memory.
+    """
     images = load(data)[:count]
     with tempfile.TemporaryDirectory() as folder:
         path, start, cpu = Path(folder) / "images.npy", time.perf_counter(), time.process_time()
@@ -181,12 +206,15 @@ def report(record: dict) -> str:
     agree, run = record["agreement"], record["whole"]
     return "\n\n".join(
         [
-            "# Persistence images" + (" (quick: the times mean nothing)" if record["quick"] else ""),
+            "# Persistence images"
+            + (" (quick: the times mean nothing)" if record["quick"] else ""),
             ", ".join(f"{k} {v}" for k, v in record["machine"].items()),
             _measure.table(core_rows(record["signal_us"])),
-            f"Against the reference, on {agree['images']} images x 6: {agree['off']} of {agree['pixels']:,} "
-            f"pixels off, by {agree['levels']} level at most (accepted: 1 level, 1 pixel of 10,000).",
-            f"Whole, on all cores: {run['images']:,} images x 6 in {run['seconds']:.1f} s, write and sha256 "
+            f"Against the reference, on {agree['images']} images x 6: {agree['off']} of"
+            f" {agree['pixels']:,} pixels off, by {agree['levels']} level at most"
+            " (accepted: 1 level, 1 pixel of 10,000).",
+            f"Whole, on all cores: {run['images']:,} images x 6 in {run['seconds']:.1f} s,"
+            " write and sha256 "
             f"({run['of which sha256']:.1f} s) included (bar for 60,000: 20 s), or "
             f"{run['cpu_seconds']:.1f} s of CPU time; {run['file_mib']:,.0f} MiB written, "
             f"peak memory {run['peak_mib']:,.0f} MiB (bar: 1,536).",
@@ -251,7 +279,9 @@ def plot(rows: list[dict], folder: Path) -> None:
     figure, axis = plt.subplots(figsize=(5, 3.5), layout="constrained")
     n = np.array([row["images"] for row in rows])
     for name, style in (("one core", "o-"), ("all cores", "s-")):
-        low, median, high = (np.array([row[name][k] for row in rows]) for k in ("min", "median", "max"))
+        low, median, high = (
+            np.array([row[name][k] for row in rows]) for k in ("min", "median", "max")
+        )
         axis.errorbar(n, median, [median - low, high - median], fmt=style, capsize=2, label=name)
     axis.plot(n, median[-1] * n / n[-1], "k:", linewidth=1, label="linear")
     axis.set(xscale="log", yscale="log", xlabel="images (x 6 signals)", ylabel="seconds")

@@ -2,7 +2,8 @@
 
     python examples/distil.py
 
-Six epochs on 2,000 images, one seed: this shows the way; what it brings, notebooks 03 to 07 measure.
+Six epochs on 2,000 images, one seed: this shows the way; what it brings, notebooks 03 to 07
+measure.
 """
 
 import numpy as np

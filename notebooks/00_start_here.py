@@ -144,8 +144,10 @@ play.opinions(test.images, test.labels, outputs, test.class_names, number=anothe
 #
 # ## The loss, in one line
 #
-# $$L = (1-\lambda)\,\mathrm{CE} + \lambda\,[\alpha\,\mathrm{KD}(T_1) + (1-\alpha)\,\mathrm{KD}(T_2)]
-#   + \gamma \cdot \mathrm{mean}_{\text{stages}}\ \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
+# $$L = (1-\lambda)\,\mathrm{CE}
+#   + \lambda\,[\alpha\,\mathrm{KD}(T_1) + (1-\alpha)\,\mathrm{KD}(T_2)]
+#   + \gamma \cdot \mathrm{mean}_{\text{stages}}\
+#     \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
 # Labels, the two teachers' opinions, and *similarity maps*: for a batch, which images look alike to
 # a network. [03](03_distillation.ipynb) goes through it term by term.

@@ -19,7 +19,8 @@
 # **sublevel-set filtration** (connected components, $H_0$), keep pairs with persistence above 0.02,
 # and draw them in (birth, persistence) coordinates on a 50 × 50 grid over $[0, 0.3]^2$:
 #
-# $$ \mathrm{PI}[r, c] = \sum_{(b, p)} \frac{p}{p_{\max}} \int_{\text{pixel}(r,c)} \mathcal{N}\big(x;\,(b, p),\,\sigma^2 I\big)\,dx, \qquad \sigma = 0.01 .$$
+# $$ \mathrm{PI}[r, c] = \sum_{(b, p)} \frac{p}{p_{\max}} \int_{\text{pixel}(r,c)}
+#   \mathcal{N}\big(x;\,(b, p),\,\sigma^2 I\big)\,dx, \qquad \sigma = 0.01 .$$
 #
 # The picture is then scaled to 0 … 255 and truncated to 8 bits. Three channels × two directions:
 # six pictures per image.

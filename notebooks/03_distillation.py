@@ -14,8 +14,10 @@
 # %% [markdown]
 # # 03 · Distillation
 #
-# $$L = (1-\lambda)\,\mathrm{CE} + \lambda\,[\alpha\,\mathrm{KD}(T_1) + (1-\alpha)\,\mathrm{KD}(T_2)]
-#   + \gamma \cdot \mathrm{mean}_{\text{stages}}\ \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
+# $$L = (1-\lambda)\,\mathrm{CE}
+#   + \lambda\,[\alpha\,\mathrm{KD}(T_1) + (1-\alpha)\,\mathrm{KD}(T_2)]
+#   + \gamma \cdot \mathrm{mean}_{\text{stages}}\
+#     \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
 # * **CE**: cross-entropy with the labels.
 # * **KD(T)**
@@ -34,7 +36,7 @@
 # | KD | ✓ | ✓ | | | random | the usual distillation, with the authors' `mean` |
 # | KD, batchmean | ✓ | ✓ | | | random | the same with the textbook's reduction |
 # | KD, annealing | ✓ | ✓ | | | scratch | **control**: as many epochs as TGD |
-# | TGD without the PI teacher (α = 1) | ✓ | ✓ | | ✓ | scratch | **control**: all of TGD but topology |
+# | TGD without the PI teacher (α = 1) | ✓ | ✓ | | ✓ | scratch | **control**: no topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
 #
 # So *TGD − KD* mixes three things; TGD minus its α = 1 is what the PI teacher adds. (Whether that

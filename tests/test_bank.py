@@ -60,7 +60,9 @@ def test_bank_and_online_agree(case, files, tolerance, alpha, tmp_path):
     index = torch.randperm(N, generator=torch.Generator().manual_seed(4))[:17]
     online = loss(case, bank.Online(case.teachers), index, alpha=alpha)
     stored = loss(case, banked(case, tmp_path if files else None, alpha), index, alpha=alpha)
-    for a, b in zip((online[0], *online[1].values()), (stored[0], *stored[1].values()), strict=True):
+    for a, b in zip(
+        (online[0], *online[1].values()), (stored[0], *stored[1].values()), strict=True
+    ):
         assert float(a.detach()) == pytest.approx(float(b.detach()), rel=tolerance)
 
 
@@ -72,17 +74,23 @@ def test_one_teacher_alone(case, lone):
     logits = tuple(t and bank.teacher_logits(t) for t in pair)
     stored = bank.Bank(logits, bank.merged(*maps, alpha=alpha))
     index = torch.arange(0, N, 4)
-    a, b = (float(loss(case, s, index, alpha=alpha)[0].detach()) for s in (stored, bank.Online(pair)))
+    a, b = (
+        float(loss(case, s, index, alpha=alpha)[0].detach()) for s in (stored, bank.Online(pair))
+    )
     assert a == pytest.approx(b, rel=1e-5)
 
 
 @pytest.mark.parametrize(("files", "tolerance"), [(False, 1e-4), (True, 5e-2)])
 def test_an_epoch_by_bank_is_an_epoch_online(case, files, tolerance, tmp_path):
-    """To rounding, that is: of maps of three digits, which rate 0.1 and gamma 3000 amplify in every step."""
+    """To rounding, that is: of maps of three digits, which rate 0.1 and gamma 3000 amplify in every
+    step.
+    """
 
     def trained(source):
         def objective(outputs, labels, index, epoch):
-            return losses.tgd_loss(outputs.logits, labels, outputs.features, *source.batch(index), **WEIGHTS)
+            return losses.tgd_loss(
+                outputs.logits, labels, outputs.features, *source.batch(index), **WEIGHTS
+            )
 
         student, schedule = wide_resnet(10, 1, 3, CLASSES, seed=3), Schedule(1, 1, 16)
         r = training.Run(student, case.pixels, case.labels, schedule, seed=0, objective=objective)
@@ -169,7 +177,9 @@ def test_a_pair_keeps_the_teachers_apart(case):
     index = torch.arange(0, N, 3)
     logits, maps = bank.Pair(*banks).batch(index)
     wanted_logits, wanted = bank.Online(case.teachers).batch(index)
-    for a, b in zip((*logits, *maps[0], *maps[1]), (*wanted_logits, *wanted[0], *wanted[1]), strict=True):
+    for a, b in zip(
+        (*logits, *maps[0], *maps[1]), (*wanted_logits, *wanted[0], *wanted[1]), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
     apart = {"order": "normalise", "alpha": 0.5}
     stored, online = (

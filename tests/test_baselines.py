@@ -1,4 +1,6 @@
-"""Baseline losses against golden numbers (float64 NumPy, tests/golden/make_baselines.py) and literals by hand."""
+"""Baseline losses against golden numbers (float64 NumPy, tests/golden/make_baselines.py) and
+literals by hand.
+"""
 
 import importlib.util
 import json
@@ -57,7 +59,10 @@ def given(maker):
         )
         for who in ("student", "teacher")
     )
-    own = {name: baselines.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0) for name in LOSSES}
+    own = {
+        name: baselines.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0)
+        for name in LOSSES
+    }
     for module in filter(None, own.values()):
         module.requires_grad_(False)
     for name, part in (("fitnets", "hint"), ("cc", "embed"), ("vid", "channels")):
@@ -65,7 +70,9 @@ def given(maker):
         _, unexpected = own[name].load_state_dict(weights, strict=False)
         assert not unexpected
     for name in ("match", "ripsnet"):
-        own["topkd"][name].load_state_dict({k: torch.as_tensor(v).float() for k, v in x[name].items()})
+        own["topkd"][name].load_state_dict(
+            {k: torch.as_tensor(v).float() for k, v in x[name].items()}
+        )
     return student, teacher, torch.as_tensor(x["labels"]), own
 
 
@@ -110,23 +117,31 @@ def test_loss_is_golden(golden, given, name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_objective_is_the_weighted_sum(golden, given, name):
     student, teacher, labels, own = given
-    total, terms = baselines.baseline_loss(name, student, teacher, labels, own[name], **BASELINES[name].weights)
+    total, terms = baselines.baseline_loss(
+        name, student, teacher, labels, own[name], **BASELINES[name].weights
+    )
     assert list(terms) == ["ce", "kd", "baseline"]
     assert float(terms["ce"]) == pytest.approx(golden["ce"], rel=1e-5)
     if name == "topkd":  # the only one whose own objective holds plain KD
         assert float(terms["kd"]) > 0
     else:
         assert float(terms["kd"]) == 0
-    assert float(terms["baseline"]) == pytest.approx(BASELINES[name].weight * golden[name], rel=2e-4)
+    assert float(terms["baseline"]) == pytest.approx(
+        BASELINES[name].weight * golden[name], rel=2e-4
+    )
     assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
 
 
 def test_plain_kd_can_stand_beside_a_baseline(given):
     student, teacher, labels, _ = given
-    total, terms = baselines.baseline_loss("at", student, teacher, labels, weight=2.0, ce=0.1, kd=0.9)
+    total, terms = baselines.baseline_loss(
+        "at", student, teacher, labels, weight=2.0, ce=0.1, kd=0.9
+    )
     kd = baselines.kd_loss(student.logits, teacher.logits, temperature=4.0, reduction="batchmean")
     assert float(terms["kd"]) == pytest.approx(0.9 * float(kd), rel=1e-6)
-    assert float(terms["ce"]) == pytest.approx(0.1 * float(F.cross_entropy(student.logits, labels)), rel=1e-6)
+    assert float(terms["ce"]) == pytest.approx(
+        0.1 * float(F.cross_entropy(student.logits, labels)), rel=1e-6
+    )
     assert float(total) == pytest.approx(float(sum(terms.values())), rel=1e-6)
 
 
@@ -167,20 +182,25 @@ def test_sp_by_hand():
 
 
 def test_vid_by_hand():
-    # a teacher met exactly, variance 5: ln 5 / 2 in each of three stages; a miss of 2 adds 4 / (2 * 5)
+    # a teacher met exactly, variance 5: ln 5 / 2 in each of three stages; a miss of 2 adds 4 / (2 *
+    # 5)
     own = baselines.own_parameters("vid", (1, 1, 1), (1, 1, 1), seed=0).requires_grad_(False)
     for channel in own:
         for conv in channel.mean[::2]:
             nn.init.ones_(conv.weight)
     s = torch.full((1, 1, 2, 2), 3.0)
-    assert float(baselines.vid(answer(s), answer(s), LABELS, own)) == pytest.approx(1.5 * math.log(5), rel=1e-5)
+    assert float(baselines.vid(answer(s), answer(s), LABELS, own)) == pytest.approx(
+        1.5 * math.log(5), rel=1e-5
+    )
     missed = 3 * (math.log(5) / 2 + 0.4)
-    assert float(baselines.vid(answer(s), answer(s + 2), LABELS, own)) == pytest.approx(missed, rel=1e-5)
+    assert float(baselines.vid(answer(s), answer(s + 2), LABELS, own)) == pytest.approx(
+        missed, rel=1e-5
+    )
 
 
 def test_cc_by_hand():
-    # both are (1, 0, 1, 0); with weights 1 and -1 their distances 2, 0, 2, 0 have no product, and a bias
-    # of 1 makes them 3, 1, 3, 1
+    # both are (1, 0, 1, 0); with weights 1 and -1 their distances 2, 0, 2, 0 have no product, and a
+    # bias of 1 makes them 3, 1, 3, 1
     x = torch.tensor([1.0, 0.0, 1.0, 0.0])[:, None, None, None]
     own = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)]).requires_grad_(False)
     for linear, weight in zip(own, (1.0, -1.0), strict=True):
@@ -192,7 +212,8 @@ def test_cc_by_hand():
 
 
 def test_rkd_relations_by_hand():
-    # a right angle with legs 3 and 4: distances over their mean (3 + 4 + 5) / 3, cosines 0, 3/5 and 4/5
+    # a right angle with legs 3 and 4: distances over their mean (3 + 4 + 5) / 3, cosines 0, 3/5 and
+    # 4/5
     distances, cosines = baselines._relations(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]))
     wanted = torch.tensor([[0.0, 3.0, 4.0], [3.0, 0.0, 5.0], [4.0, 5.0, 0.0]]) / 4
     torch.testing.assert_close(distances, wanted)
@@ -202,11 +223,14 @@ def test_rkd_relations_by_hand():
 
 
 def test_pkt_by_hand():
-    # embeddings (1, 0) and (0, 1): cosines I, (I + 1) / 2, rows (2, 1) / 3; against rows all (1, 0): (1, 1) / 2
+    # embeddings (1, 0) and (0, 1): cosines I, (I + 1) / 2, rows (2, 1) / 3; against rows all (1,
+    # 0): (1, 1) / 2
     apart = torch.eye(2)[:, :, None, None]
     alike = torch.tensor([[1.0, 0.0], [1.0, 0.0]])[:, :, None, None]
     wanted = (2 / 3 * math.log(4 / 3) + 1 / 3 * math.log(2 / 3)) / 2
-    assert float(baselines.pkt(answer(alike), answer(apart), LABELS)) == pytest.approx(wanted, rel=1e-4)
+    assert float(baselines.pkt(answer(alike), answer(apart), LABELS)) == pytest.approx(
+        wanted, rel=1e-4
+    )
 
 
 def test_dkd_by_hand():
@@ -217,19 +241,23 @@ def test_dkd_by_hand():
     pixels = torch.zeros(1, 1, 1, 1)
     found = baselines.dkd(answer(pixels, student), answer(pixels, teacher), LABELS, temperature=1)
     assert float(found) == pytest.approx(target + 8 * others, rel=1e-5)
-    twice = baselines.dkd(answer(pixels, 2 * student), answer(pixels, 2 * teacher), LABELS, temperature=2)
+    twice = baselines.dkd(
+        answer(pixels, 2 * student), answer(pixels, 2 * teacher), LABELS, temperature=2
+    )
     assert float(twice) == pytest.approx(4 * float(found), rel=1e-5)
 
 
 def test_dist_by_hand():
-    # probabilities reversed: rows and columns are perfectly anticorrelated, so each part is 1 - (-1)
+    # probabilities reversed: rows and columns are perfectly anticorrelated, so each part is 1 -
+    # (-1)
     pixels, logits = torch.zeros(2, 1, 1, 1), torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     found = baselines.dist(answer(pixels, logits), answer(pixels, -logits), LABELS, temperature=2)
     assert float(found) == pytest.approx(4 * (2 + 2), rel=1e-5)
 
 
 def test_topkd_by_hand():
-    # a RipsNet whose last layer is 0 says 1/2 everywhere; the student's cloud is mapped before it is seen
+    # a RipsNet whose last layer is 0 says 1/2 everywhere; the student's cloud is mapped before it
+    # is seen
     own = baselines.own_parameters("topkd", (1, 1, 2), (1, 1, 3), seed=0)
     assert own["match"].weight.shape == (3, 2) and own["match"].weight.requires_grad
     assert not any(p.requires_grad for p in own["ripsnet"].parameters())
@@ -274,7 +302,9 @@ def test_gradients_reach_student_and_own_parameters_only(given, maker, name):
     student, teacher = tracked(student), tracked(teacher)
     LOSSES[name](student, teacher, labels, own).backward()
     found = gradients(student)
-    assert found and all(g.isfinite().all() for g in found) and any(g.abs().sum() > 0 for g in found)
+    assert (
+        found and all(g.isfinite().all() for g in found) and any(g.abs().sum() > 0 for g in found)
+    )
     assert not gradients(teacher)
     if own is not None:  # a bias before BN has no effect, hence "is not None"
         trained = [p for p in own.parameters() if p.requires_grad]
@@ -296,7 +326,9 @@ def test_rkd_ignores_rotation_shift_and_scale():
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(7, 5, generator=generator)
     rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=generator))
-    for a, b in zip(baselines._relations(x), baselines._relations(3 * x @ rotation + 1), strict=True):
+    for a, b in zip(
+        baselines._relations(x), baselines._relations(3 * x @ rotation + 1), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -337,7 +369,9 @@ def test_nothing_is_nan_where_it_is_degenerate(given, maker, name, case):
         labels = labels[:1]
     own = baselines.own_parameters(name, maker.STUDENT, maker.TEACHER, seed=0)
     student = tracked(student)
-    total, _ = baselines.baseline_loss(name, student, teacher, labels, own, **BASELINES[name].weights)
+    total, _ = baselines.baseline_loss(
+        name, student, teacher, labels, own, **BASELINES[name].weights
+    )
     total.backward()
     assert total.isfinite() and all(g.isfinite().all() for g in gradients(student))
 
@@ -347,7 +381,10 @@ def test_bfloat16_answers_are_computed_in_float32(given, name):
     student, teacher, labels, own = given
     low = [changed(a, torch.Tensor.bfloat16) for a in (student, teacher)]
     high = [changed(a, torch.Tensor.float) for a in low]
-    found, wanted = (baselines.baseline_loss(name, *pair, labels, own[name], **BASELINES[name].weights)[0] for pair in (low, high))
+    found, wanted = (
+        baselines.baseline_loss(name, *pair, labels, own[name], **BASELINES[name].weights)[0]
+        for pair in (low, high)
+    )
     assert found.dtype == torch.float32 and torch.equal(found, wanted)
 
 
@@ -355,7 +392,9 @@ def test_bfloat16_answers_are_computed_in_float32(given, name):
 def test_other_sizes_are_refused_where_pixels_are_compared(given, name):
     student, teacher, labels, own = given
     wide = teacher._replace(features=[F.pad(f, (1, 0)) for f in teacher.features])
-    with pytest.raises(InputError, match="student features of .x. and teacher features of .x. pixels") as e:
+    with pytest.raises(
+        InputError, match="student features of .x. and teacher features of .x. pixels"
+    ) as e:
         LOSSES[name](student, wide, labels, own[name])
     assert "\n" not in str(e.value)
 
@@ -373,24 +412,37 @@ def test_other_sizes_do_not_matter_elsewhere(given, name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_own_parameters_depend_on_the_seed_alone(name):
     before = torch.random.get_rng_state()
-    a, b, other = (baselines.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=s) for s in (5, 5, 6))
+    a, b, other = (
+        baselines.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=s) for s in (5, 5, 6)
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
     if name not in WITH_OWN:
         assert a is None
         return
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
-    assert any(not torch.equal(p, q) for p, q in zip(a.parameters(), other.parameters(), strict=True))
+    assert any(
+        not torch.equal(p, q) for p, q in zip(a.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_sizes_of_own_parameters():
-    own = {name: baselines.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=0) for name in WITH_OWN}
+    own = {
+        name: baselines.own_parameters(name, (16, 32, 64), (48, 96, 192), seed=0)
+        for name in WITH_OWN
+    }
     count = {name: sum(p.numel() for p in module.parameters()) for name, module in own.items()}
     assert count == {
         "fitnets": 32 * 96 + 96 + 2 * 96,
         "cc": (64 + 192 + 2) * 128,
         "vid": sum(s * t + 2 * t * t + t for s, t in ((16, 48), (32, 96), (64, 192))),
-        "topkd": (64 + 1) * 192 + (192 + 1) * 192 + (192 + 1) * 96 + (96 + 1) * 96
-        + 96 * 50 + 50 * 100 + 100 * 200 + 200 * 400,
+        "topkd": (64 + 1) * 192
+        + (192 + 1) * 192
+        + (192 + 1) * 96
+        + (96 + 1) * 96
+        + 96 * 50
+        + 50 * 100
+        + 100 * 200
+        + 200 * 400,
     }
 
 

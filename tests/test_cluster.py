@@ -1,4 +1,6 @@
-"""Several workers: the same bytes as one process; workers killed, of another version, full, or not there."""
+"""Several workers: the same bytes as one process; workers killed, of another version, full, or not
+there.
+"""
 
 import errno
 import fcntl
@@ -155,7 +157,7 @@ def test_the_progress_counts_every_task_once():
     assert line.startswith("1 done, 2 running, 1 waiting, 2 failed; end about ")
 
 
-# ---------------------------------------------------------------- locks, as docs/cluster.md says of them
+# ---------------------------------------------------------------- locks, as docs/cluster.md says
 
 MAKER = """
 import sys, time

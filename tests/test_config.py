@@ -12,7 +12,13 @@ def test_every_profile_has_its_place_among_the_records():
 
 def test_the_paper_s_constants_are_the_defaults():
     s = config.resolve("paper")
-    assert (s.alpha, s.lam, s.temperature, s.gamma, s.kl_reduction) == (0.99, 0.9, 4.0, 3000.0, "mean")
+    assert (s.alpha, s.lam, s.temperature, s.gamma, s.kl_reduction) == (
+        0.99,
+        0.9,
+        4.0,
+        3000.0,
+        "mean",
+    )
     assert (s.epochs, s.batch_size, s.teacher, s.student) == (200, 128, (16, 3), (16, 1))
     assert (s.orientation, s.selection, s.n_train) == ("both", "last", None)
 
@@ -25,13 +31,17 @@ def test_schedule_of_the_paper():
 
 def test_even_a_short_schedule_begins_at_the_full_rate():
     assert [Schedule(1, 1).rate(0), Schedule(2, 2).rate(0)] == [0.1, 0.1]
-    assert [Schedule(8, 8).rate(e) for e in (1, 2, 3, 5, 6)] == pytest.approx([0.1, 0.02, 0.004, 0.0008, 0.00016])
+    assert [Schedule(8, 8).rate(e) for e in (1, 2, 3, 5, 6)] == pytest.approx(
+        [0.1, 0.02, 0.004, 0.0008, 0.00016]
+    )
 
 
 def test_paper_42_is_the_beginning_of_paper():
     s = config.resolve("paper-42")
     assert (s.epochs, s.schedule_epochs) == (42, 200)
-    assert [Schedule(42, 200).rate(e) for e in range(42)] == [Schedule(200, 200).rate(e) for e in range(42)]
+    assert [Schedule(42, 200).rate(e) for e in range(42)] == [
+        Schedule(200, 200).rate(e) for e in range(42)
+    ]
 
 
 def test_overrides_name_the_run_and_defaults_do_not():
@@ -42,7 +52,12 @@ def test_overrides_name_the_run_and_defaults_do_not():
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"alpha": 0.5, "seeds": 1}, {"dataset": "folder", "data_dir": "d", "n_train": 2000}, {"dataset": "cifar10"}],
+    [
+        {},
+        {"alpha": 0.5, "seeds": 1},
+        {"dataset": "folder", "data_dir": "d", "n_train": 2000},
+        {"dataset": "cifar10"},
+    ],
 )
 def test_a_notebook_given_the_overrides_has_the_same_settings(given):
     s = config.resolve("quick", **given)
@@ -53,23 +68,34 @@ def test_fewer_seeds_are_fewer_everywhere():
     s = config.resolve("cifar10-small", seeds=1)
     assert (s.seeds, s.extra_seeds) == (1, 1)
     assert config.resolve("cifar10-small", seeds=9).extra_seeds == 3
-    assert config.resolve("cifar10-study", seeds=6).extra_seeds == 6  # where all methods have as many
+    assert (
+        config.resolve("cifar10-study", seeds=6).extra_seeds == 6
+    )  # where all methods have as many
 
 
 def test_one_s_own_images_are_all_used_unless_told_otherwise():
     s = config.resolve("quick", dataset="folder", data_dir="somewhere", n_test=50)
     assert (s.n_train, s.n_test, s.holdout) == (None, 50, 0)
     named = config.resolve("quick", dataset="folder", data_dir="somewhere", n_train=2000)
-    assert named.n_train == 2000 and named.run_name != s.run_name  # though it is the profile's own number
+    assert (
+        named.n_train == 2000 and named.run_name != s.run_name
+    )  # though it is the profile's own number
     other = config.resolve("quick", dataset="folder", data_dir="elsewhere")
-    assert other.run_name != config.resolve("quick", dataset="folder", data_dir="somewhere").run_name
+    assert (
+        other.run_name != config.resolve("quick", dataset="folder", data_dir="somewhere").run_name
+    )
     with pytest.raises(InputError, match="data_dir"):
         config.resolve("quick", dataset="folder")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("n_train", "2000", 2000), ("alpha", "1", 1.0), ("gamma", "0", 0.0), ("precision", "bf16", "bf16")],
+    [
+        ("n_train", "2000", 2000),
+        ("alpha", "1", 1.0),
+        ("gamma", "0", 0.0),
+        ("precision", "bf16", "bf16"),
+    ],
 )
 def test_parse(name, text, value):
     found = config.parse(name, text)

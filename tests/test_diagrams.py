@@ -1,4 +1,6 @@
-"""diagrams: by hand, against a slow union-find, against gudhi's public classes; persistence in its place."""
+"""diagrams: by hand, against a slow union-find, against gudhi's public classes; persistence in its
+place.
+"""
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from tgd_lib.diagrams import persistence_maps, persistence_on_a_rectangle, suble
 
 
 def union_find_pairs(signal) -> list[tuple[float, float]]:
-    """Finite pairs of positive persistence: vertices by value, the younger component dies (elder rule)."""
+    """Finite pairs of positive persistence: vertices by value, the younger component dies (elder
+    rule).
+    """
     parent: dict[int, int] = {}
 
     def root(v):
@@ -76,7 +80,9 @@ def test_reversal_and_shift(signal, constant):
 
 
 def test_private_and_public_gudhi_agree():
-    """The library calls the linear-time routine by its private name; the public class must say the same."""
+    """The library calls the linear-time routine by its private name; the public class must say the
+    same.
+    """
     from gudhi.sklearn.cubical_persistence import CubicalPersistence
 
     values = np.random.default_rng(1).integers(0, 256, (20, 200)).astype(float)
@@ -103,16 +109,21 @@ def ring(inside: int, wall: int, outside: int) -> np.ndarray:
 
 
 def test_a_ring_has_one_hole_and_one_component():
-    """Sublevel sets of a dark ring: born at 10; its hole is born with it at 10 and filled at 200."""
+    """Sublevel sets of a dark ring: born at 10; its hole is born with it at 10 and
+    filled at 200."""
     h0, h1 = persistence_on_a_rectangle()(ring(200, 10, 250)[0, :, :, 0].astype(float))
     assert h0[np.isfinite(h0[:, 1])].size == 0 and h1.tolist() == [[10, 200]]
     maps = persistence_maps(ring(200, 10, 250))
     assert maps.shape == (1, 6, 5, 5) and not maps[0, :3].any()
-    assert maps[0, 3, 2, 2] == 190 and np.count_nonzero(maps[0, 3]) == 2  # the filling, and the pixel that closed the ring
+    assert (
+        maps[0, 3, 2, 2] == 190 and np.count_nonzero(maps[0, 3]) == 2
+    )  # the filling, and the pixel that closed the ring
 
 
 def test_a_dark_spot_in_a_bright_wall_is_a_component():
-    """A pixel of 20 within a wall of 200 in a frame of 10: it dies where the wall gives way, at 200."""
+    """A pixel of 20 within a wall of 200 in a frame of 10: it dies where the wall gives way, at
+    200.
+    """
     maps = persistence_maps(ring(20, 200, 10))
     assert maps[0, 0, 2, 2] == 180 and np.count_nonzero(maps[0, 0]) == 2
     assert maps[0, 3].max() == 190  # the frame is a ring, born at 10, and the wall fills it at 200
@@ -123,9 +134,13 @@ def test_maps_hold_the_diagram(images):
     maps = persistence_maps(images[:4])
     for i, image in enumerate(images[:4]):
         for c in range(3):
-            for dimension, pairs in enumerate(persistence_on_a_rectangle()(image[:, :, c].astype(float))):
+            for dimension, pairs in enumerate(
+                persistence_on_a_rectangle()(image[:, :, c].astype(float))
+            ):
                 pairs = pairs[np.isfinite(pairs[:, 1])]
-                assert maps[i, 3 * dimension + c].max() == (pairs[:, 1] - pairs[:, 0]).max(initial=0)
+                assert maps[i, 3 * dimension + c].max() == (pairs[:, 1] - pairs[:, 0]).max(
+                    initial=0
+                )
 
 
 # ---------------------------------------------------------------- bad input

@@ -34,7 +34,9 @@ def main_rows() -> list[dict]:
 
 
 def test_the_readme_s_table_is_the_record():
-    lines = re.findall(r"^\| ([^|]+) \| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (\d) \|$", README, re.M)
+    lines = re.findall(
+        r"^\| ([^|]+) \| (\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (\d) \|$", README, re.M
+    )
     assert [line[0] for line in lines] == list(ROWS)
     for name, epochs, accuracy, nll, ece, n in lines:
         rows = [r for r in main_rows() if r["method"] == ROWS[name]]
@@ -72,7 +74,9 @@ def test_links_lead_to_files(name):
 
 
 def test_every_parameter_in_the_documents_exists():
-    for page in [config.ROOT / name for name in PAGES] + sorted((config.ROOT / "docs").rglob("*.md")):
+    for page in [config.ROOT / name for name in PAGES] + sorted(
+        (config.ROOT / "docs").rglob("*.md")
+    ):
         text = page.read_text(encoding="utf-8")
         for parameter, value in re.findall(r"-p ([a-z_]+) ([\w.]+)", text):
             config.parse(parameter, value)

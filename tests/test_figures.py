@@ -14,10 +14,19 @@ from tgd_lib.report import charts, figures, significance  # noqa: E402
 
 def row(method, seed, accuracy, selection="last"):
     return {
-        "method": method, "label": method.upper(), "seed": seed, "selection": selection, "accuracy": accuracy,
-        "nll": 1.0 + seed, "ece": 0.1, "n": 100, "epochs_in_all": 2, "key": f"{method}{seed}", "loss": [2.0, 1.0],
+        "method": method,
+        "label": method.upper(),
+        "seed": seed,
+        "selection": selection,
+        "accuracy": accuracy,
+        "nll": 1.0 + seed,
+        "ece": 0.1,
+        "n": 100,
+        "epochs_in_all": 2,
+        "key": f"{method}{seed}",
+        "loss": [2.0, 1.0],
         "training_accuracy": [0.1, 0.2],
-    }  # fmt: skip
+    }
 
 
 TIME = {"n": 3, "median": 0.002, "min": 0.001, "max": 0.003}

@@ -1,4 +1,5 @@
-"""The task graph: known makespans by hand, bounds that hold for any graph, and the graph of a run."""
+"""The task graph: known makespans by hand, bounds that hold for any graph, and
+the graph of a run."""
 
 from dataclasses import replace
 
@@ -27,7 +28,9 @@ def free(*seconds):
 
 @st.composite
 def graphs(draw):
-    """Up to twelve tasks, each in need of some before it; seconds are whole, so that sums are exact."""
+    """Up to twelve tasks, each in need of some before it; seconds are whole, so that sums are
+    exact.
+    """
     tasks = []
     for i in range(draw(st.integers(1, 12))):
         needs = draw(st.sets(st.integers(0, i - 1), max_size=3)) if i else ()

@@ -24,7 +24,12 @@ def root(tmp_path_factory):
 
 
 def lab(root, *, teachers="auto", say=lambda line: None, **overrides):
-    return Lab(config.resolve("smoke", **SIZE | overrides), store=Store(root, newer_than=0), teachers=teachers, say=say)
+    return Lab(
+        config.resolve("smoke", **SIZE | overrides),
+        store=Store(root, newer_than=0),
+        teachers=teachers,
+        say=say,
+    )
 
 
 def count(root, kind):
@@ -58,10 +63,18 @@ def test_what_does_not_change_the_answer_does_not_change_the_key(root):
     tgd = specs_of(lab(root)).student("tgd", 0)
     assert replace(tgd, name="another name", method="other").key == tgd.key
     assert specs_of(lab(root, device="cpu")).student("tgd", 0).key == tgd.key
-    assert specs_of(lab(root, n_test=40)).student("tgd", 0).key == tgd.key  # nothing is chosen on it
+    assert (
+        specs_of(lab(root, n_test=40)).student("tgd", 0).key == tgd.key
+    )  # nothing is chosen on it
     scratch = specs_of(lab(root)).student("scratch", 0).key
-    assert specs_of(lab(root, alpha=0.5, gamma=1.0, temperature=2.0)).student("scratch", 0).key == scratch
-    assert specs_of(lab(root, orientation="row")).student("tgd_alpha1", 0).key == specs_of(lab(root)).student("tgd_alpha1", 0).key
+    assert (
+        specs_of(lab(root, alpha=0.5, gamma=1.0, temperature=2.0)).student("scratch", 0).key
+        == scratch
+    )
+    assert (
+        specs_of(lab(root, orientation="row")).student("tgd_alpha1", 0).key
+        == specs_of(lab(root)).student("tgd_alpha1", 0).key
+    )
 
 
 def test_tgd_at_alpha_1_is_the_control_itself(root):
@@ -97,11 +110,26 @@ def test_a_student_trains_its_teachers_first_and_only_once(root):
     spec = specs_of(here).student("tgd", 0)
     record = here.trained(spec).record
     assert count(root, "network") == 4  # image teacher, PI teacher, scratch, TGD
-    assert set(record["weights_used"]) == {"image teacher, seed 0", "PI teacher, seed 0", "Scratch, seed 0"}
-    assert record["started_from"] == "Scratch, seed 0" and record["selection"] == "last" and record["threads"] >= 1
-    assert record["precision"] == "fp32" and record["device"] == "cpu" and len(record["history"]) == 1
+    assert set(record["weights_used"]) == {
+        "image teacher, seed 0",
+        "PI teacher, seed 0",
+        "Scratch, seed 0",
+    }
+    assert (
+        record["started_from"] == "Scratch, seed 0"
+        and record["selection"] == "last"
+        and record["threads"] >= 1
+    )
+    assert (
+        record["precision"] == "fp32" and record["device"] == "cpu" and len(record["history"]) == 1
+    )
     trained = [line for line in said if "epoch 1/1" in line]
-    assert [line.split(",")[0] for line in trained] == ["image teacher", "PI teacher", "Scratch", "TGD"]
+    assert [line.split(",")[0] for line in trained] == [
+        "image teacher",
+        "PI teacher",
+        "Scratch",
+        "TGD",
+    ]
     again = []
     assert lab(root, say=again.append).trained(spec).record == record and again == []
 
@@ -124,7 +152,9 @@ def test_bank_and_online_train_the_same_student(root, tmp_path):
         here = lab(tmp_path / mode, teachers=mode)
         networks.append(here.network(specs_of(here).student("tgd", 0)).state_dict())
     for name in networks[0]:
-        torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
+        torch.testing.assert_close(
+            networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name
+        )
 
 
 def test_large_maps_are_built_into_files_once_for_all_seeds_and_runs(root, tmp_path, monkeypatch):
@@ -237,15 +267,22 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(tmp_path, precision):
     broken = start("broken")
     for line in broken.stdout:
         if line.startswith("KD, annealing") and "epoch 3/6" in line:
-            broken.send_signal(signal.SIGKILL)  # epoch 3 may or may not be saved; 4 is under way or about to be
+            broken.send_signal(
+                signal.SIGKILL
+            )  # epoch 3 may or may not be saved; 4 is under way or about to be
             break
     assert broken.wait() == -signal.SIGKILL
     resumed = start("broken")
     rest = [line for line in resumed.stdout if "epoch" in line]
     assert resumed.wait() == 0
     assert len(rest) < len(whole) and all(line.startswith("KD, annealing") for line in rest)
-    weights = [sorted((tmp_path / f / "network").glob("*/weights.safetensors")) for f in ("unbroken", "broken")]
-    assert [sha256(p) for p in weights[0]] == [sha256(p) for p in weights[1]] and len(weights[0]) == 3
+    weights = [
+        sorted((tmp_path / f / "network").glob("*/weights.safetensors"))
+        for f in ("unbroken", "broken")
+    ]
+    assert [sha256(p) for p in weights[0]] == [sha256(p) for p in weights[1]] and len(
+        weights[0]
+    ) == 3
 
 
 def test_two_labs_at_once_train_once(tmp_path):
@@ -257,7 +294,9 @@ def test_two_labs_at_once_train_once(tmp_path):
     threads = [threading.Thread(target=x.trained, args=(spec,)) for x in labs]
     [t.start() for t in threads]
     [t.join() for t in threads]
-    assert len([line for line in said if "epoch 1/1" in line]) == 2  # teacher and student, each once
+    assert (
+        len([line for line in said if "epoch 1/1" in line]) == 2
+    )  # teacher and student, each once
 
 
 # ---------------------------------------------------------------- the study's other methods
@@ -276,7 +315,9 @@ def test_a_baseline_s_own_parameters_train_and_are_saved(tmp_path, method):
     assert any(not fresh[k].equal(found[k]) for k in fresh)
     # TopKD's RipsNet is trained beforehand, kept in the store, and stays as it is.
     assert all(fresh[k].equal(found[k]) for k in fresh if k.startswith("ripsnet."))
-    assert not (here.trained(specs_of(here).student("scratch", 0)).path / "own.safetensors").exists()
+    assert not (
+        here.trained(specs_of(here).student("scratch", 0)).path / "own.safetensors"
+    ).exists()
 
 
 @pytest.mark.parametrize("method", ["fitnets", "topkd", "dkd", "kd_random_tree", "kd_signature"])
@@ -309,7 +350,10 @@ def test_a_method_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch, method)
 
 def test_a_guidance_by_the_embedding_is_a_term_of_its_own(tmp_path):
     here = lab(tmp_path)
-    kd, guided = (replace(specs_of(here).student(m, 0), start=None) for m in ("kd_batchmean_annealed", "kd_signature"))
+    kd, guided = (
+        replace(specs_of(here).student(m, 0), start=None)
+        for m in ("kd_batchmean_annealed", "kd_signature")
+    )
     (plain,), (first,) = (here.trained(spec).record["history"] for spec in (kd, guided))
     assert "embedding" not in plain and first["embedding"] > 0
     terms = [first[k] for k in ("ce", "kd_t1", "kd_t2", "maps", "embedding")]
@@ -326,7 +370,9 @@ def test_dkd_warms_up(tmp_path):
     for r in (run, whole):
         r.begin()
         r.advance(0)
-    assert float(run._sums["baseline"]) == pytest.approx(float(whole._sums["baseline"]) / 2, rel=1e-5)
+    assert float(run._sums["baseline"]) == pytest.approx(
+        float(whole._sums["baseline"]) / 2, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("method", ["at", "dkd", "rkd", "tgd_normalise"])
@@ -338,7 +384,9 @@ def test_remembered_and_online_train_the_same_student(tmp_path, method):
         here = lab(tmp_path / mode, teachers=mode)
         networks.append(here.network(specs_of(here).student(method, 0)).state_dict())
     for name in networks[0]:
-        torch.testing.assert_close(networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name)
+        torch.testing.assert_close(
+            networks[0][name], networks[1][name], rtol=5e-3, atol=5e-4, msg=name
+        )
 
 
 def test_held_out_images_are_evaluated_where_there_are_some(root):
@@ -360,7 +408,9 @@ def test_one_that_diverges_does_not_hold_up_the_profile(tmp_path):
 
 
 def test_exact_evaluations_are_those_of_fp32(root):
-    """They have a key of their own, for what is in the store may be another device's; on a CPU in fp32 they are the same."""
+    """They have a key of their own, for what is in the store may be another device's; on a CPU in
+    fp32 they are the same.
+    """
     here = lab(root, precision="bf16")
     spec = specs_of(here).student("scratch", 0)
     exact, rough = here.evaluation(spec, exact=True), here.evaluation(spec)

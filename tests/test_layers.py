@@ -23,15 +23,25 @@ WINGS = {
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
 ORDER = [
-    f"{wing}.{room}" if wing in PACKAGES else room for wing, rooms in WINGS.items() for room in rooms
+    f"{wing}.{room}" if wing in PACKAGES else room
+    for wing, rooms in WINGS.items()
+    for room in rooms
 ]
 LIBRARY = ROOT / "tgd_lib"
 MODULES = sorted(p for p in LIBRARY.rglob("*.py") if not p.stem.startswith("__"))
-LIGHT = ["diagrams", "topology", "datasets", "lab.lab", "report.tables", "companion.runner", "companion.command"]
+LIGHT = [
+    "diagrams",
+    "topology",
+    "datasets",
+    "lab.lab",
+    "report.tables",
+    "companion.runner",
+    "companion.command",
+]
 
 
 def room(path) -> str:
-    """"lab.store" of .../tgd_lib/lab/store.py."""
+    """ "lab.store" of .../tgd_lib/lab/store.py."""
     return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
 
 

@@ -24,7 +24,9 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 def test_the_control_lacks_only_the_pi_teacher():
     control, tgd = (methods.method(m) for m in ("tgd_alpha1", "tgd"))
-    different = {f.name for f in dataclasses.fields(tgd) if getattr(tgd, f.name) != getattr(control, f.name)}
+    different = {
+        f.name for f in dataclasses.fields(tgd) if getattr(tgd, f.name) != getattr(control, f.name)
+    }
     assert different == {"name", "label", "why", "alpha", "control"} and control.alpha == 1.0
     control, tgd = (specs().student(m, 0) for m in ("tgd_alpha1", "tgd"))
     assert control.teachers[1] is None and control.teachers[0] == tgd.teachers[0]
@@ -32,7 +34,9 @@ def test_the_control_lacks_only_the_pi_teacher():
 
 @pytest.mark.parametrize("profile", config.PROFILES)
 def test_every_method_of_a_profile_is_another_network(profile):
-    students = [s for s in specs(profile).students(methods.of(config.resolve(profile))) if s.seed == 0]
+    students = [
+        s for s in specs(profile).students(methods.of(config.resolve(profile))) if s.seed == 0
+    ]
     assert len({s.key for s in students}) == len(students) >= len(methods.TABLE)
     assert len({m.label for m in methods.METHODS.values()}) == len(methods.METHODS)
 
@@ -40,11 +44,20 @@ def test_every_method_of_a_profile_is_another_network(profile):
 def test_the_grid_names_methods_beside_the_main_five():
     assert set(methods.GRIDS) == {s.grid for s in config.PROFILES.values()} | {"main"}
     for names in methods.GRIDS.values():
-        assert len(set(names)) == len(names) and set(names) <= set(methods.METHODS) - set(methods.MAIN)
-    assert set(methods.GRIDS[config.PROFILES["smoke"].grid]) == set(methods.METHODS) - set(methods.MAIN)  # CI sees every one
-    left_out = set(methods.METHODS) - {s.method for s in specs("smoke").students(methods.of(config.resolve("smoke")))}
+        assert len(set(names)) == len(names) and set(names) <= set(methods.METHODS) - set(
+            methods.MAIN
+        )
+    assert set(methods.GRIDS[config.PROFILES["smoke"].grid]) == set(methods.METHODS) - set(
+        methods.MAIN
+    )  # CI sees every one
+    left_out = set(methods.METHODS) - {
+        s.method for s in specs("smoke").students(methods.of(config.resolve("smoke")))
+    }
     own = {"tgd_gamma3000", "tgd_alpha1_gamma3000"}  # those of its own gamma
-    own |= {f"kd_random_tree_weight{methods.SIGNATURE_WEIGHT:g}", f"kd_diagram_random_weight{methods.DIAGRAM_WEIGHT:g}"}
+    own |= {
+        f"kd_random_tree_weight{methods.SIGNATURE_WEIGHT:g}",
+        f"kd_diagram_random_weight{methods.DIAGRAM_WEIGHT:g}",
+    }
     assert left_out == own
 
 
@@ -52,11 +65,17 @@ def test_keys_of_the_first_methods_are_as_they_ever_were():
     """What was trained before a choice was added is found after it: the keys are pinned."""
     found = [specs(gamma=3000.0).student(m, 1).key for m in methods.MAIN]
     assert found == [
-        "8e66b5c7d80359f018f5", "eb77ab4363cd892d681a", "51c009e1fe114af45640", "73b7a34bdebc13b93013", "d85867046e590d634450",
-    ]  # fmt: skip
+        "8e66b5c7d80359f018f5",
+        "eb77ab4363cd892d681a",
+        "51c009e1fe114af45640",
+        "73b7a34bdebc13b93013",
+        "d85867046e590d634450",
+    ]
 
 
-KEYS = read_json(config.ROOT / "tests/golden/keys.json")  # of what was recorded before the wings were built
+KEYS = read_json(
+    config.ROOT / "tests/golden/keys.json"
+)  # of what was recorded before the wings were built
 
 
 @pytest.mark.parametrize("profile", KEYS)
@@ -72,11 +91,14 @@ def test_the_keys_of_recorded_runs_are_as_they_ever_were(profile):
 
 
 def _as_recorded(name):
-    """The method as it was asked then: baselines that are fed otherwise now are another question."""
+    """The method as it was asked then: baselines that are fed otherwise now are
+    another question."""
     method = methods.method(name)
     if method.baseline is None:
         return method
-    return dataclasses.replace(method, baseline=dataclasses.replace(method.baseline, fed=None, warm_up=None))
+    return dataclasses.replace(
+        method, baseline=dataclasses.replace(method.baseline, fed=None, warm_up=None)
+    )
 
 
 @pytest.mark.parametrize("name", ["cc", "rkd", "pkt", "dkd"])
@@ -103,7 +125,10 @@ def test_a_matched_control_differs_in_the_edges_alone(name):
     assert dataclasses.replace(control, edges="tree") == methods.method(name).embedding
 
 
-@pytest.mark.parametrize("name", [m for m in methods.BASELINES if m.endswith("_annealed") and m != "kd_batchmean_annealed"])
+@pytest.mark.parametrize(
+    "name",
+    [m for m in methods.BASELINES if m.endswith("_annealed") and m != "kd_batchmean_annealed"],
+)
 def test_annealed_baselines_are_the_same_but_for_their_start(name):
     once, annealed = (specs().student(m, 1) for m in (name.removesuffix("_annealed"), name))
     assert annealed.epochs_in_all == specs().student("tgd", 1).epochs_in_all
@@ -111,23 +136,31 @@ def test_annealed_baselines_are_the_same_but_for_their_start(name):
 
 
 def test_the_published_teachers_are_asked_for_by_their_keys():
-    """The image teacher of `quick` and `study`: trained once, on the images that nobody holds out."""
+    """The image teacher of `quick` and `study`: trained once, on the images that
+    nobody holds out."""
     assert specs("study").teacher("image").key == "99130ef324462b4bda4f"
     assert specs("study").teacher("image").data == config.NOT_HELD_OUT
-    assert specs("study", teacher_epochs=3).teacher("image").data == "a"  # a run with teachers of its own
+    assert (
+        specs("study", teacher_epochs=3).teacher("image").data == "a"
+    )  # a run with teachers of its own
 
 
 def test_a_baseline_s_weight_is_part_of_its_key_and_its_source_is_not():
     at = methods.method("at")
     keys = [
-        specs().student(dataclasses.replace(at, baseline=dataclasses.replace(at.baseline, **change)), 0).key
+        specs()
+        .student(dataclasses.replace(at, baseline=dataclasses.replace(at.baseline, **change)), 0)
+        .key
         for change in ({}, {"weight": 1.0}, {"source": "elsewhere"})
     ]
     assert keys[0] == keys[2] != keys[1]
 
 
 def test_second_teachers():
-    of = {m: specs().student(m, 0).teachers for m in ("tgd", "tgd_image_2", "tgd_small_teacher", "kd_pi", "tgd_alpha0")}
+    of = {
+        m: specs().student(m, 0).teachers
+        for m in ("tgd", "tgd_image_2", "tgd_small_teacher", "kd_pi", "tgd_alpha0")
+    }
     assert of["tgd_image_2"][1].view.kind == "image" and of["tgd_image_2"][1].seed == 1
     assert of["tgd_image_2"][1].key != of["tgd"][0].key and of["tgd_image_2"][0] == of["tgd"][0]
     assert of["tgd_small_teacher"][0].network == (16, 1, 10)
@@ -138,14 +171,27 @@ def test_second_teachers():
 def test_published_constants_are_for_what_they_were_published_for(name):
     view = specs().view(name)
     assert (view.constants is not None) == (
-        view.kind == "image" or (view.kind not in ("noise", "pi_noisy") and view.params == methods.Teacher("x", "x").params and view.kind != "image_map"
-                                 and view.orientation not in ("cubical", "cubical_super"))
-    )  # fmt: skip
+        view.kind == "image"
+        or (
+            view.kind not in ("noise", "pi_noisy")
+            and view.params == methods.Teacher("x", "x").params
+            and view.kind != "image_map"
+            and view.orientation not in ("cubical", "cubical_super")
+        )
+    )
     if view.constants:
         assert len(view.constants[0]) == len(view.constants[1]) == view.channels
 
 
 def test_what_the_run_s_own_settings_make_of_a_method_is_trained_once():
-    found = [s.method for s in specs("paper", alpha=0.9, gamma=300.0).students(methods.of(config.resolve("paper"))) if s.seed == 0]
+    found = [
+        s.method
+        for s in specs("paper", alpha=0.9, gamma=300.0).students(
+            methods.of(config.resolve("paper"))
+        )
+        if s.seed == 0
+    ]
     assert "tgd_alpha0.9" not in found and "tgd_gamma300" not in found and "tgd_gamma3000" in found
-    assert [s.method for s in specs(alpha=1.0).students(methods.MAIN) if s.seed == 0] == list(methods.MAIN)
+    assert [s.method for s in specs(alpha=1.0).students(methods.MAIN) if s.seed == 0] == list(
+        methods.MAIN
+    )

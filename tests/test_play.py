@@ -1,4 +1,5 @@
-"""Controls are driven by their values, and the picture follows; without a player it stands still."""
+"""Controls are driven by their values, and the picture follows; without a
+player it stands still."""
 
 import matplotlib
 import numpy as np

@@ -40,7 +40,9 @@ def test_published_networks_are_what_their_card_says(given, capsys):
     said = capsys.readouterr().out
     assert said.count(" ok") == 3 and "note" not in said
     card = (figures / "smoke/networks/README.md").read_text()
-    assert "| PI teacher, seed 0 |" in card and "| Scratch, seed 0 |" in card and "**Limits**" in card
+    assert (
+        "| PI teacher, seed 0 |" in card and "| Scratch, seed 0 |" in card and "**Limits**" in card
+    )
 
 
 def test_a_store_finds_them_by_key_and_trains_nothing(given, tmp_path):

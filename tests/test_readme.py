@@ -86,7 +86,8 @@ def test_only_the_block_of_the_profile_is_written(tmp_path):
     folder = recorded(tmp_path, rows(3, **BASE), [])
     readme = tmp_path / "README.md"
     readme.write_text(
-        "a\n<!-- results:smoke -->\nold\n<!-- /results -->\nz\n<!-- results:quick -->\nkept\n<!-- /results -->\n"
+        "a\n<!-- results:smoke -->\nold\n<!-- /results -->\nz\n"
+        "<!-- results:quick -->\nkept\n<!-- /results -->\n"
     )
     summary.update(readme, folder, "smoke")
     text = readme.read_text()

@@ -41,7 +41,9 @@ def test_few_seeds_have_their_differences_and_no_interval():
 
 
 def test_six_seeds_have_an_interval_a_p_and_a_verdict():
-    """Differences 1, 1, 1, 3, 3, 3: mean 2, variance 6 / 5; t = 2.570582 with five degrees of freedom."""
+    """Differences 1, 1, 1, 3, 3, 3: mean 2, variance 6 / 5; t = 2.570582 with five degrees of
+    freedom.
+    """
     rows = [*seeds("x", 1, 1, 1, 3, 3, 3), *seeds("y", 0, 0, 0, 0, 0, 0)]
     pair = significance.paired(rows, "x", "y")
     half = 2.570582 * math.sqrt(6 / 5 / 6)
@@ -64,7 +66,9 @@ def test_sign_flips_by_hand(d, p):
 
 
 def test_sign_flips_are_all_sign_flips():
-    """Against counting them one by one; differences like those of accuracies on 10,000 images, ties among them."""
+    """Against counting them one by one; differences like those of accuracies on 10,000 images, ties
+    among them.
+    """
     random = np.random.default_rng(0)
     for n in (3, 6, 7):
         d = random.integers(-60, 80, n) / 10_000
@@ -120,9 +124,16 @@ def test_a_control_that_nothing_beats_stays():
 
 @pytest.mark.parametrize(
     ("method", "control"),
-    [("tgd", "tgd_alpha1"), ("tgd_batchmean", "tgd_alpha1_batchmean"), ("tgd_gamma10", "tgd_alpha1_gamma10"),
-     ("tgd_image_2", "tgd_alpha1"), ("tgd_logits", "kd_annealed"), ("tgd_maps", None), ("tgd_alpha1", None)],
-)  # fmt: skip
+    [
+        ("tgd", "tgd_alpha1"),
+        ("tgd_batchmean", "tgd_alpha1_batchmean"),
+        ("tgd_gamma10", "tgd_alpha1_gamma10"),
+        ("tgd_image_2", "tgd_alpha1"),
+        ("tgd_logits", "kd_annealed"),
+        ("tgd_maps", None),
+        ("tgd_alpha1", None),
+    ],
+)
 def test_the_control_without_a_second_teacher_has_the_same_changes(method, control):
     assert significance.without_second(method) == control
 
@@ -159,7 +170,8 @@ def test_holm_by_hand():
 def test_the_detectable_difference_is_found_as_often_as_it_says():
     found = significance.detectable(2.0, 12)
     assert found == pytest.approx(2 * significance.detectable(1.0, 12))
-    # of 500 studies of 12 pairs with that difference about 80 % fall below 0.05 (standard error 1.8 %)
+    # of 500 studies of 12 pairs with that difference about 80 % fall below 0.05 (standard error 1.8
+    # %)
     rng = np.random.default_rng(3)
     studies = rng.normal(found, 2.0, (500, 12))
     signs = np.array(np.meshgrid(*[(1, -1)] * 12)).reshape(12, -1).T

@@ -135,14 +135,17 @@ def test_what_the_last_layer_sees_gives_the_logits(lab):
 
 
 def test_a_share_by_hand():
-    """Rows r1 = (1, 0), r2 = (3, 4) at alpha 1/2: r = (2, 2), r2's half along r is (1.5, 2) . r / |r|^2 = 7/8."""
+    """Rows r1 = (1, 0), r2 = (3, 4) at alpha 1/2: r = (2, 2), r2's half along r is (1.5, 2) . r /
+    |r|^2 = 7/8.
+    """
     first, second = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[3.0, 4.0], [2.0, 0.0]])
     assert questions.share(first, second, alpha=0.5, order=None) == pytest.approx(
         (7 / 8 + 1 / 2) / 2
     )
     assert questions.share(first, second, alpha=0.0, order=None) == pytest.approx(1)
     assert questions.share(first, second, alpha=1.0, order=None) == 0
-    # normalised first, (1, 0) and (0.6, 0.8): r = (0.8, 0.4), 0.5 * (0.6 * 0.8 + 0.8 * 0.4) / 0.8 = 1/2
+    # normalised first, (1, 0) and (0.6, 0.8): r = (0.8, 0.4), 0.5 * (0.6 * 0.8 + 0.8 * 0.4) / 0.8 =
+    # 1/2
     assert questions.share(first, second, alpha=0.5, order="normalise") == pytest.approx(1 / 2)
 
 

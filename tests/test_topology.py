@@ -37,7 +37,9 @@ def smooth_images(n: int, size: int = 32) -> np.ndarray:
     y, x = np.mgrid[:size, :size] / size
     images = []
     for i in range(n):
-        waves = sum(np.sin(2 * np.pi * (rng.uniform(-4, 4) * x + rng.uniform(-4, 4) * y)) for _ in range(4))
+        waves = sum(
+            np.sin(2 * np.pi * (rng.uniform(-4, 4) * x + rng.uniform(-4, 4) * y)) for _ in range(4)
+        )
         noise = rng.normal(0, 1, (size, size, 3))
         images.append(rng.uniform(20, 240) + 15 * waves[..., None] + (i % 5) * 4 * noise)
     return np.clip(images, 0, 255).astype(np.uint8)
@@ -67,7 +69,12 @@ def test_shape_type_and_channel_order():
     both, row, column, literal = (
         persistence_images(images, o) for o in ("both", "row", "column", "authors_literal")
     )
-    assert both.shape == literal.shape == (5, 6, 50, 50) and row.shape == column.shape == (5, 3, 50, 50)
+    assert both.shape == literal.shape == (5, 6, 50, 50) and row.shape == column.shape == (
+        5,
+        3,
+        50,
+        50,
+    )
     assert both.dtype == np.uint8 and both.max() == 255
     assert (both[:, :3] == row).all() and (both[:, 3:] == column).all()
     assert (literal[:, :3] == row).all() and (literal[:, 3:] == row).all()
@@ -76,7 +83,9 @@ def test_shape_type_and_channel_order():
 
 
 def test_one_point_lies_where_it_should():
-    """Birth 0.1, persistence 0.2 on pixels 0.3/49 apart: column 16 from the left, row 32 from below."""
+    """Birth 0.1, persistence 0.2 on pixels 0.3/49 apart: column 16 from the left, row 32 from
+    below.
+    """
     image = topology.persistence_image([[0.1, 0.3]])
     assert np.unravel_index(image.argmax(), image.shape) == (49 - 32, 16)
     assert 0.95 < image.sum() <= 1  # the mass of one Gaussian, less the gaps between pixels
@@ -102,7 +111,10 @@ def test_channels_without_pairs_are_black():
     assert not persistence_images(monotone, "row").any()
     assert not persistence_images(np.full((3, 1, 1, 3), 9, np.uint8)).any()
     mixed = np.concatenate([smooth_images(2), constant])  # an empty diagram between full ones
-    assert not persistence_images(mixed)[2].any() and persistence_images(mixed)[:2].any(axis=(2, 3)).all()
+    assert (
+        not persistence_images(mixed)[2].any()
+        and persistence_images(mixed)[:2].any(axis=(2, 3)).all()
+    )
 
 
 def test_reversed_picture_is_the_same_bits():
@@ -124,7 +136,8 @@ def test_fast_equals_definition(params):
 
 
 def test_tails_alone_make_the_picture():
-    """Every birth right of the window: the points that the fast path leaves out are all there is."""
+    """Every birth right of the window: the points that the fast path leaves out are
+    all there is."""
     rng = np.random.default_rng(3)
     images = [rng.integers(low, low + 30, (32, 32, 3), np.uint8) for low in range(70, 225, 5)]
     images = np.stack(images)
@@ -135,8 +148,8 @@ def test_tails_alone_make_the_picture():
 
 
 def test_points_left_out_are_below_rounding():
-    """The condition of the fast path, from its constants: at the smallest peak that passes for safe, all
-    points left out together stay under half a unit in the last place of that peak."""
+    """The condition of the fast path, from its constants: at the smallest peak that passes for
+    safe, all points left out together stay under half a unit in the last place of that peak."""
     births, heights, seen = topology._tables(topology.PAPER)
     largest = np.outer(heights.max(axis=1), births.max(axis=1)).ravel()  # at height << 8 | birth
     assert largest[~seen].max() <= topology.CUT and topology.ROUNDING < np.finfo(float).eps / 2
@@ -145,7 +158,9 @@ def test_points_left_out_are_below_rounding():
 
 
 def test_a_picture_from_which_too_much_was_left_out_is_made_again(monkeypatch):
-    """With a cut of a thousandth much is left out: the rule must catch it. With the rule off, it shows."""
+    """With a cut of a thousandth much is left out: the rule must catch it. With the rule off, it
+    shows.
+    """
     images = smooth_images(12)
     expected = persistence_images(images)
     try:
@@ -161,9 +176,13 @@ def test_a_picture_from_which_too_much_was_left_out_is_made_again(monkeypatch):
 
 def test_other_sizes():
     for height, width in ((1, 7), (8, 8), (13, 29), (60, 90)):
-        images = np.random.default_rng(height).integers(0, 90, (2, height, width, 3)).astype(np.uint8)
+        images = (
+            np.random.default_rng(height).integers(0, 90, (2, height, width, 3)).astype(np.uint8)
+        )
         assert (persistence_images(images) == by_definition(images)).all()
-    few = PersistenceImageParams(threshold=0.34)  # a block of its own for each image, 60,000 samples a signal
+    few = PersistenceImageParams(
+        threshold=0.34
+    )  # a block of its own for each image, 60,000 samples a signal
     images = np.random.default_rng(0).integers(0, 90, (2, 200, 300, 3)).astype(np.uint8)
     assert (persistence_images(images, params=few) == by_definition(images, params=few)).all()
 
@@ -200,7 +219,9 @@ def test_progress(capsys):
 
 
 def test_golden():
-    """Any change of the pictures shows here. Sums, for the last level of a pixel may differ by machine."""
+    """Any change of the pictures shows here. Sums, for the last level of a pixel may differ by
+    machine.
+    """
     data = pytest.importorskip("skimage.data")
     patch = data.astronaut()[96:128, 208:240][None]
     assert hashlib.sha256(patch.tobytes()).hexdigest()[:8] == "228e9b9f"
@@ -210,7 +231,10 @@ def test_golden():
 
 
 def test_import_is_cheap():
-    code = "import sys, tgd_lib.topology; print(sys.modules.keys() & {'torch', 'gudhi', 'sklearn', 'tqdm'})"
+    code = (
+        "import sys, tgd_lib.topology;"
+        "print(sys.modules.keys() & {'torch', 'gudhi', 'sklearn', 'tqdm'})"
+    )
     root = Path(__file__).resolve().parents[1]
     shown = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert shown.stdout == "set()\n", shown.stderr
@@ -286,12 +310,16 @@ def reference_diagram(channel: np.ndarray) -> np.ndarray:
 
 
 def reference_images(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, 32, 32, 3) → uint8 (N, 6, 50, 50) as the authors do it: ripser, then persim's PersImage."""
+    """uint8 (N, 32, 32, 3) → uint8 (N, 6, 50, 50) as the authors do it: ripser, then persim's
+    PersImage.
+    """
     from persim import PersImage
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        imager = PersImage(pixels=[50, 50], spread=0.01, specs={"minBD": 0, "maxBD": 0.3}, verbose=False)
+        imager = PersImage(
+            pixels=[50, 50], spread=0.01, specs={"minBD": 0, "maxBD": 0.3}, verbose=False
+        )
     pictures = []
     for image in images / 255:
         for channel in (*image.transpose(2, 0, 1), *image.transpose(2, 1, 0)):
@@ -303,15 +331,21 @@ def reference_images(images: np.ndarray) -> np.ndarray:
 def assert_agrees(ours: np.ndarray, reference: np.ndarray) -> None:
     off = np.abs(ours.astype(int) - reference)
     assert off.max() <= 1, f"{off.max()} levels off"
-    assert np.count_nonzero(off) * 10_000 <= off.size, f"{np.count_nonzero(off)} of {off.size} pixels off"
+    assert np.count_nonzero(off) * 10_000 <= off.size, (
+        f"{np.count_nonzero(off)} of {off.size} pixels off"
+    )
 
 
 def cifar_images(n: int) -> np.ndarray:
     """n real CIFAR-10 images, spread over the first test strips."""
     if not STRIPS.is_dir():
-        pytest.skip(f"no CIFAR-10 strips in ../{STRIPS.parent.name}/{STRIPS.name} beside the repository")
+        pytest.skip(
+            f"no CIFAR-10 strips in ../{STRIPS.parent.name}/{STRIPS.name} beside the repository"
+        )
     image = pytest.importorskip("PIL.Image")
-    strips = [np.asarray(image.open(s).convert("RGB")) for s in sorted(STRIPS.glob("test_*.webp"))[:3]]
+    strips = [
+        np.asarray(image.open(s).convert("RGB")) for s in sorted(STRIPS.glob("test_*.webp"))[:3]
+    ]
     images = np.concatenate([s.reshape(-1, 32, 32, 3) for s in strips])
     return images[:: len(images) // n][:n]
 
@@ -331,7 +365,9 @@ def test_reference_on_a_few_real_images():
 
 @pytest.mark.slow
 def test_reference_on_real_images():
-    """The acceptance: 300 CIFAR-10 images x 3 channels x 2 orientations, and the definition bit for bit."""
+    """The acceptance: 300 CIFAR-10 images x 3 channels x 2 orientations, and the definition bit for
+    bit.
+    """
     pytest.importorskip("ripser"), pytest.importorskip("persim")
     images = cifar_images(300)
     ours = persistence_images(images)

@@ -28,9 +28,14 @@ def test_exchanged_stays_in_its_group_and_keeps_nobody_s_own(groups, seed):
 
 def shown(name, part, training=True):
     view = Specs(config.resolve("smoke"), "a", "b", 8).view(name)
-    maps = view.kind == "image_map"
-    pis = lambda: topology.persistence_images(views.pictured(view, part), view.orientation, view.params)  # noqa: E731
-    made = views.array(view, part, (lambda: diagrams.persistence_maps(part.images)) if maps else pis, training=training)
+
+    def topology_of() -> np.ndarray:
+        if view.kind == "image_map":
+            return diagrams.persistence_maps(part.images)
+        pictures = views.pictured(view, part)
+        return topology.persistence_images(pictures, view.orientation, view.params)
+
+    made = views.array(view, part, topology_of, training=training)
     assert made.dtype == np.uint8 and made.shape[:2] == (len(part.labels), view.channels)
     return made
 
@@ -45,13 +50,18 @@ def test_permuted_are_the_training_images_only(part):
     within = shown("pi_within", part)
     for c in np.unique(part.labels):
         of_class = part.labels == c
-        assert sorted(p.tobytes() for p in within[of_class]) == sorted(p.tobytes() for p in own[of_class])
+        assert sorted(p.tobytes() for p in within[of_class]) == sorted(
+            p.tobytes() for p in own[of_class]
+        )
 
 
 def test_noisy_topology_is_that_of_copies_with_sigma_0_08(part):
     view = Specs(config.resolve("smoke"), "a", "b", 8).view("pi_noisy")
     copies = views.pictured(view, part)
-    assert np.array_equal(copies, views.pictured(view, part)) and views.pictured(replace(view, kind="pi"), part) is part.images
+    assert (
+        np.array_equal(copies, views.pictured(view, part))
+        and views.pictured(replace(view, kind="pi"), part) is part.images
+    )
     inner = (part.images > 80) & (part.images < 175)  # where nothing is clipped
     assert (copies[inner] / 255 - part.images[inner] / 255).std() == pytest.approx(0.08, rel=0.02)
     assert np.array_equal(shown("pi_noisy", part), topology.persistence_images(copies))
@@ -70,7 +80,12 @@ def test_noise_is_fixed_and_differs_between_parts(part):
 
 def test_image_and_map(part):
     both = shown("image_map", part)
-    assert np.array_equal(both[:, :3], part.images.transpose(0, 3, 1, 2)) and both.shape == (32, 9, 32, 32)
+    assert np.array_equal(both[:, :3], part.images.transpose(0, 3, 1, 2)) and both.shape == (
+        32,
+        9,
+        32,
+        32,
+    )
     assert np.array_equal(both[:, 3:], diagrams.persistence_maps(part.images))
 
 

@@ -151,9 +151,7 @@ class Pair:
         return (one, two), (maps_one, maps_two)
 
 
-def merged(
-    first: Maps | None, second: Maps | None, *, alpha: float, device: str = "cpu"
-) -> Tensor:
+def merged(first: Maps | None, second: Maps | None, *, alpha: float, device: str = "cpu") -> Tensor:
     """The raw maps of two teachers, three float32 (n, n) each, merged once for all steps.
 
     Float32 (3, n, n) on the device. None for an absent teacher, whose weight must be 0.
@@ -219,9 +217,7 @@ class Choice(NamedTuple):
     fits: bool  # whether the maps fit the memory; float16 ones can be read from the disk
 
 
-def choose(
-    mode: str, *, n: int, free: float, sets: int = 1, device: str = "cpu"
-) -> Choice:
+def choose(mode: str, *, n: int, free: float, sets: int = 1, device: str = "cpu") -> Choice:
     """How the teachers of n images answer where `free` bytes of memory are free (`available`).
 
     mode: auto, bank or online. sets: how often three (n, n) maps are kept: once where they are

@@ -371,7 +371,8 @@ def _channels(student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
 
 
 class GaussianChannel(nn.Module):
-    """VID's q(F_T | F_S) of one stage: three 1x1 convolutions without bias, raw variances (c_T,)."""
+    """VID's q(F_T | F_S) of one stage: three 1x1 convolutions without bias, raw
+    variances (c_T,)."""
 
     def __init__(self, student: int, teacher: int):
         super().__init__()

@@ -40,7 +40,8 @@ class Diverged(InputError):
 
 
 def unknown(what: str, name: object, known: Iterable[object]) -> InputError:
-    """The error that there is no `what` called `name`, with the nearest known name and all of them."""
+    """The error that there is no `what` called `name`, with the nearest known name
+    and all of them."""
     names = [str(k) for k in known]
     match = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {match[0]!r}? " if match else ""

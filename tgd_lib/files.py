@@ -62,7 +62,9 @@ def sync(path: Path) -> None:
 
 
 def provenance() -> dict:
-    """When, with which versions and from which commit something is made; no name of a machine or a path."""
+    """When, with which versions and from which commit something is made; no name of a machine or a
+    path.
+    """
     now = time.time()
     made = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     return {"made": made, "made_unix": now, **_surroundings()}

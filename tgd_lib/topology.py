@@ -231,7 +231,8 @@ def _compute(images, orientation, params, n_jobs, progress, put) -> None:
 
 # A point of the lattice is one integer, signal << 16 | height << 8 | birth; its height is its
 # persistence.
-PIECE = 32  # points a matrix product; 50 x 50 x 32 is also small enough for BLAS to stay on its own core
+# Points a matrix product; 50 x 50 x 32 is small enough for BLAS to stay on its own core.
+PIECE = 32
 CUT = 1e-22  # a point left out adds less than this to every pixel
 ROUNDING = 1e-16  # relative; what all points left out may add up to
 SUBNORMAL = 1e-280  # below this peak, products lose digits and their order decides

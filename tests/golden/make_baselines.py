@@ -1,4 +1,5 @@
-"""Golden numbers for tests/test_baselines.py: the baseline losses in float64 NumPy, from their formulas alone.
+"""Golden numbers for tests/test_baselines.py: the baseline losses in float64 NumPy, from their
+formulas alone.
 
     python tests/golden/make_baselines.py        writes baselines.json beside this file
 
@@ -22,14 +23,17 @@ def inputs() -> dict:
         return rng.standard_normal(shape).astype(np.float32).astype(np.float64)
 
     half = TEACHER[2] // 2
-    points, whole = ((half * 2, half * 2), (half, half * 2), (half, half)), ((50, half), (100, 50), (200, 100))
+    points, whole = (
+        ((half * 2, half * 2), (half, half * 2), (half, half)),
+        ((50, half), (100, 50), (200, 100)),
+    )
 
     given = {
         "labels": rng.randint(0, C, B),
         "student": 2 * draw(B, C),
         "teacher": 3 * draw(B, C),
-        "features_s": [draw(B, c, n, n) for c, n in zip(STUDENT, SIDES)],
-        "features_t": [2 * draw(B, c, n, n) for c, n in zip(TEACHER, SIDES)],
+        "features_s": [draw(B, c, n, n) for c, n in zip(STUDENT, SIDES, strict=False)],
+        "features_t": [2 * draw(B, c, n, n) for c, n in zip(TEACHER, SIDES, strict=False)],
         "hint": {"0.weight": draw(TEACHER[1], STUDENT[1], 1, 1), "0.bias": draw(TEACHER[1])},
         "embed": {
             "0.weight": draw(EMBEDDED, STUDENT[2]), "0.bias": draw(EMBEDDED),
@@ -37,7 +41,7 @@ def inputs() -> dict:
         },
         "channels": {
             f"{i}.{name}": draw(*shape) / 4
-            for i, (s, t) in enumerate(zip(STUDENT, TEACHER))
+            for i, (s, t) in enumerate(zip(STUDENT, TEACHER, strict=False))
             for name, shape in (
                 ("mean.0.weight", (t, s, 1, 1)), ("mean.2.weight", (t, t, 1, 1)),
                 ("mean.4.weight", (t, t, 1, 1)), ("raw", (t,)),
@@ -74,9 +78,13 @@ def standardised(f):
 
 
 def ripsnet(x, cloud):
-    """Three layers with biases, the mean over the points, four without; ReLU, at last the logistic function."""
+    """Three layers with biases, the mean over the points, four without; ReLU, at last the logistic
+    function.
+    """
     for i in range(3):
-        cloud = np.maximum(cloud @ x["ripsnet"][f"points.{i}.weight"].T + x["ripsnet"][f"points.{i}.bias"], 0)
+        cloud = np.maximum(
+            cloud @ x["ripsnet"][f"points.{i}.weight"].T + x["ripsnet"][f"points.{i}.bias"], 0
+        )
     whole = cloud.mean(0)
     for i in range(3):
         whole = np.maximum(x["ripsnet"][f"whole.{i}.weight"] @ whole, 0)
@@ -94,7 +102,7 @@ def fitnets(x):
 
 def at(x):
     total = 0
-    for s, t in zip(x["features_s"], x["features_t"]):
+    for s, t in zip(x["features_s"], x["features_t"], strict=False):
         maps = [rows_normalised((f**2).sum(1).reshape(B, -1)) for f in (s, t)]
         total += np.mean((maps[0] - maps[1]) ** 2)
     return total
@@ -110,7 +118,7 @@ def sp(x):
 
 def vid(x):
     total = 0
-    for i, (s, t) in enumerate(zip(x["features_s"], x["features_t"])):
+    for i, (s, t) in enumerate(zip(x["features_s"], x["features_t"], strict=False)):
         own = {k[2:]: v for k, v in x["channels"].items() if k.startswith(f"{i}.")}
         hidden = np.maximum(convolved(own["mean.0.weight"], s), 0)
         hidden = np.maximum(convolved(own["mean.2.weight"], hidden), 0)
@@ -155,7 +163,9 @@ def topkd(x):
 
 def dkd(x):
     total = 0
-    for s, t, y in zip(softmax(x["student"] / T), softmax(x["teacher"] / T), x["labels"]):
+    for s, t, y in zip(
+        softmax(x["student"] / T), softmax(x["teacher"] / T), x["labels"], strict=False
+    ):
         target = t[y] * np.log(t[y] / s[y]) + (1 - t[y]) * np.log((1 - t[y]) / (1 - s[y]))
         s, t = (np.delete(p, y) / (1 - p[y]) for p in (s, t))
         total += target + 8 * (t * np.log(t / s)).sum()
@@ -164,15 +174,17 @@ def dkd(x):
 
 def dist(x):
     s, t = softmax(x["student"] / T), softmax(x["teacher"] / T)
-    rows = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(s, t)])
-    columns = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(s.T, t.T)])
+    rows = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(s, t, strict=False)])
+    columns = np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(s.T, t.T, strict=False)])
     return T**2 * ((1 - rows) + (1 - columns))
 
 
 def golden() -> dict:
     x = inputs()
-    ce = -np.mean([np.log(p[y]) for p, y in zip(softmax(x["student"]), x["labels"])])
-    return {"ce": ce} | {f.__name__: float(f(x)) for f in (fitnets, at, sp, cc, rkd, vid, pkt, topkd, dkd, dist)}
+    ce = -np.mean([np.log(p[y]) for p, y in zip(softmax(x["student"]), x["labels"], strict=False)])
+    return {"ce": ce} | {
+        f.__name__: float(f(x)) for f in (fitnets, at, sp, cc, rkd, vid, pkt, topkd, dkd, dist)
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Golden numbers for tests/test_embedding.py: the losses in float64 NumPy, from their formulas alone.
+"""Golden numbers for tests/test_embedding.py: the losses in float64 NumPy, from their formulas
+alone.
 
     python tests/golden/make_embedding.py        writes embedding.json beside this file
 
@@ -66,7 +67,7 @@ def signature(s, t, kind):
 
 def diagram(s, t, kind):
     ours, theirs = sorted(s[e] for e in kind(s)), sorted(t[e] for e in kind(t))
-    return np.mean([(a - b) ** 2 for a, b in zip(ours, theirs)])
+    return np.mean([(a - b) ** 2 for a, b in zip(ours, theirs, strict=False)])
 
 
 def golden() -> dict:

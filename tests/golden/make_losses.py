@@ -1,4 +1,5 @@
-"""Golden numbers for tests/test_losses.py: the losses again, in float64 NumPy, from their formulas alone.
+"""Golden numbers for tests/test_losses.py: the losses again, in float64 NumPy, from their formulas
+alone.
 
     python tests/golden/make_losses.py        writes losses.json beside this file
 
@@ -61,7 +62,7 @@ def golden() -> dict:
     out["gram_first_row"] = gram(x["features"][0])[0].tolist()
     for alpha in (0.99, 0.5, 1.0, 0.0):
         stages = []
-        for f, f1, f2 in zip(x["features"], x["features1"], x["features2"]):
+        for f, f1, f2 in zip(x["features"], x["features1"], x["features2"], strict=False):
             merged = alpha * gram(f1) + (1 - alpha) * gram(f2)
             stages.append(np.mean((rows_normalised(gram(f)) - rows_normalised(merged)) ** 2))
         terms = {

@@ -174,7 +174,8 @@ class Lab:
             training.train([(run, claim.folder / STATE)], on_epoch=line, on_end=end)
 
     def run(self, spec: Spec):
-        """A `training.Run` at the beginning of what `spec` describes; its needs are trained first."""
+        """A `training.Run` at the beginning of what `spec` describes; its needs are
+        trained first."""
         self.train(spec.needs)
         return self._run(spec)[0]
 

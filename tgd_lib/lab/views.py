@@ -49,7 +49,8 @@ class Views:
         return self._measured[view]
 
     def persistence_images(self, view: View, part: str) -> np.ndarray:
-        """Persistence images uint8 (N, 3 or 6, R, R) that `view` is about, mapped from the store."""
+        """Persistence images uint8 (N, 3 or 6, R, R) that `view` is about, mapped from
+        the store."""
         images = getattr(self.data, part)
         spec = {
             "images": images.fingerprint,

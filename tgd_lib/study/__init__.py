@@ -1,1 +1,3 @@
-"""What is asked: methods, the specs of a run, questions to trained networks, cost, published networks."""
+"""What is asked: methods, the specs of a run, questions to trained networks, cost, published
+networks.
+"""

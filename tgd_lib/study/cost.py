@@ -132,7 +132,8 @@ def _first(batch: int, lab: Lab):
 
 
 def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
-    """A forward pass of the trained network on `batch` test images, their normalisation included."""
+    """A forward pass of the trained network on `batch` test images, their
+    normalisation included."""
     import torch
 
     network, pixels = lab.network(spec), lab.pixels(spec.view, "test")

@@ -95,7 +95,7 @@ class Method:
     gamma: float | None = None
     kl_reduction: str | None = None
     order: str | None = (
-        None  # "normalise": each teacher's map is normalised before merging; None: after, as the authors
+        None  # "normalise": each map is normalised before merging; None: after, as the authors
     )
     baseline: Baseline | None = None
     embedding: EmbeddingGuidance | None = None

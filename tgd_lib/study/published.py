@@ -87,7 +87,8 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """The networks in a folder, teachers first; InputError where a file is not as it was published."""
+    """The networks in a folder, teachers first; InputError where a file is not as
+    it was published."""
     found = []
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
         problem = damage(path)
@@ -119,12 +120,13 @@ def card(folder: Path) -> str:
             "",
             "Seeds were fixed beforehand: not the best of their kind.",
             "",
-            "| network | folder | architecture | sees | training images | total epochs | accuracy % | NLL | ECE % | sha256 |",
+            "| network | folder | architecture | sees | training images | total epochs"
+            " | accuracy % | NLL | ECE % | sha256 |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
-            f"One network each (n = 1), {first.about['exact']['n']} test images, float32 arithmetic. The spread over"
-            " seeds is in the results.",
+            f"One network each (n = 1), {first.about['exact']['n']} test images, float32"
+            " arithmetic. The spread over seeds is in the results.",
             "",
             '**To use**: `tgd_lib.load("'
             + profile
@@ -132,7 +134,8 @@ def card(folder: Path) -> str:
             f" called with uint8 images (N, H, W, 3) it returns logits (N, {len(classes)}).",
             "**To check**: `./run_all.sh --verify` evaluates all of them again.",
             "",
-            f"**Limits**: classes {', '.join(classes)}; nothing was augmented; overconfident as trained (see notebook 05)."
+            f"**Limits**: classes {', '.join(classes)}; nothing was augmented; overconfident as"
+            " trained (see notebook 05)."
             " For research into distillation, not for decisions.",
             "",
         ]
@@ -211,14 +214,16 @@ def verify(settings: Settings, figures: Path = FIGURES) -> int:
     if not folder.is_dir():
         known = ", ".join(published_profiles(figures)) or "none"
         raise InputError(
-            f"--verify: no networks of profile {settings.profile!r} are published (published: {known})"
+            f"--verify: no networks of profile {settings.profile!r} are published"
+            f" (published: {known})"
         )
     found = entries(folder)  # checked before the data are read
     lab = Lab(settings, say=lambda line: None)
     test = lab.data.test
     if test.fingerprint != found[0].about["test"]:
         print(
-            "note: not the very test images of the record (another copy of the data, or other settings)"
+            "note: not the very test images of the record"
+            " (another copy of the data, or other settings)"
         )
     print(f"{settings.profile}: {len(test.labels)} test images, float32, {lab.compute.name}")
     print(f"{'network':<28} published %  found %  difference")
@@ -238,6 +243,7 @@ def _compare(entry: Entry, accuracy: float) -> bool:
     differs = abs(off) > TOLERANCE + 1e-9
     said = f"DIFFERS by more than {100 * TOLERANCE:.2f} points" if differs else "ok"
     print(
-        f"{entry.title:<28} {100 * published:11.2f}  {100 * accuracy:7.2f}  {100 * off:+10.2f}  {said}"
+        f"{entry.title:<28} {100 * published:11.2f}  {100 * accuracy:7.2f}"
+        f"  {100 * off:+10.2f}  {said}"
     )
     return differs

@@ -56,7 +56,8 @@ class Specs:
         return View(t.sees, 3 * copies, constants, orientation, t.params)
 
     def teacher(self, name: str) -> Spec:
-        """The teacher `name` of `methods.TEACHERS`: the published one where the settings name it."""
+        """The teacher `name` of `methods.TEACHERS`: the published one where the
+        settings name it."""
         s, t = self.settings, methods.teacher(name)
         depth, width = s.teacher
         spec = self._spec(
