@@ -451,11 +451,19 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
 
 
 def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures, capsys):
+    """As long as they have its outputs: a change of the source leaves cells without any."""
     (figures / "cifar10-small").mkdir(parents=True)
     toy(notebooks, "01_a", "print(profile)")
+    assert main(["--record"]) == 0  # no twin yet: this run's is better than none
+    twin = notebooks / "01_a.ipynb"
+    first = twin.read_text()
+    assert (figures / "quick" / "run.json").exists() and twins.executed(twin)
     assert main(["--record"]) == 0
-    assert (figures / "quick" / "run.json").exists() and not list(notebooks.glob("*.ipynb"))
     assert "the notebooks go on showing cifar10-small" in capsys.readouterr().out
+    assert twin.read_text() == first
+    toy(notebooks, "01_a", "print(profile, 2)")
+    assert main(["--twins"]) == 0 and not twins.executed(twin)
+    assert main(["--record"]) == 0 and twins.executed(twin)
 
 
 def test_a_failed_run_is_not_recorded(artifacts, notebooks, figures, capsys):

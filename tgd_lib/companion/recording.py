@@ -97,13 +97,14 @@ def record(names: Sequence[str], settings: Settings) -> None:
     """Brings a run to figures/<profile>/, docs/results/<profile>.md and the notebooks' twins.
 
     The twins show the most telling run that is recorded: where a better one is, they stay as they
-    are.
+    are, unless a change of their sources has left them without outputs.
     """
     target = FIGURES / settings.profile
     _replace(target, settings)
     _write_results(target, settings.profile)
     better = [p for p in BY_SIZE[: BY_SIZE.index(settings.profile)] if (FIGURES / p).is_dir()]
-    if better:
+    twin_files = [twins.NOTEBOOKS / f"{name}.ipynb" for name in names]
+    if better and all(twins.executed(path) for path in twin_files):
         shown = f"the notebooks go on showing {better[0]}"
     else:
         _write_twins(names, settings)

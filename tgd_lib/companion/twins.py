@@ -139,6 +139,14 @@ def update(source: Path, twin: Path) -> bool:
     return write(scrub(fresh, profile), twin)
 
 
+def executed(twin: Path) -> bool:
+    """Whether a twin is there and every cell of code in it has been executed."""
+    if not twin.exists():
+        return False
+    code = [c for c in read(twin).cells if c.cell_type == "code" and c.source]
+    return all(c.execution_count is not None for c in code)
+
+
 def check(source: Path, twin: Path) -> list[str]:
     """What is wrong with a twin, a line each; empty if it may be published."""
     if not twin.exists():
