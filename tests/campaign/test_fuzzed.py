@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import pickle
 import tarfile
 from functools import cache
@@ -155,6 +156,7 @@ def sound_picture(form: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what Pillow makes of damaged tags
 @pytest.mark.parametrize("form", folders.FORMATS)
 @fuzz(edits=changes)
 def test_pictures(tally, tmp_path, form, edits):
@@ -222,7 +224,8 @@ def test_archives(tally, tmp_path_factory, edits, name, kind, target):
             outside += [p for p in root.iterdir() if p.name not in (path.name, "CINIC-10")]
             assert not outside, f"written outside: {outside}"
             for made in root.rglob("*"):
-                assert made.resolve().is_relative_to(root), f"{made} leads outside"
+                leads = Path(os.path.realpath(made))  # resolve() raises for a link to itself
+                assert leads.is_relative_to(root), f"{made} leads outside"
                 ordinary = made.is_dir() or made.is_file() or made.is_symlink()
                 assert ordinary, f"{made} is a device or a pipe"
 
