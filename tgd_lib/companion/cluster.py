@@ -1,7 +1,7 @@
 """The trainings of a run on several workers, by Dask: here, or wherever a scheduler has some.
 
-The tasks and what they wait for are `graph`'s; Dask decides who does what, and gives the task of a
-worker that dies to another. The store makes that safe: a network that was begun goes on from its
+The tasks and what they wait for are `graph`'s; Dask decides who does what, and gives the task of
+a worker that dies to another. The store makes that safe: a network that was begun goes on from its
 last whole epoch. Dask (`distributed`) is an extra, imported only where it is used.
 
     ./run_all.sh --train --workers 4
@@ -106,8 +106,7 @@ def _nanny(i: int, memory: float, threads: int, gpu: bool) -> dict:
 
 
 def threads(workers: int) -> int:
-    """Of PyTorch in each of the workers of this machine: OMP_NUM_THREADS, or a
-    share of the cores."""
+    """Of PyTorch in each worker of this machine: OMP_NUM_THREADS, or a share of the cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked):
         return int(asked)
@@ -519,8 +518,7 @@ def _reason(error: BaseException) -> str:
 
 
 class Progress:
-    """One line: done, running, waiting, failed, and when it will be over; live if a
-    person watches."""
+    """A line: done, running, waiting, failed, when it will be over; live if a person watches."""
 
     def __init__(self, tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], workers: int):
         self.tasks, self.outcomes, self.workers = tasks, outcomes, workers

@@ -123,8 +123,7 @@ def _waiting(tasks: Sequence[Task]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What N workers make of a graph: seconds from start to end, of the longest
-    chain, of all work."""
+    """What N workers make of a graph: seconds in all, of the longest chain, of all work."""
 
     workers: int
     makespan: float
@@ -215,9 +214,8 @@ def shares(room: float, workers: int, needs: Sequence[float]) -> list[float]:
 def bank_memory(n: int, sets: int, room: float) -> float:
     """Bytes that must be free for the maps of n images, where a worker has at most `room`.
 
-    As `bank.choose` decides: float32 where twice that is there (merging takes the other half), else
-    float16, else none, as the teachers are asked online. sets: how often three (n, n) maps are
-    kept.
+    As `bank.choose` decides: float32 where twice that is there (merging takes the other half),
+    else float16, else none, as teachers are asked online. sets: how often three maps are kept.
     """
     numbers = float(sets * STAGES * n * n)
     if 4 * numbers <= RAW_MAPS * max(1, sets) and 8 * numbers <= room:
@@ -308,17 +306,14 @@ def _has_maps(spec: Spec) -> bool:
 
 
 def _sets(spec: Spec) -> int:
-    """How often three maps are held for `spec`: two teachers' stay apart if they are normalised
-    first.
-    """
+    """How often three maps are held: those of two teachers stay apart if normalised first."""
     if not _has_maps(spec):
         return 0
     return 2 if spec.guidance.order and all(spec.teachers) else 1
 
 
 def _merged(n: int) -> bool:
-    """Whether maps of n images are kept merged only, as those of each teacher would
-    be too large."""
+    """Whether maps of n images are kept merged only, those of each teacher being too large."""
     return STAGES * 4.0 * n * n > RAW_MAPS
 
 
@@ -359,8 +354,7 @@ def _banks(students: Sequence[Spec], missing: Mapping[str, Spec], size: Size) ->
 
 
 def _bank(name: str, spec: Spec, needs, teachers: Sequence[Spec], size: Size) -> Task:
-    """A look at all images and a Gram matrix for each of `teachers`, whose maps are
-    not there yet."""
+    """A look at all images and a Gram matrix for each of `teachers`: those without maps yet."""
     # A teacher looks at each image once; then every image is multiplied with every other.
     look = sum(_look(t, size) for t in teachers) * size.train
     gram = 2.0 * FEATURES * size.train**2 / GRAM * len(teachers)
@@ -448,9 +442,7 @@ def _map_bytes(n: int) -> float:
 
 
 def weight_bytes(spec: Spec) -> float:
-    """Bytes of the weights of a wide residual network, and of what its batch norms remember, in
-    float32.
-    """
+    """Bytes of a wide residual network in float32, with what its batch norms remember."""
     depth, width, classes = spec.network
     widths = [16, 16 * width, 32 * width, 64 * width]
     numbers = 9 * spec.view.channels * 16 + 4 * widths[3] + widths[3] * classes + classes
@@ -473,8 +465,7 @@ def of_run(
 ) -> list[Task]:
     """The tasks that a lab's run has left, with `room` bytes of memory for the largest worker.
 
-    seconds: of training a spec; None guesses by its size. gpu and banks: as `Size` and `tasks_of`
-    have them.
+    seconds: of training a spec; None guesses by its size. gpu, banks: see `Size`, `tasks_of`.
     """
     from tgd_lib.study import methods, questions  # torch, and only here
     from tgd_lib.study.specs import specs_of
@@ -506,9 +497,7 @@ def of_run(
 
 
 def forecast(tasks: Sequence[Task], counts: Sequence[int] = WORKERS) -> list[str]:
-    """The lines of `--plan --workers N`: a table with a line for each of `counts`, and the longest
-    chain.
-    """
+    """The lines of `--plan --workers N`: a table, a line for each of `counts`, and what limits."""
     if not tasks:
         return ["There is nothing left to do."]
     lines = ["workers       time   busy  store MB/s  limited by"]

@@ -36,8 +36,7 @@ NO_ROOM_SAID = re.compile("no room left|No space left|File too large|quota excee
 
 @dataclass(frozen=True)
 class Source:
-    """What a result depends on beside its spec: the sources of tgd_lib, the commit,
-    the packages."""
+    """What a result depends on beside its spec: sources of tgd_lib, commit, packages."""
 
     code: str
     commit: str | None
@@ -146,8 +145,8 @@ class NotedStore(Store):
 class Job:
     """What all tasks of a run have in common.
 
-    root: the store's folder, which all see; None where each machine has its own (TGD_ARTIFACTS
-    there). threads: of PyTorch; None leaves that to the worker.
+    root: the store's folder, which all see; None where each machine has its own (its
+    TGD_ARTIFACTS). threads: of PyTorch; None leaves that to the worker.
     """
 
     settings: Settings
