@@ -1,5 +1,6 @@
 """Profiles and parameters: what is accepted, what is refused and how."""
 
+import numpy as np
 import pytest
 
 from tgd_lib import config
@@ -108,9 +109,9 @@ def test_parse(name, text, value):
         ("alpha", "1.2", "at most 1"),
         ("alpha", "nan", "at least 0"),
         ("alpha", "-0.1", "at least 0"),
-        ("temperature", "0", "above 0"),
-        ("temperature", "inf", "above 0 and finite"),
-        ("gamma", "inf", "finite"),
+        ("temperature", "0", "at least 0.01"),
+        ("temperature", "inf", "at most 1000"),
+        ("gamma", "inf", "at most 1000000"),
         ("n_train", "0", "at least 1"),
         ("seeds", "17", "at most 16"),
         ("n_train", "2.5", "not a whole number"),
@@ -140,3 +141,20 @@ def test_the_line_of_an_error_is_one_line_whatever_it_names():
     assert str(odd) == r"a\nb\x1b[31m\udcff\u202ec"
     long = str(config.Diverged("x" * 5000))
     assert len(long) < 1000 and " ... " in long
+
+
+def test_paths_and_numbers_of_numpy_are_plain(tmp_path):
+    s = config.resolve("smoke", data_dir=tmp_path, n_train=np.int64(32), alpha=np.float32(0.5))
+    assert (s.data_dir, s.n_train, s.alpha) == (str(tmp_path), 32, 0.5)
+    assert type(s.n_train) is int and type(s.alpha) is float
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("gamma", 1e308), ("gamma", 10**400), ("temperature", 1e300), ("temperature", 1e-9)]
+    + [("epochs", 10**9), ("n_train", np.array([1, 2]))],
+)
+def test_what_would_overflow_is_refused_in_one_line(name, value):
+    with pytest.raises(InputError) as error:
+        config.resolve("smoke", **{name: value})
+    assert "\n" not in str(error.value) and name in str(error.value)

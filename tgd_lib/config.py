@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -66,7 +67,6 @@ class Parameter:
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    above: float | None = None  # exclusive lower bound
 
 
 PARAMETERS: dict[str, Parameter] = {
@@ -79,13 +79,13 @@ PARAMETERS: dict[str, Parameter] = {
     "n_train": Parameter(int, "training images", low=1),
     "n_test": Parameter(int, "test images", low=1),
     "holdout": Parameter(int, "images held out for choices", low=0),
-    "epochs": Parameter(int, "epochs of a student", low=1),
-    "teacher_epochs": Parameter(int, "epochs of a teacher", low=1),
+    "epochs": Parameter(int, "epochs of a student", low=1, high=10_000),
+    "teacher_epochs": Parameter(int, "epochs of a teacher", low=1, high=10_000),
     "seeds": Parameter(int, "students of each main method", low=1, high=16),
     "alpha": Parameter(float, "weight of the image teacher against the PI teacher", low=0, high=1),
     "lam": Parameter(float, "weight of the teachers' logits against the labels", low=0, high=1),
-    "temperature": Parameter(float, "softening of the logits", above=0),
-    "gamma": Parameter(float, "weight of the similarity maps", low=0),
+    "temperature": Parameter(float, "softening of the logits", low=0.01, high=1000),
+    "gamma": Parameter(float, "weight of the similarity maps", low=0, high=1e6),
     "kl_reduction": Parameter(str, "how the divergence is averaged", ("mean", "batchmean")),
     "orientation": Parameter(
         str, "how pixels are strung to a signal", ("row", "column", "both", "authors_literal")
@@ -111,8 +111,7 @@ def parse(name: str, text: str) -> int | float | str:
 def check(name: str, value):
     """`value`, if parameter `name` may take it; InputError (one line) otherwise."""
     p = _parameter(name)
-    if p.kind is float and type(value) is int:
-        value = float(value)
+    value = _plain(value, p.kind)
     if type(value) is not p.kind:
         raise InputError(
             f"{name}={value!r}: {p.kind.__name__} expected, not {type(value).__name__} ({p.help})"
@@ -120,14 +119,9 @@ def check(name: str, value):
     if name == "profile":
         _profile(value)
     if p.choices and value not in p.choices:
-        hint = nearest(value, p.choices)
-        raise InputError(
-            f"{name}={value!r} does not exist: {hint}choose from {', '.join(p.choices)}"
-        )
+        raise unknown(name, value, p.choices)
     if p.low is not None and not value >= p.low:  # `not >=` also refuses nan
         raise InputError(f"{name}={value}: must be at least {p.low} ({p.help})")
-    if p.above is not None and not p.above < value < float("inf"):
-        raise InputError(f"{name}={value}: must be above {p.above} and finite ({p.help})")
     if p.high is not None and not value <= p.high:
         raise InputError(f"{name}={value}: must be at most {p.high} ({p.help})")
     if value == float("inf"):
@@ -135,12 +129,23 @@ def check(name: str, value):
     return value
 
 
+def _plain(value, kind: type):
+    """A number of NumPy or a Path as Python's own type, a whole number as a float if asked."""
+    if isinstance(value, os.PathLike) and kind is str:
+        return os.fspath(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if kind is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    return value
+
+
 def _parameter(name: str) -> Parameter:
     if name not in PARAMETERS:
-        hint = nearest(name, PARAMETERS)
-        raise InputError(
-            f"parameter {name!r} does not exist: {hint}there are {', '.join(PARAMETERS)}"
-        )
+        raise unknown("parameter", name, PARAMETERS)
     return PARAMETERS[name]
 
 

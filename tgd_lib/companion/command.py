@@ -273,13 +273,16 @@ def train(arguments: Namespace) -> int:
 
 
 def verify(arguments: Namespace) -> int:
-    """Checks the published networks of a profile, the most telling one if none is named."""
+    """Checks the published networks of a profile, of every one if none is named."""
     from tgd_lib.study import published  # torch, and only here
 
     known = published.published_profiles(recording.FIGURES)
-    if arguments.profile is None and known:
-        arguments.profile = known[0]
-    return published.verify(settings_of(arguments), recording.FIGURES)
+    asked = [arguments.profile] if arguments.profile is not None else known or [None]
+    wrong = 0
+    for profile in asked:
+        arguments.profile = profile
+        wrong |= published.verify(settings_of(arguments), recording.FIGURES)
+    return wrong
 
 
 def update_twins(_: Namespace) -> int:
