@@ -128,8 +128,8 @@ def card(folder: Path) -> str:
             f"One network each (n = 1), {first.about['exact']['n']} test images, float32"
             " arithmetic. The spread over seeds is in the results.",
             "",
-            f'**To use**: `tgd_lib.load("{profile}/{found[-1].record["method"]}")` gives the network'
-            " with its preprocessing, in eval mode;"
+            f'**To use**: `tgd_lib.load("{profile}/{found[-1].record["method"]}")` gives the'
+            " network with its preprocessing, in eval mode;"
             f" called with uint8 images (N, H, W, 3) it returns logits (N, {len(classes)}).",
             "**To check**: `./run_all.sh --verify` evaluates all of them again.",
             "",
