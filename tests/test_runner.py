@@ -453,6 +453,7 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
 def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures, capsys):
     """As long as they have its outputs: a change of the source leaves cells without any."""
     (figures / "cifar10-small").mkdir(parents=True)
+    (figures / "cifar10-small" / "run.json").write_text("{}")
     toy(notebooks, "01_a", "print(profile)")
     assert main(["--record"]) == 0  # no twin yet: this run's is better than none
     twin = notebooks / "01_a.ipynb"

@@ -349,7 +349,7 @@ def artifacts_dir() -> Path:
     """Root of the store and of the runs: $TGD_ARTIFACTS (counted from the repository), or
     artifacts/.
     """
-    return ROOT / (os.environ.get("TGD_ARTIFACTS") or "artifacts")
+    return ROOT / Path(os.environ.get("TGD_ARTIFACTS") or "artifacts").expanduser()
 
 
 def run_dir(settings: Settings) -> Path:
@@ -359,4 +359,8 @@ def run_dir(settings: Settings) -> Path:
 
 def forced_since() -> float:
     """$TGD_FORCE_SINCE: artefacts made before this time (seconds since 1970) are made again."""
-    return float(os.environ.get("TGD_FORCE_SINCE") or 0)
+    text = os.environ.get("TGD_FORCE_SINCE") or "0"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"TGD_FORCE_SINCE={text!r}: not seconds since 1970; unset it") from None

@@ -45,8 +45,12 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write bytes, whole or not at all: to a file beside `path`, which then takes its name."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:  # a full disk: nothing half-made is left
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:

@@ -102,7 +102,8 @@ def record(names: Sequence[str], settings: Settings) -> None:
     target = FIGURES / settings.profile
     _replace(target, settings)
     _write_results(target, settings.profile)
-    better = [p for p in BY_SIZE[: BY_SIZE.index(settings.profile)] if (FIGURES / p).is_dir()]
+    larger = BY_SIZE[: BY_SIZE.index(settings.profile)]
+    better = [p for p in larger if (FIGURES / p / "run.json").is_file()]
     twin_files = [twins.NOTEBOOKS / f"{name}.ipynb" for name in names]
     if better and all(twins.executed(path) for path in twin_files):
         shown = f"the notebooks go on showing {better[0]}"
