@@ -2,8 +2,8 @@
 
     python examples/distil.py
 
-Six epochs on 2,000 images, one seed: this shows the way; what it brings, notebooks 03 to 07
-measure.
+Six epochs on 2,000 images, 1,500 test images, one seed (n = 1), 2 CPU cores: image teacher 37.9,
+PI teacher 26.7, scratch 36.7, TGD 36.5 %. It shows the way; notebooks 03 to 07 measure.
 """
 
 import numpy as np
@@ -16,8 +16,9 @@ from tgd_lib.losses import tgd_loss
 from tgd_lib.networks import wide_resnet
 from tgd_lib.training import Run, label_objective
 
-# The paper's weights but for gamma, whose 3000 is too much for so few steps, and the textbook's KL.
-WEIGHTS = dict(alpha=0.99, lam=0.9, temperature=4.0, gamma=300.0, kl_reduction="batchmean")
+WEIGHTS = dict(  # the paper's, but gamma (3000 is too much for so few steps) and the textbook's KL
+    alpha=0.99, lam=0.9, temperature=4.0, gamma=300.0, kl_reduction="batchmean"
+)
 
 
 def seen(array: np.ndarray, train: np.ndarray) -> Pixels:
@@ -60,19 +61,18 @@ def distil(train, test, *, epochs=6, teacher=(10, 2), student=(10, 1)) -> dict[s
     lookup = bank.Bank(logits, bank.merged(*maps, alpha=WEIGHTS["alpha"]))
 
     def objective(outputs, labels, index, epoch):
-        logits, features, _ = outputs
-        return tgd_loss(logits, labels, features, *lookup.batch(index), **WEIGHTS)
+        said = lookup.batch(index)  # logits of both teachers, merged maps of the batch
+        return tgd_loss(outputs.logits, labels, outputs.features, *said, **WEIGHTS)
 
     # The distilled student starts as the scratch one ("annealing"), and sees images only.
     distilled = wide_resnet(*student, 3, classes, seed=0)
     distilled.load_state_dict(scratch.state_dict())
     distilled = fit(distilled, images[0], labels, schedule, objective)
 
+    tested = {"image teacher": one, "scratch": scratch, "TGD": distilled}
+    seen_by = {name: (network, images[1]) for name, network in tested.items()}
     accuracy = {}
-    for name, network, pixels in (
-        ("image teacher", one, images[1]), ("PI teacher", two, pis[1]),
-        ("scratch", scratch, images[1]), ("TGD", distilled, images[1]),
-    ):  # fmt: skip
+    for name, (network, pixels) in (seen_by | {"PI teacher": (two, pis[1])}).items():
         outputs = evaluation.logits_of(network, pixels)
         accuracy[name] = evaluation.metrics(outputs, torch.from_numpy(test.labels))["accuracy"]
     return accuracy
