@@ -2,8 +2,7 @@
 
     python examples/distil.py
 
-Six epochs on 2,000 images, one seed: this shows the way; what it brings, notebooks 03 to 07
-measure.
+Six epochs on 2,000 images, one seed: it shows the way. What it brings: notebooks 03 to 07.
 """
 
 import numpy as np
@@ -59,9 +58,8 @@ def distil(train, test, *, epochs=6, teacher=(10, 2), student=(10, 1)) -> dict[s
     maps = [tiles.raw_maps(t) for t in teachers]  # three (N, N) each, one a stage
     lookup = bank.Bank(logits, bank.merged(*maps, alpha=WEIGHTS["alpha"]))
 
-    def objective(outputs, labels, index, epoch):
-        logits, features, _ = outputs
-        return tgd_loss(logits, labels, features, *lookup.batch(index), **WEIGHTS)
+    def objective(out, labels, index, epoch):
+        return tgd_loss(out.logits, labels, out.features, *lookup.batch(index), **WEIGHTS)
 
     # The distilled student starts as the scratch one ("annealing"), and sees images only.
     distilled = wide_resnet(*student, 3, classes, seed=0)
