@@ -230,7 +230,8 @@ def do(lab: Lab, task: Task) -> str:
     if task.kind == "bank":
         lab.objectives.source(task.specs[0])
     elif task.kind == "network":
-        lab.train(task.specs)
+        for spec in task.specs:
+            lab.trained(spec)  # looked for once it is there, so that the store notes it
     elif task.kind == "corruption":
         # The same data and store, asked for one corruption: what it is called does not enter a key.
         asked = replace(lab.settings, corruptions=(task.corruption,))
