@@ -95,7 +95,10 @@ def test_data_folder_counts_from_where_the_caller_is(tmp_path, monkeypatch):
 
 def test_every_verb_has_somebody_to_do_it():
     assert set(command.DO) == set(command.TAKES) - {"test"}
-    assert all(set(command.TAKES[verb]) <= set(command.TAKES["run"]) for verb in command.TAKES)
+    assert all(
+        set(command.TAKES[verb]) <= {*command.TAKES["run"], *command.TAKES["train"]}
+        for verb in command.TAKES
+    )
 
 
 # ---------------------------------------------------------------- without packages, and at once
@@ -192,3 +195,21 @@ def test_a_bug_is_not_taken_for_bad_input(monkeypatch):
     monkeypatch.setitem(command.DO, "list", bug)
     with pytest.raises(ValueError, match="a bug"):
         main(["--list"])
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--train", "--workers", "0"], "at least 1"),
+        (["--train", "--workers", "two"], "a whole number"),
+        (["--train", "--workers", ""], "empty"),
+        (["--train", "--workers", "2", "--scheduler", "tcp://x:1"], "do not go together"),
+        (["--train", "--no-shared-store"], "with --scheduler only"),
+        (["--workers", "2"], "goes with --train"),
+        (["--plan", "--scheduler", "tcp://x:1"], "do not go together"),
+    ],
+)
+def test_workers_are_asked_for_with_care(given, said, capsys):
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

@@ -70,6 +70,7 @@ def arguments_of(argv: list[str] | None) -> Namespace:
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     _add_choices(parser)
+    _add_workers(parser)
     _add_verbs(parser)
     arguments = parser.parse_args(argv)
     _refuse_empty(arguments)
@@ -94,6 +95,17 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         help="refuse to start while the same is running, instead of waiting for it")  # fmt: skip
 
 
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    """Who does the work of --train, or is to be planned with."""
+    group = parser.add_argument_group("more than one worker (--train, --plan; docs/cluster.md)")
+    add = group.add_argument
+    add("--workers", metavar="N", action=_Once, help="processes on this machine")
+    add("--scheduler", metavar="ADDRESS", action=_Once,
+        help="a running Dask scheduler, as tcp://HOST:PORT")  # fmt: skip
+    add("--no-shared-store", action="store_true",
+        help="its workers do not see this store's folder: send inputs and results")  # fmt: skip
+
+
 def _add_verbs(parser: argparse.ArgumentParser) -> None:
     """What can be done instead of running the notebooks."""
     group = parser.add_argument_group("instead of running the notebooks (one of these)")
@@ -113,8 +125,8 @@ _SETTINGS = ("profile", "parameters", "data", "device")
 TAKES = {
     "run": (*_SETTINGS, "only", "force", "record", "no_wait"),
     "list": (),
-    "plan": _SETTINGS,
-    "train": (*_SETTINGS, "force"),
+    "plan": (*_SETTINGS, "workers"),
+    "train": (*_SETTINGS, "force", "workers", "scheduler", "no_shared_store"),
     "verify": _SETTINGS,
     "twins": (),
     "test": (),
@@ -134,9 +146,11 @@ def _refuse_together(arguments: Namespace) -> None:
     verb = _verb(arguments)
     if verb == "test":
         raise InputError("--test: must come first, as in ./run_all.sh --test")
-    for option in TAKES["run"]:
+    for option in dict.fromkeys((*TAKES["run"], *TAKES["train"])):
         if getattr(arguments, option) and option not in TAKES[verb]:
             written = "-p" if option == "parameters" else f"--{option.replace('_', '-')}"
+            if verb == "run":
+                raise InputError(f"{written}: goes with --train (--help)")
             raise InputError(f"--{verb} and {written}: do not go together; leave one out")
 
 
@@ -155,7 +169,7 @@ def _given(arguments: Namespace) -> list[tuple[str, str]]:
 
 def _refuse_empty(arguments: Namespace) -> None:
     """InputError for a value of nothing, as "$UNSET" gives, and for a parameter given twice."""
-    options = ("profile", "only", "data", "device")
+    options = ("profile", "only", "data", "device", "workers", "scheduler")
     values = [(f"--{option}", getattr(arguments, option)) for option in options]
     values += [(f"-p {name}", text) for name, text in arguments.parameters or []]
     for written, text in values:
@@ -245,13 +259,55 @@ def show_plan(arguments: Namespace) -> int:
     """What would be trained, what is there, what the rest takes."""
     from tgd_lib.companion import plan  # torch, and only here
 
+    workers = _workers(arguments)
     print(plan.text(settings_of(arguments)))
+    if workers:
+        print("\n" + "\n".join(_forecast(settings_of(arguments), workers)))
     return 0
+
+
+def _forecast(settings: Settings, workers: int) -> list[str]:
+    """How long the rest of a run takes with so many workers, and with more."""
+    from tgd_lib import bank  # torch, and only here
+    from tgd_lib.companion import graph, plan
+    from tgd_lib.lab.lab import Lab
+
+    lab = Lab(settings, say=lambda line: None)
+    timed: dict = {}
+    tasks = graph.of_run(
+        lab,
+        room=float(bank.available(lab.compute)),
+        seconds=lambda spec: plan.seconds_of(lab, spec, timed),
+        gpu=lab.compute.device == "cuda",
+    )
+    return graph.forecast(tasks, (workers, *graph.WORKERS))
+
+
+def _workers(arguments: Namespace) -> int | None:
+    """The number of workers that was asked for; InputError if it is none."""
+    if arguments.workers is None:
+        return None
+    from tgd_lib.companion import graph
+
+    return graph.parse_workers(arguments.workers)
 
 
 def train(arguments: Namespace) -> int:
     """Every network of a profile; cut off at any moment, the same command goes on."""
+    workers, scheduler = _workers(arguments), arguments.scheduler
+    if workers and scheduler:
+        raise InputError("--workers and --scheduler: do not go together; leave one out")
+    if arguments.no_shared_store and not scheduler:
+        raise InputError("--no-shared-store: goes with --scheduler only")
     settings = settings_of(arguments)
+    if workers or scheduler:
+        from tgd_lib.companion import cluster
+
+        shared = not arguments.no_shared_store
+        force = arguments.force
+        return cluster.train(
+            settings, workers=workers, scheduler=scheduler, shared=shared, force=force
+        )
     from tgd_lib.lab.lab import Lab  # torch, and only here
     from tgd_lib.lab.store import Store
     from tgd_lib.study import methods, questions

@@ -83,7 +83,7 @@ def lines(lab: Lab) -> list[Line]:
     found = []
     for specs in groups.values():
         there = sum(lab.store.find("network", s.question) is not None for s in specs)
-        seconds = _seconds(lab, specs[0], timed) if there < len(specs) else 0.0
+        seconds = seconds_of(lab, specs[0], timed) if there < len(specs) else 0.0
         found.append(Line(specs[0].name, len(specs), there, seconds))
     return found
 
@@ -113,7 +113,7 @@ def feature_numbers(spec: Spec, shape: Shape) -> int:
 # ---------------------------------------------------------------- time
 
 
-def _seconds(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
+def seconds_of(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
     """Training `spec`: its steps times the seconds of one. `timed` remembers what was timed."""
     kind = (spec.network, shape_of(lab, spec.view))
     if kind not in timed:
