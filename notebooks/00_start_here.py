@@ -17,8 +17,8 @@
 # A large network can teach a small one: the small one learns not only the labels but what the large
 # one *says* about each image (**knowledge distillation**, KD). **TGD** (Jeon, Khurana, Pathak,
 # Turaga, 2024) adds a second teacher that never sees the image itself, but its **persistence
-# image** (PI): a picture of the image's topology. The student needs only the image. So whatever it
-# gains from topology costs nothing on the device it runs on.
+# image** (PI): a picture of the image's topology. The student needs only the image, so at test time
+# topology costs nothing.
 #
 # This notebook follows one image all the way: *signal → persistence diagram → persistence image →
 # what each teacher and each student says*. It uses the networks of [03](03_distillation.ipynb).

@@ -32,7 +32,7 @@
 #
 # | method | labels | image teacher | PI teacher | maps | starts from | why |
 # |---|---|---|---|---|---|---|
-# | Scratch | ✓ | | | | random | the floor |
+# | Scratch | ✓ | | | | random | no teacher |
 # | KD | ✓ | ✓ | | | random | the usual distillation, with the authors' `mean` |
 # | KD, batchmean | ✓ | ✓ | | | random | the same with the textbook's reduction |
 # | KD, annealing | ✓ | ✓ | | | scratch | **control**: as many epochs as TGD |

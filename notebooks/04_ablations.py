@@ -17,8 +17,9 @@
 # Which part of TGD does what, and how do other ways to distil compare? Every ablation is **TGD**,
 # annealing included, but for what it is named after: so it is compared with TGD. Where only the
 # second teacher or its share is changed, **TGD without the PI teacher (α = 1)** is the control.
-# Baselines train once, from random weights, with their customary weights; *KD, batchmean* and *TGD
-# without annealing* are what to compare them with at equal epochs. *KD from the PI teacher* and
+# Baselines have the weights of their reference code. Each is trained twice: once from random
+# weights, to be compared with *KD, batchmean* and *TGD without annealing*, and once annealed, to be
+# compared with *KD, batchmean, annealing* and *TGD*. *KD from the PI teacher* and
 # *Two teachers averaged* are KD with this run's reduction, as *KD* is.
 #
 # Which methods a profile runs stands in `tgd_lib/study/methods.py`, one table; `./run_all.sh
@@ -93,8 +94,8 @@ tables.against(rows, "tgd_alpha1")
 tables.against(rows, "kd_annealed")
 
 # %% [markdown]
-# Baselines had half the epochs of all that. At equal epochs, what trained once, from random
-# weights:
+# Baselines without annealing have half the total epochs of TGD. Compared among methods that start
+# from random weights:
 
 # %%
 compared = (*methods.BASELINES, "scratch", "kd", "tgd_no_annealing")

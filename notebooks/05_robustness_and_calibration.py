@@ -14,8 +14,8 @@
 # %% [markdown]
 # # 05 · Robustness and calibration
 #
-# A student that is as accurate may still be sturdier, or know better when it does not know. Three
-# questions to the methods that the text compares:
+# Of two students of equal accuracy one may be more robust, or better calibrated. Three questions to
+# the methods that the text compares:
 #
 # * **Corruptions**: noise, blur, weather and digital damage with CIFAR-10-C's published constants
 #   for 32×32 images, five severities. Where the data folder holds the official arrays

@@ -114,7 +114,7 @@ def test_training_and_gap():
     many = [r | {"training_accuracy": [0.1, 0.8]} for r in rows(scratch=[0.5], kd=[0.55])]
     assert "SCRATCH 80 and 50 %; KD 80 and 55 %" in sentences.training(many)
     assert sentences.gap(many, {"accuracy": 0.6}).endswith(
-        "it is 10.0 points. Of that way goes, in the mean: KD 50 %."
+        "is 10.0 points. Share of it that each method closes, in the mean: KD 50 %."
     )
     assert "no gap to close" in sentences.gap(many, {"accuracy": 0.5})
 

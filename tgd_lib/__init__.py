@@ -3,14 +3,15 @@
 Nothing happens at import, and nothing heavy is imported: ask for the room you need, for example
 ``from tgd_lib import topology``. The rooms of this folder are the method; read them in this order:
 
-    diagrams, topology     from an image to its persistence diagrams and persistence images (no
-    torch) networks, losses       wide residual networks; the terms of the loss bank
-    what the teachers say of every training image, paid for once training, evaluation   one loop for
-    every network; how good a network is embedding              topology of a batch's embedding, and
-    losses that hand it on baselines, ripsnet     the losses of other methods; TopKD's stand-in for
-    persistence images datasets, compute, files, config
+    diagrams, topology     from an image to its persistence diagrams and images (no torch)
+    networks, losses       wide residual networks; the terms of the loss
+    bank                   the teachers' outputs for every training image, computed once
+    training, evaluation   one training loop for every network; metrics
+    embedding              topology of a batch's embedding, and losses that distil it
+    baselines, ripsnet     losses from the literature; TopKD's network for persistence images
+    datasets, compute, files, config
 
-and five wings stand around it, each importing only what is before it:
+Five subpackages are built on it, each importing only those above it:
 
     images      where pictures come from: CIFAR-10, CINIC-10, folders, the sample, corruptions
     lab         a spec -> a trained network: spec, store, views, objectives, lab

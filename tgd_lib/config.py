@@ -88,7 +88,7 @@ PARAMETERS: dict[str, Parameter] = {
     "gamma": Parameter(float, "weight of the similarity maps", low=0, high=1e6),
     "kl_reduction": Parameter(str, "how the divergence is averaged", ("mean", "batchmean")),
     "orientation": Parameter(
-        str, "how pixels are strung to a signal", ("row", "column", "both", "authors_literal")
+        str, "how pixels are flattened into a signal", ("row", "column", "both", "authors_literal")
     ),
     "selection": Parameter(str, "which epoch counts", ("last", "authors")),
 }

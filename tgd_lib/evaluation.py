@@ -1,4 +1,4 @@
-"""What a trained network is worth: accuracy and its uncertainty, likelihood, calibration."""
+"""Metrics of a trained network: accuracy and its uncertainty, likelihood, calibration."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Persistence images of pictures.
 
-A channel is strung to a signal, the signal's sublevel sets are filtered, and the diagram of its
+A channel is flattened to a signal, the signal's sublevel sets are filtered, and the diagram of its
 components is drawn as a small picture. NumPy, SciPy and gudhi only.
 
 Why it is fast without approximation: pixels are 8-bit, so births and persistences lie on the

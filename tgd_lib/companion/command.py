@@ -31,9 +31,9 @@ EPILOG = """examples:
   ./run_all.sh --site                             these pages as a site, in artifacts/site/
 
 exit status:
-  0    all is well
+  0    success
   1    a notebook failed, or --verify found a difference
-  2    what was given cannot be used, or the machine lacks something: room on the disk, say
+  2    invalid input, or the machine lacks something (disk space, for example)
   129  the terminal was closed (SIGHUP)
   130  Ctrl-C (SIGINT)
   143  stopped by another program (SIGTERM)
@@ -86,9 +86,9 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     add("-p", dest="parameters", nargs=2, action="append", metavar=("NAME", "VALUE"),
         help="override a parameter of the notebooks; may be repeated (see --list)")  # fmt: skip
     add("--data", metavar="DIR", action=_Once,
-        help="the data set's folder, relative to where you are")  # fmt: skip
+        help="the data set's folder, relative to the current directory")  # fmt: skip
     add("--device", metavar="NAME", action=_Once, help="auto, cpu or cuda")
-    add("--force", action="store_true", help="make everything again, even what is in the store")
+    add("--force", action="store_true", help="recompute everything, even what is in the store")
     add("--record", action="store_true",
         help="after the run, bring it into figures/, docs/ and the .ipynb twins")  # fmt: skip
     add("--no-wait", action="store_true",

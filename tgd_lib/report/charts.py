@@ -278,7 +278,7 @@ def _course(axis: Axes, pairs: Sequence[dict], style: dict, label: str) -> None:
 
 @styled
 def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
-    """A value an epoch, the mean over seeds: a line a method.
+    """A value per epoch, the mean over seeds: one line per method.
 
     column: "loss" or "training_accuracy".
     """

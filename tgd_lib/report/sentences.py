@@ -192,8 +192,8 @@ def where_the_other_fails(image_right: np.ndarray, pi_right: np.ndarray) -> str:
         f"The PI teacher is right on {100 * alone.mean():.0f} % of the {len(alone)} test images "
         "that the image "
         f"teacher gets wrong, and on {100 * both.mean():.0f} % of those it gets right: "
-        f"{100 * (pi_right & ~image_right).mean():.1f} % of all images are known to the PI teacher "
-        "alone."
+        f"{100 * (pi_right & ~image_right).mean():.1f} % of all images are classified "
+        "correctly by the PI teacher alone."
     )
 
 
@@ -213,8 +213,7 @@ def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarra
         parts.append(f"{name} {one:.0f} and {two:.0f} %")
     return (
         f"The teachers disagree on {apart.sum()} of {len(apart)} test images. There the students "
-        "say what the "
-        f"image teacher says, and what the PI teacher says, on: {'; '.join(parts)}."
+        f"agree with the image teacher, and with the PI teacher, on: {'; '.join(parts)}."
     )
 
 
@@ -353,7 +352,6 @@ def gap(rows: Sequence[dict], teacher: dict) -> str:
         if method != "scratch":
             parts.append(f"{label} {100 * (means[method] - means['scratch']) / way:.0f} %")
     return (
-        f"From scratch to the image teacher it is {100 * way:.1f} points. Of that way goes, in the "
-        "mean: "
-        f"{'; '.join(parts)}."
+        f"The gap from scratch to the image teacher is {100 * way:.1f} points. Share of it that "
+        f"each method closes, in the mean: {'; '.join(parts)}."
     )

@@ -1,8 +1,8 @@
 """The study as tables: teachers, methods of training the student, and which of them a profile runs.
 
-    TEACHERS    what may teach: images, persistence images and their variants, controls without
-    topology METHODS     the main five, baselines from the literature, ablations of TGD, guidances
-    beyond the paper GRID        for each profile, the methods it runs beside the main five
+    TEACHERS    networks on images, on persistence images and their variants, and controls
+    METHODS     the main five, baselines from the literature, ablations, extensions of TGD
+    GRIDS       for each grid, the methods that run beside the main five
 
 Constants only; nothing here trains or imports torch.
 """

@@ -118,7 +118,7 @@ def card(folder: Path) -> str:
         [
             f"# Networks of `{profile}`",
             "",
-            "Seeds were fixed beforehand: not the best of their kind.",
+            "The seed was fixed in advance: these are not the best of several runs.",
             "",
             "| network | folder | architecture | sees | training images | total epochs"
             " | accuracy % | NLL | ECE % | sha256 |",
@@ -126,16 +126,16 @@ def card(folder: Path) -> str:
             *rows,
             "",
             f"One network each (n = 1), {first.about['exact']['n']} test images, float32"
-            " arithmetic. The spread over seeds is in the results.",
+            " arithmetic. The spread over seeds: docs/results.",
             "",
             f'**To use**: `tgd_lib.load("{profile}/{found[-1].record["method"]}")` gives the'
             " network with its preprocessing, in eval mode;"
             f" called with uint8 images (N, H, W, 3) it returns logits (N, {len(classes)}).",
             "**To check**: `./run_all.sh --verify` evaluates all of them again.",
             "",
-            f"**Limits**: classes {', '.join(classes)}; nothing was augmented; overconfident as"
-            " trained (see notebook 05)."
-            " For research into distillation, not for decisions.",
+            f"**Limits**: classes {', '.join(classes)}; trained without augmentation;"
+            " calibration before temperature scaling: column ECE, notebook 05."
+            " Intended for research on distillation only.",
             "",
         ]
     )
