@@ -193,7 +193,7 @@ students = {spec.name: spec for spec in (tgd.start, study.student("tgd_alpha1", 
 maps = {}
 for name, spec in (networks | students).items():
     with torch.no_grad():
-        features = lab.network(spec).stages(lab.pixels(spec.view, "train")[index])[1]
+        features = lab.network(spec).stages(lab.pixels(spec.view, "train")[index]).features
     maps[name] = similarity_map(features[2])  # (64, 64)
 
 # %%

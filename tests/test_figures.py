@@ -2,7 +2,7 @@
 
 import json
 
-import matplotlib
+import matplotlib.pyplot
 import numpy as np
 import pytest
 
@@ -45,6 +45,13 @@ BOTH = {"batch_1": TIME, "batch_128": TIME}
 def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
     return config.resolve("smoke")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """No figure outlives its test."""
+    yield
+    matplotlib.pyplot.close("all")
 
 
 def texts(figure) -> list[str]:
