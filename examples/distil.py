@@ -58,18 +58,16 @@ def distil(train, test, *, epochs=6, teacher=(10, 2), student=(10, 1)) -> dict[s
     lookup = bank.Bank(logits, bank.merged(*maps, alpha=WEIGHTS["alpha"]))
 
     def objective(outputs, labels, index, epoch):
-        said = lookup.batch(index)  # logits of both teachers, merged maps of the batch
-        return tgd_loss(outputs.logits, labels, outputs.features, *said, **WEIGHTS)
+        return tgd_loss(outputs.logits, labels, outputs.features, *lookup.batch(index), **WEIGHTS)
 
     # The distilled student starts as the scratch one ("annealing"), and sees images only.
     distilled = wide_resnet(*student, 3, classes, seed=0)
     distilled.load_state_dict(scratch.state_dict())
     distilled = fit(distilled, images[0], labels, schedule, objective)
 
-    tested = {"image teacher": one, "scratch": scratch, "TGD": distilled}
-    seen_by = {name: (network, images[1]) for name, network in tested.items()}
-    accuracy = {}
-    for name, (network, pixels) in (seen_by | {"PI teacher": (two, pis[1])}).items():
+    accuracy = {"image teacher": one, "PI teacher": two, "scratch": scratch, "TGD": distilled}
+    for name, network in accuracy.items():  # each gives way to its accuracy
+        pixels = pis[1] if network is two else images[1]  # what it sees of the test images
         outputs = evaluation.logits_of(network, pixels)
         accuracy[name] = evaluation.metrics(outputs, torch.from_numpy(test.labels))["accuracy"]
     return accuracy

@@ -67,7 +67,7 @@ def test_the_chosen_is_shown_on_the_test_set_against_every_control(tmp_path):
         "3 candidates; the choice is made on held-out images: *TGD, PI window 0 to 1, sigma 0.02*"
         in text
     )
-    assert "+2.00, +2.00 (n=2) points of accuracy: n too small against" in text
+    assert "on them, against *TGD at alpha = 1* +2.00, +2.00 (n=2) points of accuracy" in text
     assert "*TGD at alpha = 1* -3.00, -3.00 (n=2)" in text
     assert "*TGD, second image teacher* -1.00, -1.00 (n=2)" in text
 

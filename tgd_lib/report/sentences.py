@@ -254,8 +254,8 @@ def alphas(pairs: Sequence[dict], part: str) -> str:
     if best["mean"] <= 0:
         return f"On the {part} images the mean is highest at alpha = 1: without the PI teacher."
     return (
-        f"On the {part} images the mean is highest at alpha = {best['alpha']:g}: {amount(best)} "
-        "against alpha = 1."
+        f"On the {part} images the mean is highest at alpha = {best['alpha']:g}; "
+        f"against alpha = 1, {amount(best)}."
     )
 
 
@@ -284,8 +284,8 @@ def search(found: dict) -> str:
     if found["chosen"] == CONTROL:
         return text + f"none has a higher mean than *{_label(CONTROL)}*."
     text += (
-        f"*{_label(found['chosen'])}* has the highest mean, {amount(found['held_out'])} against "
-        f"*{_label(CONTROL)}* on the held-out images"
+        f"*{_label(found['chosen'])}* has the highest mean; on them, against "
+        f"*{_label(CONTROL)}* {amount(found['held_out'])}"
     )
     for pair in found["test"]:
         text += f"; on the test images against *{_label(pair['control'])}* {amount(pair)}"
