@@ -49,6 +49,10 @@ def imported(path) -> set[str]:
     """The rooms that a file imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        # Only `from tgd_lib... import` is used, so that nothing passes here unseen.
+        if isinstance(node, ast.Import):
+            assert not any(name.name.startswith("tgd_lib") for name in node.names), path
+        assert getattr(node, "level", 0) == 0 or not isinstance(node, ast.ImportFrom), path
         if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != "tgd_lib":
             continue
         package = node.module.removeprefix("tgd_lib").strip(".")

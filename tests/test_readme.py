@@ -3,6 +3,7 @@
 import json
 
 from tgd_lib.report import summary
+from tgd_lib.study import methods
 
 METRICS = {"accuracy": 0.5, "nll": 1.0, "ece": 0.05, "brier": 0.5}
 
@@ -78,8 +79,9 @@ def test_a_long_table_is_folded_after_the_main_methods():
     long = short + [f"| {i} |" for i in range(8, 60)]
     folded = summary._folded("\n".join(long))
     assert [x for x in folded if x.startswith("| ") and x[2].isdigit()] == long[2:]
-    assert folded[:8] == long[:8] and folded[-1] == "</details>"
-    assert folded[9] == "<details><summary>The other 54 methods</summary>"
+    n = 2 + len(methods.TABLE)
+    assert folded[:n] == long[:n] and folded[-1] == "</details>"
+    assert folded[n + 1] == "<details><summary>The other 53 methods</summary>"
 
 
 def test_only_the_block_of_the_profile_is_written(tmp_path):

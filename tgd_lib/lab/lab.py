@@ -68,7 +68,7 @@ class Lab:
         return Views(self.data, self.store, say=self.say)
 
     @cached_property
-    def _trained(self):
+    def _networks(self):
         from tgd_lib.lab.trained import Trained
 
         return Trained(self.store, self.views, self.compute)
@@ -80,7 +80,7 @@ class Lab:
 
         images, n = self.data.train.fingerprint, len(self.data.train.labels)
         return Objectives(
-            self.store, self._trained, images=images, n=n, mode=self.teachers, say=self.say
+            self.store, self._networks, images=images, n=n, mode=self.teachers, say=self.say
         )
 
     # ---- trained networks
@@ -88,20 +88,20 @@ class Lab:
     def network(self, spec: Spec):
         """The trained network as a module in eval mode on the device."""
         self.train([spec])
-        return self._trained.network(spec)
+        return self._networks.network(spec)
 
     def teacher(self, spec: Spec):
         """The trained network with the training images as it sees them (`bank.Teacher`)."""
         self.train([spec])
-        return self._trained.teacher(spec)
+        return self._networks.teacher(spec)
 
     def pixels(self, view: View, part: str):
         """What `view` shows of "train", "test" or "holdout" (`compute.Pixels`, on the device)."""
-        return self._trained.pixels(view, part)
+        return self._networks.pixels(view, part)
 
     def shown(self, view: View, images):
         """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
-        return self._trained.shown(view, images)
+        return self._networks.shown(view, images)
 
     def trained(self, spec: Spec) -> Artefact:
         """The trained network that `spec` describes: found in the store, or trained now."""
@@ -122,7 +122,7 @@ class Lab:
                 lost[spec.key] = reasons[0]
                 continue
             try:
-                self._lab_of(spec)._train(spec)
+                self._lab_of(spec)._train_one(spec)
             except Diverged as error:  # without its frames, which hold networks and banks
                 lost[spec.key] = error.with_traceback(None)
         if lost and not tolerant:
@@ -155,7 +155,7 @@ class Lab:
         how = {"teachers": self.teachers, "say": self.say, "place": self.place}
         return Lab(self.settings, store=self.store, data=parts, **how)
 
-    def _train(self, spec: Spec) -> None:
+    def _train_one(self, spec: Spec) -> None:
         """Train `spec`, all whose needs are met, and put it into the store."""
         from tgd_lib import training
 
@@ -189,7 +189,7 @@ class Lab:
         beside = self._trained_beside(spec)
         guided = self.objectives.of(spec, beside)
         run = training.Run(
-            self._trained.network(spec.start).train() if spec.start else fresh(spec),
+            self._networks.network(spec.start).train() if spec.start else fresh(spec),
             self.pixels(spec.view, "train"),
             torch.from_numpy(self.data.train.labels),
             spec.schedule,
@@ -281,7 +281,7 @@ class Lab:
             from tgd_lib import evaluation
 
             pixels = self.pixels(spec.view, part)
-            logits = evaluation.logits_of(self._trained.network(spec), pixels, exact=exact)
+            logits = evaluation.logits_of(self._networks.network(spec), pixels, exact=exact)
             np.save(folder / "logits.npy", logits.numpy())
             metrics = evaluation.metrics(logits, torch.from_numpy(images.labels))
             return metrics | {"network": trained.key}
