@@ -314,7 +314,9 @@ def test_unknown_names_suggest_the_nearest(tmp_path):
     fails(lambda: datasets.load("cifar100", "train"), "cifar100", "did you mean 'cifar10'?")
     fails(lambda: datasets.load("photos", "train"), "sample, cifar10, cinic10, folder")
     fails(lambda: datasets.load("sample", "vaild"), "'vaild'", "did you mean 'valid'?")
-    fails(lambda: datasets.load("cifar10", "valid", tmp_path), "'valid' of cifar10", "train, test")
+    fails(
+        lambda: datasets.load("cifar10", "valid", tmp_path), "cifar10 split 'valid'", "train, test"
+    )
 
 
 @pytest.mark.parametrize("resize", [0, -1, 1.5, True, "32", (8,), (8, 0), (8, 8, 3), 10**6])

@@ -245,9 +245,9 @@ def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
 KILLED = """
 import sys
 from tgd_lib import config
-from tgd_lib.study import methods
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
+from tgd_lib.study.specs import specs_of
 s = config.resolve("smoke", n_train=480, n_test=80, holdout=0, epochs=6, precision=sys.argv[2])
 lab = Lab(s, store=Store(sys.argv[1], newer_than=0), say=lambda line: print(line, flush=True))
 lab.trained(specs_of(lab).student("kd_annealed", 0))

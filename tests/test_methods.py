@@ -174,7 +174,7 @@ def test_published_constants_are_for_what_they_were_published_for(name):
         view.kind == "image"
         or (
             view.kind not in ("noise", "pi_noisy")
-            and view.params == methods.Teacher("x", "x").params
+            and view.params == methods.TeacherKind("x", "x").params
             and view.kind != "image_map"
             and view.orientation not in ("cubical", "cubical_super")
         )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tgd_lib.config import InputError, nearest
+from tgd_lib.config import InputError, unknown
 from tgd_lib.losses import (
     LARGEST,
     TEMPERATURES,
@@ -287,8 +287,7 @@ def warmed(epoch: int, length: int, *, share: float | None) -> float:
 
 def _known(name: str) -> str:
     if name not in LOSSES:
-        hint = nearest(name, LOSSES)
-        raise InputError(f"baseline {name!r} does not exist: {hint}choose from {', '.join(LOSSES)}")
+        raise unknown("baseline", name, LOSSES)
     return name
 
 

@@ -61,10 +61,7 @@ def load(
     size = _size(resize)
     known = splits(name, root)
     if split not in known:
-        hint = config.nearest(split, known)
-        raise InputError(
-            f"split {split!r} of {name} does not exist: {hint}choose from {', '.join(known)}"
-        )
+        raise config.unknown(f"{name} split", split, known)
     if name == "folder":  # the only one whose images may differ in size, so resized one by one
         return _dataset(*folders.read(_folder(root), split, size=size))
     if name == "sample":

@@ -30,7 +30,7 @@ import numpy as np
 # Its stream is frozen for good; default_rng's may change with NumPy.
 from numpy.random import RandomState
 
-from tgd_lib.config import InputError, nearest
+from tgd_lib.config import InputError, unknown
 from tgd_lib.files import sha256
 from tgd_lib.images.folders import reading
 
@@ -61,7 +61,7 @@ def corrupt(images: np.ndarray, name: str, severity: int, *, seed: int = 0) -> n
 
 def _check(images: np.ndarray, name: str, severity: int, seed: int) -> None:
     if name not in NAMES:
-        raise InputError(_unknown(name, NAMES))
+        raise unknown("corruption", name, NAMES)
     if not _whole(severity) or severity not in SEVERITIES:
         raise InputError(f"severity {severity!r} does not exist: choose 1, 2, 3, 4 or 5")
     if not _whole(seed) or not 0 <= seed < 2**32:
@@ -74,11 +74,6 @@ def _check(images: np.ndarray, name: str, severity: int, seed: int) -> None:
 
 def _whole(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _unknown(name: str, known: tuple[str, ...]) -> str:
-    hint = nearest(name, known)
-    return f"corruption {name!r} does not exist: {hint}choose from {', '.join(known)}"
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
@@ -331,7 +326,7 @@ def read_official(folder: str | Path, name: str) -> np.ndarray:
     else.
     """
     if name not in OFFICIAL_NAMES:
-        raise InputError(_unknown(name, OFFICIAL_NAMES))
+        raise unknown("corruption", name, OFFICIAL_NAMES)
     images = _load(Path(folder) / f"{name}.npy", (5 * OFFICIAL_IMAGES, 32, 32, 3), np.uint8)
     return images.reshape(5, OFFICIAL_IMAGES, 32, 32, 3)
 
@@ -407,9 +402,9 @@ def source(folder: Path | None, labels: np.ndarray, chosen: Sequence[str] | None
     where the run's test images are others. chosen: the corruptions asked for; None: all there are.
     Raises InputError for an unknown one, or arrays that are of other images.
     """
-    unknown = [name for name in chosen or () if name not in OFFICIAL_NAMES]
-    if unknown:
-        raise InputError(_unknown(unknown[0], OFFICIAL_NAMES))
+    foreign = [name for name in chosen or () if name not in OFFICIAL_NAMES]
+    if foreign:
+        raise unknown("corruption", foreign[0], OFFICIAL_NAMES)
     if folder is None or not folder.is_dir():
         return Source("own", tuple(chosen) if chosen else NAMES)
     if not np.array_equal(official_labels(folder), labels):

@@ -19,7 +19,7 @@ from tgd_lib.topology import PersistenceImageParams
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherKind:
     """One network that may teach. None means: as the settings say."""
 
     name: str
@@ -35,38 +35,40 @@ WIDE = PersistenceImageParams(
     high=1.0, sigma=0.02
 )  # a window that holds all births and persistences
 
-TEACHERS: dict[str, Teacher] = {
+TEACHERS: dict[str, TeacherKind] = {
     t.name: t
     for t in (
-        Teacher("image", "image teacher", "image"),
-        Teacher("pi", "PI teacher"),
+        TeacherKind("image", "image teacher", "image"),
+        TeacherKind("pi", "PI teacher"),
         # controls: is it topology, or any second teacher?
-        Teacher("image_2", "second image teacher", "image", seed=1),
-        Teacher("pi_within", "PIs permuted within the class", "pi_within"),
-        Teacher("pi_across", "PIs permuted across classes", "pi_across"),
-        Teacher("noise", "fixed noise per image", "noise"),
+        TeacherKind("image_2", "second image teacher", "image", seed=1),
+        TeacherKind("pi_within", "PIs permuted within the class", "pi_within"),
+        TeacherKind("pi_across", "PIs permuted across classes", "pi_across"),
+        TeacherKind("noise", "fixed noise per image", "noise"),
         # how the persistence image is made
-        Teacher("pi_row", "row-wise PIs", orientation="row"),
-        Teacher("pi_column", "column-wise PIs", orientation="column"),
-        Teacher(
+        TeacherKind("pi_row", "row-wise PIs", orientation="row"),
+        TeacherKind("pi_column", "column-wise PIs", orientation="column"),
+        TeacherKind(
             "pi_literal", "PIs as the authors' instructions read", orientation="authors_literal"
         ),
-        Teacher("pi_range", "PI window 0 to 1", params=PersistenceImageParams(high=1.0)),
-        Teacher("pi_wide", "PI window 0 to 1, sigma 0.02", params=WIDE),
-        Teacher("pi_sigma", "PI sigma 0.02", params=PersistenceImageParams(sigma=0.02)),
-        Teacher("pi_coarse", "PIs of 25 x 25", params=PersistenceImageParams(resolution=25)),
+        TeacherKind("pi_range", "PI window 0 to 1", params=PersistenceImageParams(high=1.0)),
+        TeacherKind("pi_wide", "PI window 0 to 1, sigma 0.02", params=WIDE),
+        TeacherKind("pi_sigma", "PI sigma 0.02", params=PersistenceImageParams(sigma=0.02)),
+        TeacherKind("pi_coarse", "PIs of 25 x 25", params=PersistenceImageParams(resolution=25)),
         # other topology
-        Teacher("cubical", "cubical H0 and H1", orientation="cubical", params=WIDE),
-        Teacher("super", "superlevel cubical H0 and H1", orientation="cubical_super", params=WIDE),
-        Teacher("image_map", "image and persistence map", "image_map"),
-        Teacher("pi_noisy", "PIs of noisy images", "pi_noisy"),
+        TeacherKind("cubical", "cubical H0 and H1", orientation="cubical", params=WIDE),
+        TeacherKind(
+            "super", "superlevel cubical H0 and H1", orientation="cubical_super", params=WIDE
+        ),
+        TeacherKind("image_map", "image and persistence map", "image_map"),
+        TeacherKind("pi_noisy", "PIs of noisy images", "pi_noisy"),
         # teacher size (a seed that no student has: else it were a student's scratch network)
-        Teacher("image_small", "image teacher, width 1", "image", seed=100, width=1),
+        TeacherKind("image_small", "image teacher, width 1", "image", seed=100, width=1),
     )
 }
 
 
-def teacher(name: str) -> Teacher:
+def teacher(name: str) -> TeacherKind:
     """The teacher called `name`; InputError (with the nearest name) if there is none."""
     if name not in TEACHERS:
         raise unknown("teacher", name, TEACHERS)
