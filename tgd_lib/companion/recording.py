@@ -104,8 +104,7 @@ def record(names: Sequence[str], settings: Settings) -> None:
     _write_results(target, settings.profile)
     larger = BY_SIZE[: BY_SIZE.index(settings.profile)]
     better = [p for p in larger if (FIGURES / p / "run.json").is_file()]
-    twin_files = [twins.NOTEBOOKS / f"{name}.ipynb" for name in names]
-    if better and all(twins.executed(path) for path in twin_files):
+    if better and all(_in_step(name) for name in names):
         shown = f"the notebooks go on showing {better[0]}"
     else:
         _write_twins(names, settings)
@@ -155,6 +154,12 @@ def _write_results(target: Path, profile: str) -> None:
         title = PROFILES[profile].purpose
         write_text(page, f"# {title[0].upper()}{title[1:]}\n\n{summary.marks(profile)}\n")
     summary.update(page, target, profile)
+
+
+def _in_step(name: str) -> bool:
+    """Whether a twin is as its source, and every cell has outputs."""
+    twin = twins.NOTEBOOKS / f"{name}.ipynb"
+    return twins.executed(twin) and not twins.check(twin.with_suffix(".py"), twin)
 
 
 def _write_twins(names: Sequence[str], settings: Settings) -> None:
