@@ -598,7 +598,7 @@ def test_folder_layout_errors(tmp_path):
     fails(load, "no train folder", "did you mean 'Train'?")
     (tmp_path / "Train").rename(tmp_path / "train")
     fails(load, "0 class folders", "at least 2")
-    fails(lambda: datasets.load("folder", "valid", tmp_path), "'valid' of folder", "train, test")
+    fails(lambda: datasets.load("folder", "valid", tmp_path), "folder split 'valid'", "train, test")
 
 
 def test_folder_classes_must_agree_and_have_images(tmp_path):

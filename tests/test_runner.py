@@ -489,7 +489,7 @@ def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeyp
         and "TGD, logits only, seed 0" in said
     )
     assert main(["--plan", *size]) == 0
-    assert "9 networks, 9 of them there" in capsys.readouterr().out
+    assert "10 networks, 10 of them there" in capsys.readouterr().out
 
 
 def test_verify_says_when_nothing_is_recorded(figures, capsys):
