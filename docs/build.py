@@ -274,6 +274,8 @@ def describe_figure(cell: dict, source: str, run: str | None) -> None:
     caption = f"{caption_of(run, name)} [Record](../figures/{run}/figures/{name}.json)"
     shown = {"image": {"alt": alt_of(run, name)}, "figure": {"caption": caption, "name": name}}
     cell["metadata"].setdefault("mystnb", {}).update(shown)
+    # The site writes the caption itself; the notebook's own, displayed beneath, would be a second.
+    cell["outputs"] = [o for o in cell["outputs"] if "text/markdown" not in o.get("data", {})]
 
 
 # ---------------------------------------------------------------- the API
