@@ -247,8 +247,8 @@ class Settings:
 # favour topology (DEVIATIONS.md); the paper's stands beside it as a method of its own.
 FEW_STEPS = 300.0
 
-# The 48,000 training images of CIFAR-10 that no profile holds out: what the teachers of `quick` and
-# `study` were trained on.
+# The 48,000 training images of CIFAR-10 that no profile holds out: what the teachers of `study` are
+# trained on.
 NOT_HELD_OUT = "91e09524a7e59a4287011fbb8500449bb90b9386f3f52df85182db250ce77657"
 SHORT_EPOCHS = 8  # of those teachers
 
