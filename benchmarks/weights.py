@@ -5,8 +5,8 @@ images.
 
 Trains the control, TGD without the PI teacher (alpha = 1), with each pair of values, and prints its
 accuracy on the held-out images. The choice is made for the control, so that it cannot favour
-topology, and never on a test image. `config.PROFILES` holds what was chosen,
-benchmarks/recorded/weights.md why.
+topology, and never on a test image. What a profile uses stands
+in `config.PROFILES`.
 """
 
 from __future__ import annotations
