@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import filelock
 import pytest
 
-from tgd_lib.companion import cluster, graph, worker
+from tgd_lib.companion import cluster, crew, graph, schedule, worker
 from tgd_lib.companion.worker import Job, Outcome, Source, source
 from tgd_lib.config import ROOT, InputError, resolve
 from tgd_lib.files import read_json
@@ -31,7 +31,7 @@ needs_dask = [
     pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("distributed") is None,
-        reason=f"Dask is not installed: {cluster.INSTALL}",
+        reason=f"Dask is not installed: {crew.INSTALL}",
     ),
 ]
 TIMES = {"made", "made_unix", "seconds", "training_seconds", "history", "worker"}  # what may differ
@@ -120,7 +120,7 @@ def test_what_cannot_be_asked_for_is_one_line():
 def test_a_student_can_do_without_its_bank_and_not_without_its_teacher():
     kinds = {"t": "network", "bank": "bank", "student": "network", "seen": "evaluation"}
     needs = {"t": (), "bank": ("t",), "student": ("t", "bank"), "seen": ("student",)}
-    tasks = [graph.Task(n, needs[n], kind=kinds[n]) for n in kinds]
+    tasks = [schedule.Task(n, needs[n], kind=kinds[n]) for n in kinds]
     run = cluster.Run(None, None, tasks, None, memory=1e9, workers=1)
     run.outcomes |= {"t": Outcome("done"), "bank": Outcome("failed")}
     assert run._hopeless(run.tasks["student"]) is None
@@ -139,9 +139,9 @@ def test_the_time_left_is_that_of_the_rest_at_the_speed_so_far():
     tasks = {
         t.name: t
         for t in [
-            graph.Task("a", (), 2.0),
-            graph.Task("b", ("a",), 3.0),
-            graph.Task("c", ("a",), 3.0),
+            schedule.Task("a", (), 2.0),
+            schedule.Task("b", ("a",), 3.0),
+            schedule.Task("c", ("a",), 3.0),
         ]
     }
     done = {"a": Outcome("done", seconds=4.0)}
@@ -151,7 +151,7 @@ def test_the_time_left_is_that_of_the_rest_at_the_speed_so_far():
 
 
 def test_the_progress_counts_every_task_once():
-    tasks = {str(i): graph.Task(str(i)) for i in range(6)}
+    tasks = {str(i): schedule.Task(str(i)) for i in range(6)}
     outcomes = {"0": Outcome("done"), "1": Outcome("diverged"), "2": Outcome("skipped")}
     line = cluster.Progress(tasks, outcomes, workers=2).line(started=3)
     assert line.startswith("1 done, 2 running, 1 waiting, 2 failed; end about ")
@@ -246,7 +246,7 @@ def alone(tmp_path_factory):
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("alone")
     lab = Lab(settings_of(), store=Store(root, newer_than=0), say=lambda line: None)
-    for task in graph.in_order(graph.of_run(lab, room=1e10)):
+    for task in schedule.in_order(graph.of_run(lab, room=1e10)):
         worker.do(lab, task)
     torch.set_num_threads(before)
     return root
@@ -295,12 +295,12 @@ class TestOnThisMachine:
         ]
         job = Job(settings, source(), str(tmp_path), 0.0, threads=1)
         killed = {}
-        with cluster.local(lab, 1, lambda room, gpu: scratch) as crew:
+        with crew.local(lab, 1, lambda room, gpu: scratch) as hired:
             killer = threading.Thread(
-                target=_kill_in_training, args=(crew.client, tmp_path, killed)
+                target=_kill_in_training, args=(hired.client, tmp_path, killed)
             )
             killer.start()
-            run = cluster.Run(crew.client, job, scratch, lab, memory=crew.memory, workers=1)
+            run = cluster.Run(hired.client, job, scratch, lab, memory=hired.memory, workers=1)
             outcomes = run.go()
             killer.join()
         assert [o.status for o in outcomes.values()] == ["done"]
@@ -316,13 +316,13 @@ class TestOnThisMachine:
     ):
         lab = Lab(settings_of(), store=Store(tmp_path, newer_than=0), say=lambda line: None)
         tasks = [
-            graph.Task("network 1"),
-            graph.Task("evaluation 1", ("network 1",), kind="evaluation"),
+            schedule.Task("network 1"),
+            schedule.Task("evaluation 1", ("network 1",), kind="evaluation"),
         ]
         monkeypatch.setattr(worker, "work", _deadly)
-        with cluster.local(lab, 1, lambda room, gpu: tasks) as crew:
+        with crew.local(lab, 1, lambda room, gpu: tasks) as hired:
             job = Job(lab.settings, source(), str(tmp_path), 0.0)
-            outcomes = cluster.Run(crew.client, job, tasks, lab, memory=1e9, workers=1).go()
+            outcomes = cluster.Run(hired.client, job, tasks, lab, memory=1e9, workers=1).go()
         assert [o.status for o in outcomes.values()] == ["failed", "skipped"]
         assert "its worker died" in outcomes["network 1"].line
         assert cluster.report(outcomes) == 1
@@ -340,15 +340,15 @@ class TestOnThisMachine:
     def test_another_version_is_refused(self, tmp_path):
         lab = Lab(settings_of(), store=Store(tmp_path, newer_than=0), say=lambda line: None)
         other = replace(source(), code="000000000000")
-        with cluster.local(lab, 1, lambda room, gpu: [graph.Task("a")]) as crew:
+        with crew.local(lab, 1, lambda room, gpu: [schedule.Task("a")]) as hired:
             with pytest.raises(InputError, match="scheduler: another version of tgd_lib") as error:
-                cluster.greet(crew.client, Job(lab.settings, other, str(tmp_path), 0.0))
-            late = crew.client.submit(
-                worker.work, graph.Task("a"), Job(lab.settings, other, None, 0.0)
+                crew.greet(hired.client, Job(lab.settings, other, str(tmp_path), 0.0))
+            late = hired.client.submit(
+                worker.work, schedule.Task("a"), Job(lab.settings, other, None, 0.0)
             )
             assert late.result(timeout=60).status == "refused"
             blind = Job(lab.settings, source(), str(tmp_path), 0.0)
-            cluster.greet(crew.client, blind)
+            crew.greet(hired.client, blind)
         assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
 
@@ -490,12 +490,12 @@ class TestFaults:
 
         def go(address, work, root=str(tmp_path)):
             monkeypatch.setattr(worker, "work", work)
-            tasks = [graph.Task(f"network {i}") for i in range(6)]
-            with cluster.remote(lab, address) as crew:
+            tasks = [schedule.Task(f"network {i}") for i in range(6)]
+            with crew.remote(lab, address) as hired:
                 job = Job(lab.settings, source(), root, 0.0)
-                cluster.greet(crew.client, job)
+                crew.greet(hired.client, job)
                 return cluster.Run(
-                    crew.client, job, tasks, lab, memory=1e9, workers=crew.count
+                    hired.client, job, tasks, lab, memory=1e9, workers=hired.count
                 ).go()
 
         return go
@@ -625,7 +625,7 @@ def dask_at(tmp_path):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("dask_jobqueue") is None,
-    reason=f"dask-jobqueue is not installed: {cluster.INSTALL}",
+    reason=f"dask-jobqueue is not installed: {crew.INSTALL}",
 )
 @pytest.mark.slow
 def test_the_example_for_slurm_asks_for_what_workers_must_have(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgd_lib.companion import graph
-from tgd_lib.companion.graph import Size, Task
+from tgd_lib.companion import graph, schedule
+from tgd_lib.companion.graph import Size
+from tgd_lib.companion.schedule import Task
 from tgd_lib.config import InputError, resolve
 from tgd_lib.study import methods
 from tgd_lib.study.specs import Specs
@@ -48,16 +49,16 @@ DIAMOND = [
 
 
 def test_a_diamond_by_hand():
-    assert graph.tails(DIAMOND) == {"a": 8, "b": 4, "c": 6, "d": 1}
-    assert [t.name for t in graph.longest_chain(DIAMOND)] == ["a", "c", "d"]
-    assert [graph.simulate(DIAMOND, n).makespan for n in (1, 2, 3)] == [11, 8, 8]
-    assert graph.simulate(DIAMOND, 2).limit == "the longest chain"
-    assert graph.simulate(DIAMOND, 1).busy == 1
+    assert schedule.tails(DIAMOND) == {"a": 8, "b": 4, "c": 6, "d": 1}
+    assert [t.name for t in schedule.longest_chain(DIAMOND)] == ["a", "c", "d"]
+    assert [schedule.simulate(DIAMOND, n).makespan for n in (1, 2, 3)] == [11, 8, 8]
+    assert schedule.simulate(DIAMOND, 2).limit == "the longest chain"
+    assert schedule.simulate(DIAMOND, 1).busy == 1
 
 
 def test_chains_gain_nothing_and_free_tasks_all():
-    assert [graph.simulate(chain(1, 2, 3), n).makespan for n in (1, 2, 8)] == [6, 6, 6]
-    assert [graph.simulate(free(2, 2, 2, 2), n).makespan for n in (1, 2, 3, 4, 9)] == [
+    assert [schedule.simulate(chain(1, 2, 3), n).makespan for n in (1, 2, 8)] == [6, 6, 6]
+    assert [schedule.simulate(free(2, 2, 2, 2), n).makespan for n in (1, 2, 3, 4, 9)] == [
         8,
         4,
         4,
@@ -65,9 +66,9 @@ def test_chains_gain_nothing_and_free_tasks_all():
         2,
     ]
     assert (
-        graph.simulate(free(3, 3, 2, 2, 2), 2).makespan == 7
+        schedule.simulate(free(3, 3, 2, 2, 2), 2).makespan == 7
     )  # longest first: 3 + 2 + 2 and 3 + 2
-    assert graph.simulate([], 3).makespan == 0
+    assert schedule.simulate([], 3).makespan == 0
 
 
 def test_what_most_wait_for_comes_first():
@@ -77,42 +78,42 @@ def test_what_most_wait_for_comes_first():
         Task("teacher", (), 9.0),
         *(Task(f"s{i}", ("teacher",), 0.0) for i in range(3)),
     ]
-    rank = graph.priorities(tasks)
+    rank = schedule.priorities(tasks)
     assert rank["teacher"] > rank["alone"] > rank["short"]
     assert sorted(rank.values()) == list(range(6))
 
 
 def test_of_equal_tasks_the_first_comes_first():
-    rank = graph.priorities(free(1, 1, 1))
+    rank = schedule.priorities(free(1, 1, 1))
     assert rank["0"] > rank["1"] > rank["2"]
 
 
 def test_a_circle_and_a_need_that_is_no_task_are_refused():
     with pytest.raises(ValueError):
-        graph.in_order([Task("a", ("b",)), Task("b", ("a",))])
+        schedule.in_order([Task("a", ("b",)), Task("b", ("a",))])
     with pytest.raises(KeyError):
-        graph.in_order([Task("a", ("nobody",))])
+        schedule.in_order([Task("a", ("nobody",))])
 
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_without_workers_there_is_one_line(n):
     with pytest.raises(InputError, match="at least 1") as error:
-        graph.simulate(DIAMOND, n)
+        schedule.simulate(DIAMOND, n)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "two", "1.5", ""])
 def test_what_is_no_number_of_workers_is_one_line(text):
     with pytest.raises(InputError, match="--workers") as error:
-        graph.parse_workers(text)
+        schedule.parse_workers(text)
     assert "\n" not in str(error.value)
-    assert graph.parse_workers("4") == 4
+    assert schedule.parse_workers("4") == 4
 
 
 @given(graphs(), st.integers(1, 6))
 def test_the_makespan_lies_between_its_bounds(tasks, workers):
-    f = graph.simulate(tasks, workers)
-    assert f.makespan >= f.chain == sum(t.seconds for t in graph.longest_chain(tasks))
+    f = schedule.simulate(tasks, workers)
+    assert f.makespan >= f.chain == sum(t.seconds for t in schedule.longest_chain(tasks))
     assert f.makespan >= f.work / workers - 1e-9
     assert f.makespan <= f.work / workers + (1 - 1 / workers) * f.chain + 1e-9  # Graham
     assert 0 <= f.busy <= 1 + 1e-9
@@ -120,20 +121,20 @@ def test_the_makespan_lies_between_its_bounds(tasks, workers):
 
 @given(graphs())
 def test_one_worker_does_all_and_a_worker_a_task_is_as_fast_as_can_be(tasks):
-    assert graph.simulate(tasks, 1).makespan == sum(t.seconds for t in tasks)
-    crowd = graph.simulate(tasks, len(tasks))
+    assert schedule.simulate(tasks, 1).makespan == sum(t.seconds for t in tasks)
+    crowd = schedule.simulate(tasks, len(tasks))
     assert crowd.makespan == crowd.chain
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 9))
 def test_equal_free_tasks_go_in_rounds(count, workers, seconds):
     rounds = -(-count // workers)
-    assert graph.simulate(free(*[float(seconds)] * count), workers).makespan == rounds * seconds
+    assert schedule.simulate(free(*[float(seconds)] * count), workers).makespan == rounds * seconds
 
 
 @given(graphs())
 def test_the_order_respects_all_needs(tasks):
-    place = {t.name: i for i, t in enumerate(graph.in_order(tasks[::-1]))}
+    place = {t.name: i for i, t in enumerate(schedule.in_order(tasks[::-1]))}
     assert len(place) == len(tasks)
     assert all(place[need] < place[t.name] for t in tasks for need in t.needs)
 
@@ -142,18 +143,18 @@ def test_the_order_respects_all_needs(tasks):
 
 
 def test_two_large_banks_never_share_a_machine():
-    assert graph.shares(24e9, 2, [15e9, 1e9]) == [15e9, 9e9]
-    assert graph.shares(24e9, 4, [15e9, 1e9]) == [15e9, 3e9, 3e9, 3e9]
-    assert graph.shares(48e9, 4, [15e9, 1e9]) == [15e9, 15e9, 15e9, 3e9]
-    assert graph.shares(24e9, 4, [1e9, 1e9]) == [6e9] * 4
-    assert graph.shares(10e9, 2, [15e9, 1e9]) == [9e9, 1e9]  # it makes do with less
+    assert schedule.shares(24e9, 2, [15e9, 1e9]) == [15e9, 9e9]
+    assert schedule.shares(24e9, 4, [15e9, 1e9]) == [15e9, 3e9, 3e9, 3e9]
+    assert schedule.shares(48e9, 4, [15e9, 1e9]) == [15e9, 15e9, 15e9, 3e9]
+    assert schedule.shares(24e9, 4, [1e9, 1e9]) == [6e9] * 4
+    assert schedule.shares(10e9, 2, [15e9, 1e9]) == [9e9, 1e9]  # it makes do with less
 
 
 @given(
     st.integers(1, 1000), st.integers(1, 8), st.lists(st.integers(1, 1000), min_size=1, max_size=5)
 )
 def test_what_workers_are_given_is_there(room, workers, needs):
-    given_ = graph.shares(room, workers, needs)
+    given_ = schedule.shares(room, workers, needs)
     assert len(given_) == workers and sum(given_) <= room * (1 + 1e-9)
     large = sum(share >= max(needs) for share in given_)
     assert large * max(needs) <= room * (1 + 1e-9)
@@ -166,6 +167,16 @@ def test_the_memory_of_a_bank_is_what_it_will_be_made_in():
     assert graph.bank_memory(n, 1, room=5e8) == 2 * 75e6 / 0.8  # float16
     assert graph.bank_memory(n, 1, room=1e8) == 0  # online
     assert graph.bank_memory(50_000, 1, room=24e9) == 18.75e9  # 15 GB in float16
+
+
+def test_what_a_plan_says_of_maps_is_what_the_bank_does():
+    from tgd_lib import bank
+
+    assert (graph.STAGES, graph.RAW_MAPS, graph.MERGED_ROOM) == (
+        bank.STAGES,
+        bank.MAPS_KEPT,
+        bank.ROOM,
+    )
 
 
 # ---------------------------------------------------------------- the graph of a run
@@ -248,11 +259,11 @@ def test_the_graph_of_every_profile_can_be_gone_through(profile):
     tasks = graph.tasks_of(
         students, SIZE, there=lambda s: False, examined=examined, corruptions=("fog",)
     )
-    assert len(graph.in_order(tasks)) == len(tasks) == len({t.name for t in tasks})
-    times = [graph.simulate(tasks, n).makespan for n in graph.WORKERS]
+    assert len(schedule.in_order(tasks)) == len(tasks) == len({t.name for t in tasks})
+    times = [schedule.simulate(tasks, n).makespan for n in schedule.WORKERS]
     assert times == sorted(times, reverse=True)
     # Whatever is longest, a chain that is not a single task begins with a network.
-    assert graph.longest_chain(tasks)[0].kind == "network"
+    assert schedule.longest_chain(tasks)[0].kind == "network"
 
 
 def test_weights_are_counted_as_the_network_has_them():
@@ -266,9 +277,9 @@ def test_weights_are_counted_as_the_network_has_them():
 
 
 def test_the_forecast_says_what_limits():
-    lines = graph.forecast(
+    lines = schedule.forecast(
         [replace(t, specs=(SPECS.student("kd", i),)) for i, t in enumerate(chain(60, 120))], (2, 1)
     )
     assert lines[1].split()[:3] == ["1", "3.0", "min"] and "longest chain" in lines[1]
     assert lines[3] == "The longest chain, 3.0 min: KD, seed 0 60.0 s, then KD, seed 1 2.0 min."
-    assert graph.forecast([]) == ["There is nothing left to do."]
+    assert schedule.forecast([]) == ["There is nothing left to do."]

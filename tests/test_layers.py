@@ -18,8 +18,8 @@ WINGS = {
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
     "study": ("methods", "specs", "questions", "published", "cost"),
     "report": ("significance", "tables", "sentences", "figures", "charts", "summary"),
-    "companion": ("graph", "plan", "twins", "execution", "recording", "worker", "cluster")
-    + ("play", "runner", "command"),
+    "companion": ("schedule", "graph", "plan", "twins", "execution", "recording", "worker", "crew")
+    + ("cluster", "play", "runner", "command"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
 ORDER = [

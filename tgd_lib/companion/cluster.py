@@ -1,8 +1,8 @@
 """The trainings of a run on several workers, by Dask: here, or wherever a scheduler has some.
 
-The tasks and what they wait for are `graph`'s; Dask decides who does what, and gives the task of
-a worker that dies to another. The store makes that safe: a network that was begun goes on from its
-last whole epoch. Dask (`distributed`) is an extra, imported only where it is used.
+The tasks and what they wait for are `graph`'s, the workers `crew`'s; Dask decides who does what,
+and gives the task of a worker that dies to another. The store makes that safe: a network that was
+begun goes on from its last whole epoch.
 
     ./run_all.sh --train --workers 4
     ./run_all.sh --train --scheduler tcp://10.0.0.1:8786
@@ -10,230 +10,25 @@ last whole epoch. Dask (`distributed`) is an extra, imported only where it is us
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import time
 import uuid
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
-from pathlib import Path
-from typing import NamedTuple
 
-from tgd_lib.companion import graph, worker
-from tgd_lib.companion.graph import Task
+from tgd_lib.companion import crew, graph, schedule, worker
+from tgd_lib.companion.schedule import Task
 from tgd_lib.companion.worker import Job, Outcome
 from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
 
-INSTALL = "python -m pip install -r requirements-cluster.txt"
-MEMORY, GPU = "MEMORY", "GPU"  # resources that a worker declares and a task asks for
-DEATHS = 2  # of its workers that a task survives
-CONFIG = {"logging.distributed": "critical", "distributed.scheduler.allowed-failures": DEATHS}
-CONNECT = 10.0  # seconds until a scheduler counts as unreachable
 GONE = (
     "the scheduler is gone; start it again and give the same command (without --force): "
     "it goes on from what is in the store"
 )
 TICK = 1.0  # seconds between two looks at what has happened
-
-
-# ---------------------------------------------------------------- the workers
-
-
-class Crew(NamedTuple):
-    """Workers to give tasks to. memory: bytes that the largest has; count: how many there are."""
-
-    client: object
-    memory: float
-    count: int
-    gpu: bool
-
-
-@contextmanager
-def local(lab: Lab, workers: int, tasks: Callable[[float, bool], list[Task]]) -> Iterator[Crew]:
-    """Workers on this machine, a process each, on a GPU or a share of the cores and of the memory.
-
-    tasks: of the run, for a worker's bytes of memory and whether it has a GPU.
-    """
-    import dask
-    from distributed import Client, Scheduler, SpecCluster
-
-    gpu = lab.compute.device == "cuda"
-    memory = _gpu_memory(workers) if gpu else _memory(workers, tasks)
-    crew = {i: _nanny(i, memory[i], threads(workers), gpu) for i in range(workers)}
-    # Everything listens on loopback alone; the dashboard takes another port if this one is taken.
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": True}
-    options["dashboard_address"] = "127.0.0.1:8787"
-    scheduler = {"cls": Scheduler, "options": options}
-    _hush()
-    with dask.config.set(CONFIG), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
-        with SpecCluster(crew, scheduler, silence_logs=logging.CRITICAL) as cluster:
-            with Client(cluster) as client:
-                client.wait_for_workers(workers, timeout=120)
-                yield Crew(client, max(memory), workers, gpu)
-
-
-def _nanny(i: int, memory: float, threads: int, gpu: bool) -> dict:
-    """Worker i of this machine, and the process that starts it again when it dies."""
-    from distributed import Nanny
-
-    # Its own value is 1: Dask counts on many tasks at a time, and we have one.
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    environment: dict[str, object] = dict.fromkeys(names, threads)
-    environment["DASK_LOGGING__DISTRIBUTED"] = "critical"
-    resources = {MEMORY: memory}
-    if gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = i
-        resources[GPU] = 1
-    options = {
-        "name": i,
-        "env": environment,
-        "resources": resources,
-        "nthreads": 1,  # tasks at a time
-        "host": "127.0.0.1",
-        "dashboard": False,
-        "silence_logs": logging.CRITICAL,
-        # No limit by Dask: it counts mapped files as a worker's own, and would stop it.
-        "memory_limit": 0,
-    }
-    return {"cls": Nanny, "options": options}
-
-
-def threads(workers: int) -> int:
-    """Of PyTorch in each worker of this machine: OMP_NUM_THREADS, or a share of the cores."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
-    # Not os.cpu_count(): in a container, or under SLURM, not all of those are ours.
-    return max(1, len(os.sched_getaffinity(0)) // workers)
-
-
-def _memory(workers: int, tasks: Callable[[float, bool], list[Task]]) -> list[float]:
-    """Bytes for each of the workers of this machine."""
-    import psutil
-
-    room = float(psutil.virtual_memory().available)
-    return graph.shares(room, workers, [t.memory for t in tasks(room, False)])
-
-
-def _gpu_memory(workers: int) -> list[float]:
-    """Bytes on the GPU of each worker."""
-    import torch
-
-    there = torch.cuda.device_count()
-    if workers > there:
-        raise InputError(
-            f"--workers {workers}: there are {there} GPUs here, and a worker has one to itself"
-        )
-    return [float(torch.cuda.get_device_properties(i).total_memory) for i in range(workers)]
-
-
-@contextmanager
-def remote(lab: Lab, address: str) -> Iterator[Crew]:
-    """The workers of a running scheduler; waits for the first of them."""
-    from distributed import Client
-    from distributed.comm import parse_address
-    from distributed.comm.registry import get_backend
-
-    _hush()
-    try:
-        # Looked at before, as a client that could not be made complains when Python ends.
-        get_backend(parse_address(address)[0])
-        client = Client(address, timeout=CONNECT, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        reason = str(error).split("\n")[0][:120] or type(error).__name__
-        raise InputError(
-            f"--scheduler {address}: cannot be reached ({reason}); is it running?"
-        ) from None
-    with client:
-        # SLURM may take hours to start one, so there is no limit: Ctrl-C is one.
-        if not _workers(client):
-            print(f"{address} has no workers yet; waiting for the first", flush=True)
-            client.wait_for_workers(1)
-        workers = _workers(client)
-        for declared in workers.values():
-            _check_declared(declared)
-        memory = max(w["resources"][MEMORY] for w in workers.values())
-        yield Crew(client, memory, len(workers), _on_gpus(lab.settings.device, workers))
-
-
-def _on_gpus(device: str, workers: Mapping[str, Mapping]) -> bool:
-    """Whether tasks ask for a GPU; InputError if they must and no worker has one."""
-    having = [w for w in workers.values() if w["resources"].get(GPU)]
-    if device == "cuda" and not having:
-        raise InputError(f"device 'cuda': no worker declares a {GPU}; use device 'cpu'")
-    # Of "auto" each worker would make its own; networks would come from here and there.
-    return device == "cuda" or (device == "auto" and len(having) == len(workers))
-
-
-def _hush() -> None:
-    """What Dask logs of lost connections, we say ourselves."""
-    for name in ("distributed", "distributed.client"):  # the second has a level of its own
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def _workers(client) -> dict[str, dict]:
-    """What the scheduler says of its workers, by address."""
-    return client.scheduler_info(n_workers=-1)["workers"]
-
-
-def _check_declared(said: Mapping) -> None:
-    """InputError unless a worker does one task at a time and says how much memory it has."""
-    ask = f'start it with --nthreads 1 --resources "{MEMORY}=24e9" (docs/cluster.md)'
-    if said["nthreads"] != 1:
-        raise InputError(f"worker {said['name']}: {said['nthreads']} tasks at a time; {ask}")
-    if MEMORY not in said["resources"]:
-        raise InputError(f"worker {said['name']}: does not say how much memory it has; {ask}")
-
-
-def greet(client, job: Job) -> None:
-    """InputError unless the scheduler (which unpacks tasks) and every worker have our source, and
-    every worker the store's folder before it.
-    """
-    try:
-        scheduler = client.run_on_scheduler(worker.introduce, None, "")
-    except Exception as error:  # whatever importing tgd_lib raises there
-        scheduler = error
-    problem = _problem(job, scheduler)
-    if problem:
-        raise InputError(f"scheduler: {problem}")
-    # A folder of the same name may be another: only in the same one is the file that we make now.
-    token = f"cluster-{uuid.uuid4().hex}"
-    if job.root:
-        Path(job.root).mkdir(parents=True, exist_ok=True)
-        (Path(job.root) / token).touch()
-    try:
-        answers = client.run(worker.introduce, job.root, token, on_error="return")
-    finally:
-        if job.root:
-            (Path(job.root) / token).unlink()
-    names = {address: w["name"] for address, w in _workers(client).items()}
-    for address, answer in answers.items():
-        problem = _problem(job, answer)
-        if problem:
-            raise InputError(f"worker {names.get(address, address)}: {problem}")
-
-
-def _problem(job: Job, answer) -> str | None:
-    """Why the worker that gave `answer` cannot help; None if it can."""
-    if isinstance(answer, BaseException):
-        what = str(answer).split("\n")[0][:120]
-        if "tgd_lib" in str(answer):
-            return f"tgd_lib cannot be imported there ({what}); install this version on it"
-        return f"does not answer as it should ({what})"
-    theirs, sees_store = answer
-    problem = worker.difference(job.source, theirs)
-    if problem:
-        return f"{problem}; bring it to the same state"
-    if not sees_store:
-        return f"does not see {job.root}; mount it there, or add --no-shared-store"
-    return None
 
 
 # ---------------------------------------------------------------- a run
@@ -254,10 +49,10 @@ def train(
     line) when Dask is not installed, the scheduler cannot be reached or a worker is of no use.
     """
     if workers is not None:
-        graph.check_workers(workers)
+        schedule.check_workers(workers)
     if force and not shared:
         raise InputError("--force and --no-shared-store: do not go together; empty the stores")
-    check_installed()
+    crew.check_installed()
     store = Store(newer_than=time.time()) if force else None
     lab = Lab(settings, store=store, say=lambda line: None)
 
@@ -265,12 +60,12 @@ def train(
         return graph.of_run(lab, room=room, gpu=gpu, banks=shared)
 
     # Elsewhere the number of threads is the worker's own affair: its machine may have more cores.
-    count = None if workers is None else threads(workers)
+    count = None if workers is None else crew.threads(workers)
     root = str(lab.store.root.resolve()) if shared else None
     job = Job(settings, worker.source(), root, lab.store.newer_than, count)
-    crew = local(lab, workers, tasks) if scheduler is None else remote(lab, scheduler)
-    with crew as (client, memory, size, gpu):
-        greet(client, job)
+    hired = crew.local(lab, workers, tasks) if scheduler is None else crew.remote(lab, scheduler)
+    with hired as (client, memory, size, gpu):
+        crew.greet(client, job)
         print(f"{settings.run_name}: {size} workers; dashboard {client.dashboard_link}", flush=True)
         run = Run(client, job, tasks(memory, gpu), lab, memory=memory, workers=size)
         try:
@@ -280,16 +75,6 @@ def train(
                 raise InputError(GONE) from error
             raise
         return report(outcomes)
-
-
-def check_installed() -> None:
-    """InputError unless Dask is there."""
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        raise InputError(
-            f"--workers and --scheduler need Dask, which is not installed: {INSTALL}"
-        ) from None
 
 
 def report(outcomes: Mapping[str, Outcome]) -> int:
@@ -319,7 +104,7 @@ class Run:
         self.client, self.job, self.lab = client, job, lab
         self.memory, self.workers = memory, workers
         self.tasks = {t.name: t for t in tasks}
-        self.rank = graph.priorities(tasks)
+        self.rank = schedule.priorities(tasks)
         self.outcomes: dict[str, Outcome] = {}
         self.lost: set[str] = set()  # keys of networks that there will not be
         self._running: dict[object, str] = {}  # futures and the tasks they are of
@@ -356,7 +141,7 @@ class Run:
         # Without its bank a student takes longer; without its teacher it cannot be.
         hard = [n for n in task.needs if self.tasks[n].kind == "network"]
         bad = [n for n in hard if self.outcomes[n].status != "done"]
-        return f"needs {graph.title(self.tasks[bad[0]])}" if bad else None
+        return f"needs {schedule.title(self.tasks[bad[0]])}" if bad else None
 
     def _left(self, task: Task):
         return tuple(s for s in task.specs if s.key not in self.lost)
@@ -366,12 +151,12 @@ class Run:
         task = replace(self.tasks[name], specs=self._left(self.tasks[name]))
         self._tries[name] += 1
         # What would take more than anybody has makes do with the largest: `bank.choose` sees to it.
-        resources = {MEMORY: min(task.memory, self.memory)}
+        resources = {crew.MEMORY: min(task.memory, self.memory)}
         if task.gpu:
-            resources[GPU] = 1
+            resources[crew.GPU] = 1
         elsewhere = None  # whoever can
         if self._full:
-            elsewhere = [a for a in _workers(self.client) if a not in self._full]
+            elsewhere = [a for a in crew.workers_of(self.client) if a not in self._full]
         inputs = [self._parcel(spec) for spec in self._inputs(task)]
         # A key of its own for every try; what is before the dash groups tasks on the dashboard.
         future = self.client.submit(
@@ -444,7 +229,7 @@ class Run:
 
     def _outcome(self, future, name: str) -> Outcome | None:
         """How a task ended; None if it must be started again."""
-        title = graph.title(self.tasks[name])
+        title = schedule.title(self.tasks[name])
         if future.status == "error":
             return Outcome("failed", f"{title}: {_reason(future.exception())}")
         result = _result(future)
@@ -452,13 +237,13 @@ class Run:
             return self._judge(result, name)
         # The scheduler is gone, for a moment or for good, or what had been sent to the workers is.
         self._reconnect()
-        if self._tries[name] > 2 * DEATHS:
+        if self._tries[name] > 2 * crew.DEATHS:
             return Outcome("failed", f"{title}: given up after {self._tries[name]} tries")
         return None
 
     def _reconnect(self) -> None:
         """Wait while Dask's client looks for its scheduler; InputError if it does not find it."""
-        deadline = time.monotonic() + 2 * CONNECT
+        deadline = time.monotonic() + 2 * crew.CONNECT
         time.sleep(0.1)  # it notices a moment later than a result that does not come
         while self.client.status == "connecting" and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -467,7 +252,7 @@ class Run:
 
     def _judge(self, outcome: Outcome, name: str) -> Outcome | None:
         """`outcome`, with what it means for the others; None if another worker should try."""
-        about = f"{graph.title(self.tasks[name])}: {outcome.line}"
+        about = f"{schedule.title(self.tasks[name])}: {outcome.line}"
         if outcome.status == "refused":  # one that came later: those of the beginning were greeted
             _say(f"worker {_who(outcome)}: {outcome.line}; it gets no more tasks")
             self.client.retire_workers([outcome.address])
@@ -478,7 +263,7 @@ class Run:
             if outcome.address not in self._full:  # once: it may have been given several by then
                 _say(f"worker {_who(outcome)}: {outcome.line}; it gets no more tasks")
             self._full.add(outcome.address)
-            if set(_workers(self.client)) - self._full:
+            if set(crew.workers_of(self.client)) - self._full:
                 return None
             return outcome._replace(status="failed", line=about)
         for parcel in outcome.parcels:
@@ -509,7 +294,8 @@ def _result(future) -> Outcome | None:
 def _reason(error: BaseException) -> str:
     """An error that a worker did not expect, in a line."""
     if type(error).__name__ == "KilledWorker":
-        deaths = getattr(error, "allowed_failures", DEATHS) + 1  # a scheduler has its own number
+        # A scheduler that runs already has a number of its own.
+        deaths = getattr(error, "allowed_failures", crew.DEATHS) + 1
         return f"its worker died {deaths} times; is there enough memory?"
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
@@ -555,7 +341,9 @@ class Progress:
             return
         outcome = self.outcomes[name]
         where = "" if outcome.worker is None else f" on worker {outcome.worker}"
-        said = f"{graph.title(self.tasks[name])}: {outcome.status}, {outcome.seconds:.1f} s{where}"
+        said = (
+            f"{schedule.title(self.tasks[name])}: {outcome.status}, {outcome.seconds:.1f} s{where}"
+        )
         print(f"{said}  [{self.line(started)}]", flush=True)
 
     def close(self) -> None:
@@ -570,7 +358,7 @@ def remaining(tasks: Mapping[str, Task], outcomes: Mapping[str, Outcome], worker
     done = [name for name, o in outcomes.items() if o.status == "done"]
     expected = sum(tasks[name].seconds for name in done)
     taken = sum(outcomes[name].seconds for name in done)
-    return graph.simulate(open_, workers).makespan * (taken / expected if expected else 1.0)
+    return schedule.simulate(open_, workers).makespan * (taken / expected if expected else 1.0)
 
 
 def _who(outcome: Outcome) -> str:

@@ -269,7 +269,7 @@ def show_plan(arguments: Namespace) -> int:
 def _forecast(settings: Settings, workers: int) -> list[str]:
     """How long the rest of a run takes with so many workers, and with more."""
     from tgd_lib import bank  # torch, and only here
-    from tgd_lib.companion import graph, plan
+    from tgd_lib.companion import graph, plan, schedule
     from tgd_lib.lab.lab import Lab
 
     lab = Lab(settings, say=lambda line: None)
@@ -280,16 +280,16 @@ def _forecast(settings: Settings, workers: int) -> list[str]:
         seconds=lambda spec: plan.seconds_of(lab, spec, timed),
         gpu=lab.compute.device == "cuda",
     )
-    return graph.forecast(tasks, (workers, *graph.WORKERS))
+    return schedule.forecast(tasks, (workers, *schedule.WORKERS))
 
 
 def _workers(arguments: Namespace) -> int | None:
     """The number of workers that was asked for; InputError if it is none."""
     if arguments.workers is None:
         return None
-    from tgd_lib.companion import graph
+    from tgd_lib.companion import schedule
 
-    return graph.parse_workers(arguments.workers)
+    return schedule.parse_workers(arguments.workers)
 
 
 def train(arguments: Namespace) -> int:

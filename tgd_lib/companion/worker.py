@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tgd_lib import config, files
-from tgd_lib.companion.graph import Task
+from tgd_lib.companion.schedule import Task
 from tgd_lib.config import Diverged, InputError, Settings
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Artefact, Store, damage
