@@ -1,7 +1,7 @@
 """The schematic of TGD: `python docs/schematic.py` draws figures/schematic.svg.
 
-The image and its persistence image are real (a photograph that ships with scikit-image); the bars
-and the map stand for what networks say: they are drawn, not measured.
+The image and its persistence image are real (a training image of CIFAR-10); the bars and the map
+stand for what networks say: they are drawn, not measured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tgd_lib.images import sample  # noqa: E402
 from tgd_lib.topology import PersistenceImageParams, persistence_images  # noqa: E402
 
 # Okabe & Ito's colours, as in the other figures: told apart by colour-blind readers.
@@ -28,15 +29,10 @@ SIZE = (10.7, 5.1)  # inches; the axes count in tenths of an inch
 # ---------------------------------------------------------------- what is shown
 
 
-def photograph() -> np.ndarray:
-    """A cat at the size of a CIFAR-10 image: uint8 (32, 32, 3)."""
-    from skimage.data import chelsea
-    from skimage.transform import resize
-
-    # The face alone: at 32 pixels a whole cat is a blur.
-    face = chelsea()[10:270, 90:350]
-    small = resize(face, (32, 32), anti_aliasing=True)
-    return (255 * small).round().astype(np.uint8)
+def horse() -> np.ndarray:
+    """An image of the sample that is easy to recognise: uint8 (32, 32, 3)."""
+    images, _, _ = sample.read("train")
+    return images[25]
 
 
 def pi_picture(image: np.ndarray) -> np.ndarray:
@@ -117,7 +113,7 @@ def draw() -> Figure:
     page = figure.add_axes((0, 0, 1, 1))
     page.set(xlim=(0, 10 * SIZE[0]), ylim=(2, 2 + 10 * SIZE[1]))
     page.axis("off")
-    image = photograph()
+    image = horse()
     inputs(page, image)
     teachers(page)
     student(page)
