@@ -1,5 +1,6 @@
 """The plan of a run: what is there, what is not, what it takes, and nothing trained."""
 
+import csv
 import json
 import os
 import subprocess
@@ -89,6 +90,29 @@ print(json.dumps([status, stated, plan._own_peak()]))
     assert done.returncode == 0, done.stderr[-2000:]
     status, stated, peak = json.loads(done.stdout.splitlines()[-1])
     assert status == 0 and stated / 3 < peak < 1.05 * stated
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick"])
+def test_the_memory_that_a_profile_states_is_what_the_plan_counts(profile, tmp_path, monkeypatch):
+    """A ceiling: not below the plan, and not so far above that it says nothing."""
+    monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+    # What this very process holds depends on the tests before; a GB is more than any run has held.
+    monkeypatch.setattr(plan, "_own_peak", lambda: 1e9)
+    settings = config.resolve(profile)
+    held = sum(plan.memory(Lab(settings, say=lambda line: None)).values())
+    assert plan._ceiling_words(settings, held) == [] and held > 0.5e9 * settings.memory_gb
+    assert plan._ceiling_words(settings, 4e9) == [
+        f"That is more than the {settings.memory_gb} GB that {profile} states."
+    ]
+
+
+@pytest.mark.parametrize(
+    "timings", sorted(config.ROOT.glob("figures/*/timings.csv")), ids=lambda path: path.parent.name
+)
+def test_a_recorded_run_has_kept_to_the_memory_of_its_profile(timings):
+    with timings.open(encoding="utf-8") as table:
+        peaks = [float(row["peak_mb"]) for row in csv.DictReader(table)]
+    assert max(peaks) < 1e3 * config.PROFILES[timings.parent.name].memory_gb
 
 
 def test_disk_by_hand(lab, monkeypatch):

@@ -450,6 +450,24 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
     assert page.read_text().count("prose") == 2 and "old results" not in page.read_text()
 
 
+def test_a_recording_that_was_killed_leaves_the_older_record_and_no_trace(artifacts, figures):
+    """Whether it was killed while it made the new one, or between its two renames."""
+    run = run_dir(resolve())
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("new")
+    for killed in ("making", "renaming"):
+        older = figures / ("quick" if killed == "making" else ".quick.old")
+        shutil.rmtree(figures / "quick", ignore_errors=True)
+        (older / "networks").mkdir(parents=True)
+        (older / "networks" / "kept").write_text("published")
+        (figures / ".quick.new").mkdir()
+        (figures / ".quick.new" / "half").write_text("made")
+        recording.record([], resolve())
+        assert [p.name for p in figures.iterdir()] == ["quick"]
+        kept = sorted(p.name for p in (figures / "quick").rglob("*") if p.is_file())
+        assert kept == ["kept", "run.json"]
+
+
 def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures, capsys):
     """As long as they have its outputs: a change of the source leaves cells without any."""
     (figures / "cifar10-small").mkdir(parents=True)

@@ -205,6 +205,7 @@ class Settings:
     seeds: int  # of the main five methods (`methods.MAIN`)
     purpose: str
     budget: str
+    memory_gb: float  # that a process of the run takes at most (--plan holds its estimate to it)
     data_dir: str | None = None  # None: data/ in the repository
     resize: int | None = None  # None: images stay as they are
     device: str = "auto"
@@ -257,44 +258,48 @@ PROFILES: dict[str, Settings] = {
     for s in (  # the less telling first
         Settings(
             profile="smoke", purpose="CI and tests", budget="3 minutes, all notebooks",
-            dataset="sample", n_train=160, n_test=160, holdout=80,
+            memory_gb=2, dataset="sample", n_train=160, n_test=160, holdout=80,
             epochs=1, teacher_epochs=1, seeds=1, extra_seeds=1, grid="all",
             teacher=(10, 2), student=(10, 1), batch_size=32, n_corrupted=40,
         ),
         Settings(
             profile="quick", purpose="a first run, offline", budget="10 minutes on 2 cores",
-            dataset="sample", n_train=2000, n_test=1500, holdout=500,
+            memory_gb=3, dataset="sample", n_train=2000, n_test=1500, holdout=500,
             epochs=12, teacher_epochs=12, seeds=2, extra_seeds=2, grid="quick",
             teacher=(16, 2), batch_size=64, gamma=FEW_STEPS,
             corruptions=("gaussian_noise",), n_corrupted=400,
         ),
         Settings(
             profile="cifar10-study", purpose="every method on 2,500 images, weak teachers",
-            budget="2 hours on 2 cores", dataset="cifar10", n_train=2500, n_test=None, holdout=2000,
+            budget="2 hours on 2 cores", memory_gb=5,
+            dataset="cifar10", n_train=2500, n_test=None, holdout=2000,
             epochs=12, teacher_epochs=12, seeds=2, extra_seeds=2, grid="all",
             precision="bf16", gamma=FEW_STEPS,
         ),
         Settings(
             profile="cifar10-small", purpose="the main methods on 5,000 images, weak teachers",
-            budget="2 hours on 2 cores", dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
+            budget="2 hours on 2 cores", memory_gb=8,
+            dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=30, seeds=6, grid="recorded",
             precision="bf16", gamma=FEW_STEPS, publishes=True,
         ),
         Settings(
             profile="study", purpose="every method on 5,000 images, strong teachers",
-            budget="6 hours on 2 cores", dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
+            budget="6 hours on 2 cores", memory_gb=8,
+            dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, grid="all",
             precision="bf16", gamma=FEW_STEPS, published=Published(NOT_HELD_OUT), publishes=True,
         ),
         Settings(
             profile="paper-42", purpose="the first 42 of the paper's 200 epochs",
-            budget="14 hours on 2 cores, resumable", dataset="cifar10", n_train=None, n_test=None,
+            budget="14 hours on 2 cores, resumable", memory_gb=26,
+            dataset="cifar10", n_train=None, n_test=None,
             holdout=0, epochs=42, teacher_epochs=42, schedule_epochs=200, seeds=6, grid="paper-42",
             precision="bf16", n_corrupted=None, publishes=True,
         ),
         Settings(
             profile="paper", purpose="the paper's setting", budget="one GPU",
-            dataset="cifar10", n_train=None, n_test=None, holdout=0,
+            memory_gb=26, dataset="cifar10", n_train=None, n_test=None, holdout=0,
             epochs=200, teacher_epochs=200, seeds=6, grid="all", n_corrupted=None, publishes=True,
         ),
     )

@@ -139,6 +139,60 @@ def run(function, *arguments, patience: float = 120) -> Ending:
     return ended(start(function, *arguments), patience=patience)
 
 
+# ---------------------------------------------------------------- notebooks, and their record
+
+
+def run_notebooks(root: Path) -> Process:
+    """Begin 01 to 03 at smoke size, by papermill, with everything they leave under `root`."""
+    command = [sys.executable, "-m", "tgd_lib.companion", "--profile", "smoke", "--only", "01-03"]
+    environment = os.environ | {"TGD_ARTIFACTS": str(root), "OMP_NUM_THREADS": "1"}
+    # In this process's group nobody would survive: its kernels have groups of their own anyway.
+    return start(lambda: os.execve(sys.executable, command, environment))
+
+
+def notebook_contents(root: Path) -> dict[str, bytes]:
+    """The bytes of the store and of the figures; of executed notebooks, that they are whole.
+
+    AssertionError if an artefact is damaged, or something unfinished is left.
+    """
+    from tgd_lib.companion import twins
+
+    found = contents(root)
+    run = root / "runs" / "smoke"
+    for path in sorted(run.rglob("*.png")):
+        found[str(path.relative_to(root))] = path.read_bytes()
+    for path in sorted(run.glob("*.ipynb")):
+        assert twins.executed(path), f"{path.name} has cells without outputs"
+        found[path.name] = b"whole"
+    left = [p.name for p in run.rglob("*") if p.name.endswith(".tmp")]
+    assert not left, f"{left} are left"
+    return found
+
+
+def record(root: Path, target: Path) -> None:
+    """Record the notebooks that ran under `root`, with the folder `target` for the repository."""
+    from tgd_lib.companion import recording, twins
+
+    os.environ["TGD_ARTIFACTS"] = str(root)
+    recording.FIGURES, recording.RESULTS = target / "figures", target / "results"
+    sources, twins.NOTEBOOKS = twins.NOTEBOOKS, target / "notebooks"
+    twins.NOTEBOOKS.mkdir(exist_ok=True)
+    names = sorted(p.stem for p in (root / "runs" / "smoke").glob("*.ipynb"))
+    for name in names:
+        text = (sources / f"{name}.py").read_text(encoding="utf-8")
+        (twins.NOTEBOOKS / f"{name}.py").write_text(text, encoding="utf-8")
+    recording.record(names, config.resolve("smoke"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Path: bytes of every file in a folder."""
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
+
+
+# ---------------------------------------------------------------- what it comes to
+
+
 class Reference(NamedTuple):
     """The work undisturbed: its store, its bytes, and how long it took."""
 
@@ -154,7 +208,7 @@ def contents(root: Path) -> dict[str, bytes]:
     """
     found = {}
     for kind in KINDS:
-        for folder in sorted((root / kind).iterdir()):
+        for folder in sorted((root / kind).glob("*")):
             assert not folder.name.endswith(".partial"), f"{folder} is left"
             assert damage(folder) is None, f"{folder}: {damage(folder)}"
             for path in folder.iterdir():
@@ -174,12 +228,12 @@ def _fixed(path: Path) -> bytes:
     return json.dumps(record, sort_keys=True).encode()
 
 
-def verdict(ending: Ending, root: Path, wanted: dict[str, bytes]) -> tuple[str, str]:
-    """The outcome of work that should have ended well, for the tally."""
+def verdict(ending: Ending, root: Path, wanted: dict[str, bytes], look=contents) -> tuple[str, str]:
+    """The outcome of work that should have ended well, for the tally; `look`: what it has made."""
     if ending.code:
         return "unclear", f"exit {ending.code}: {ending.said[-400:]}"
     try:
-        found = contents(root)
+        found = look(root)
     except (AssertionError, OSError) as error:
         return "lost", str(error)
     odd = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))

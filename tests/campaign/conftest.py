@@ -88,6 +88,16 @@ def reference(tmp_path_factory) -> tools.Reference:
     return tools.Reference(root, tools.contents(root), time.monotonic() - started)
 
 
+@pytest.fixture(scope="session")
+def notebooks_run(tmp_path_factory) -> tools.Reference:
+    """Notebooks 01 to 03 undisturbed."""
+    root = tmp_path_factory.mktemp("notebooks") / "store"
+    started = time.monotonic()
+    ending = tools.ended(tools.run_notebooks(root), patience=400)
+    assert ending.code == 0, ending.said
+    return tools.Reference(root, tools.notebook_contents(root), time.monotonic() - started)
+
+
 @pytest.fixture
 def dice(request):
     """Random numbers of this test, the same for the same seed."""

@@ -52,6 +52,46 @@ def test_one_is_killed_while_another_waits_for_it(reference, tmp_path, tally, di
     tally("the other one is killed", *tools.verdict(ending, root, reference.contents))
 
 
+# ---------------------------------------------------------------- notebooks, and their record
+
+
+def test_notebooks_killed_at_random_moments(notebooks_run, tmp_path, tally, dice):
+    """Killed four times, then to the end: the same bytes, whole notebooks, nothing half made."""
+    root, kills = tmp_path / "store", []
+    for _ in range(4):
+        process = tools.run_notebooks(root)
+        moment = dice.uniform(0, 0.8 * notebooks_run.seconds)
+        time.sleep(moment)
+        tools.kill(process)
+        kills.append(round(moment, 1))
+    ending = tools.ended(tools.run_notebooks(root), patience=400)
+    outcome, what = tools.verdict(
+        ending, root, notebooks_run.contents, look=tools.notebook_contents
+    )
+    for _ in kills:
+        tally("notebooks, kill -9", outcome, f"after {kills} s: {what}")
+
+
+def test_recording_killed_at_random_moments(notebooks_run, tmp_path, tally, dice):
+    """At any moment there is no record or a whole one, and the next recording leaves no trace."""
+    target, wanted = tmp_path / "killed", tmp_path / "wanted"
+    for folder in (target, wanted):
+        folder.mkdir()
+    started = time.monotonic()
+    assert tools.run(tools.record, notebooks_run.root, wanted).code == 0
+    seconds, record = time.monotonic() - started, Path("figures") / "smoke"
+    for _ in range(12):
+        process = tools.start(tools.record, notebooks_run.root, target)
+        time.sleep(dice.uniform(0, seconds))
+        tools.kill(process)
+        found = tools.files(target / record)
+        whole = found in ({}, tools.files(wanted / record))
+        tally("recording, kill -9", "clear" if whole else "lost", f"half a record: {list(found)}")
+    ending = tools.run(tools.record, notebooks_run.root, target)
+    what = tools.verdict(ending, target, tools.files(wanted), look=tools.files)
+    tally("recording, kill -9", *what)
+
+
 # ---------------------------------------------------------------- no room, no right
 
 

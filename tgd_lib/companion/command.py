@@ -243,7 +243,8 @@ def _notebooks() -> list[str]:
 def _profiles() -> list[str]:
     lines = ["profiles (--profile)"]
     for p in PROFILES.values():
-        lines.append(f"  {p.profile:<15}{p.dataset:<13}{p.purpose}; {p.budget}")
+        takes = f"{p.budget}, {p.memory_gb:g} GB of memory"
+        lines.append(f"  {p.profile:<15}{p.dataset:<13}{p.purpose}; {takes}")
     return lines
 
 

@@ -290,8 +290,16 @@ def _room_words(lab: Lab) -> list[str]:
         _sizes(
             "Memory", held, free, "maps are kept in half precision, or teachers run in every step"
         ),
+        *_ceiling_words(lab.settings, sum(held.values())),
         _sizes("Disk", disk(lab), room, "make room, or set TGD_ARTIFACTS to a larger disk"),
     ]
+
+
+def _ceiling_words(settings: Settings, needed: float) -> list[str]:
+    """A line if a run needs more than its profile states."""
+    if needed <= 1e9 * settings.memory_gb:
+        return []
+    return [f"That is more than the {settings.memory_gb:g} GB that {settings.profile} states."]
 
 
 def _sizes(name: str, sizes: dict[str, float], free: float, otherwise: str) -> str:

@@ -114,8 +114,8 @@ def record(names: Sequence[str], settings: Settings) -> None:
 
 def _replace(target: Path, settings: Settings) -> None:
     """Puts a run's record in the place of an older one: made whole beside it, then swapped."""
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    fresh, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
+    _clear(target, fresh, old)
     fresh.mkdir(parents=True)
     for name in COPIED:
         _copy(run_dir(settings) / name, fresh / name)
@@ -130,6 +130,15 @@ def _replace(target: Path, settings: Settings) -> None:
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear(target: Path, fresh: Path, old: Path) -> None:
+    """Takes away what a recording has left that was killed."""
+    # Killed between the two renames: the older record is the only one that there is.
+    if old.exists() and not target.exists():
+        old.rename(target)
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:
