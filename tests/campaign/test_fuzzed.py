@@ -5,11 +5,15 @@ Sound files are changed at a few places or cut, because noise alone is refused a
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import math
 import os
 import pickle
+import re
+import subprocess
+import sys
 import tarfile
 from functools import cache
 from pathlib import Path
@@ -188,6 +192,54 @@ def test_official_arrays(tally, tmp_path, edits):
         corruptions.read_official(tmp_path, "fog")
         raise AssertionError("five images were taken for 50,000")
 
+
+# ---------------------------------------------------------------- by coverage
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="pip install atheris")
+@pytest.mark.parametrize("target", ["picture", "npz", "official", "manifest", "state"])
+def test_by_coverage(tally, tmp_path, target):
+    """Ten seconds of libFuzzer on each reader of files, from sound ones where there are some.
+
+    Not on pickled batches: Python's reader takes gigabytes where a file asks it to (a place in its
+    memo), and is only shown those whose md5 is the official one.
+    """
+    corpus, inputs = tmp_path / "corpus", tmp_path / "inputs"
+    corpus.mkdir()
+    inputs.mkdir()
+    for number, data in enumerate(SEEDS[target](tmp_path)):
+        (corpus / str(number)).write_bytes(data)
+    script = Path(__file__).with_name("atheris_target.py")
+    limits = ["-max_total_time=10", f"-seed={SEED + 1}", "-max_len=40000", "-timeout=20"]
+    done = subprocess.run(
+        [sys.executable, script, target, inputs, *limits, corpus], capture_output=True, text=True,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(config.ROOT)},
+    )  # fmt: skip
+    tried = re.search(r"Done (\d+) runs", done.stderr)
+    if done.returncode or not tried:
+        tally("by coverage", "unclear", f"{target}: {done.stderr[-900:]}")
+    for _ in range(int(tried[1]) if tried else 0):
+        tally("by coverage", "clear")
+
+
+def _sound_state(folder: Path) -> bytes:
+    _save_state(folder / "sound")
+    return (folder / "sound").read_bytes()
+
+
+def _sound_fog(_: Path) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros((2, 32, 32, 3), np.uint8))
+    return file.getvalue()
+
+
+SEEDS = {
+    "picture": lambda _: [sound_picture(form) for form in folders.FORMATS],
+    "npz": lambda _: [sound_npz()],
+    "official": lambda folder: [_sound_fog(folder)],
+    "manifest": lambda _: [b"{}", json.dumps({"x": hashlib.sha256(b"x").hexdigest()}).encode()],
+    "state": lambda folder: [_sound_state(folder)],
+}
 
 # ---------------------------------------------------------------- archives
 
