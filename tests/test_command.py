@@ -45,6 +45,8 @@ def artifacts(tmp_path, monkeypatch) -> Path:
         ("--only ''", "--only '': empty"),
         ("-p data_dir ''", "-p data_dir '': empty"),
         ("--verify --profile ''", "--profile '': empty"),
+        ("--drop-banks --twins", "--twins and --drop-banks: one at a time"),
+        ("--drop-banks --force", "--drop-banks and --force: do not go together"),
         # twice
         ("-p epochs 2 -p epochs 3", "epochs: given twice (2, 3)"),
         ("--data a -p data_dir b", "data_dir: given twice"),
@@ -213,3 +215,19 @@ def test_workers_are_asked_for_with_care(given, said, capsys):
     assert main(given) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_banks_are_dropped_and_nothing_else(artifacts, capsys):
+    from tgd_lib.lab.store import Store
+
+    def build(folder):
+        (folder / "x").write_bytes(bytes(50_000_000))
+        return {}
+
+    store = Store()
+    for kind in ("teacher_bank", "network"):
+        store.make(kind, {"q": 1}, build)
+    assert main(["--drop-banks"]) == 0
+    assert "0.1 GB freed" in capsys.readouterr().out
+    assert not list((store.root / "teacher_bank").iterdir())
+    assert list((store.root / "network").glob("*/x"))

@@ -115,6 +115,7 @@ def _add_verbs(parser: argparse.ArgumentParser) -> None:
         "train": "train and evaluate all networks of the profile, main methods first",
         "verify": "evaluate the published networks again and compare with their records",
         "twins": "bring changed sources into the .ipynb twins",
+        "drop-banks": "remove the large teacher banks, when their students are trained",
         "test": "run the test suite (must come first; further arguments go to pytest)",
     }.items():
         group.add_argument(f"--{name}", action="store_true", help=help_text)
@@ -129,6 +130,7 @@ TAKES = {
     "train": (*_SETTINGS, "force", "workers", "scheduler", "no_shared_store"),
     "verify": _SETTINGS,
     "twins": (),
+    "drop_banks": (),
     "test": (),
 }
 
@@ -137,7 +139,7 @@ def _verb(arguments: Namespace) -> str:
     """The verb that is asked for, "run" if none is; InputError if there are several."""
     asked = [verb for verb in TAKES if getattr(arguments, verb, False)]
     if len(asked) > 1:
-        raise InputError(f"--{' and --'.join(asked)}: one at a time")
+        raise InputError(f"{' and '.join(map(_written, asked))}: one at a time")
     return asked[0] if asked else "run"
 
 
@@ -148,10 +150,15 @@ def _refuse_together(arguments: Namespace) -> None:
         raise InputError("--test: must come first, as in ./run_all.sh --test")
     for option in dict.fromkeys((*TAKES["run"], *TAKES["train"])):
         if getattr(arguments, option) and option not in TAKES[verb]:
-            written = "-p" if option == "parameters" else f"--{option.replace('_', '-')}"
+            written = "-p" if option == "parameters" else _written(option)
             if verb == "run":
                 raise InputError(f"{written}: goes with --train (--help)")
-            raise InputError(f"--{verb} and {written}: do not go together; leave one out")
+            raise InputError(f"{_written(verb)} and {written}: do not go together; leave one out")
+
+
+def _written(name: str) -> str:
+    """An option as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _given(arguments: Namespace) -> list[tuple[str, str]]:
@@ -351,6 +358,17 @@ def update_twins(_: Namespace) -> int:
     return 0
 
 
+def drop_banks(_: Namespace) -> int:
+    """The banks of large training sets: the next student that needs one would build it anew."""
+    from tgd_lib.lab.objectives import BANK  # torch, and only here
+    from tgd_lib.lab.store import Store
+
+    store = Store()
+    freed = store.drop(BANK)
+    print(f"{short_path(store.root / BANK)}: {freed / 1e9:.1f} GB freed")
+    return 0
+
+
 DO = {
     "run": run,
     "list": show_list,
@@ -358,6 +376,7 @@ DO = {
     "train": train,
     "verify": verify,
     "twins": update_twins,
+    "drop_banks": drop_banks,
 }
 
 
