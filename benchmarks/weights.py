@@ -1,12 +1,12 @@
-"""Which weight of the similarity maps, and which reduction of the divergence: chosen on held-out
-images.
+"""Weights of guidance, chosen on held-out images for the control.
 
     python -m benchmarks.weights --profile quick [--data DIR]
+    python -m benchmarks.weights --profile study --of embedding --data DIR
 
-Trains the control, TGD without the PI teacher (alpha = 1), with each pair of values, and prints its
-accuracy on the held-out images. The choice is made for the control, so that it cannot favour
-topology, and never on a test image. What a profile uses stands
-in `config.PROFILES`.
+`maps`: the weight gamma of the similarity maps and the reduction of the divergence, for TGD without
+the PI teacher (alpha = 1). `embedding`: the weight of each loss of the embedding, for random trees
+(docs/protocol-topology.md). A choice is made for the control, so that it cannot favour topology,
+and never on a test image. What is used stands in `config.PROFILES` and `study.methods`.
 """
 
 from __future__ import annotations
@@ -18,67 +18,103 @@ from pathlib import Path
 from benchmarks import _measure
 from tgd_lib import config
 from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.spec import Spec
 from tgd_lib.report.tables import spread
 from tgd_lib.study import methods
-from tgd_lib.study.specs import Specs, specs_of
+from tgd_lib.study.specs import specs_of
 
 GAMMAS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 REDUCTIONS = ("mean", "batchmean")
+HEADS = {
+    "maps": "TGD without the PI teacher (alpha = 1)",
+    "embedding": "KD (batchmean), annealing, with the loss on random trees",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--profile", default="quick")
-    parser.add_argument(
-        "--data", metavar="DIR", help="a folder with CIFAR-10, where the profile needs it"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="two values, one seed, toy size")
-    parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
-    options = parser.parse_args()
-    gammas, seeds = (GAMMAS, options.seeds) if not options.quick else (GAMMAS[:2], 1)
+    options = _options()
     settings = config.resolve("smoke" if options.quick else options.profile, data_dir=options.data)
-    rows = measured(Lab(settings), gammas, seeds)
-    best = max(rows, key=lambda row: row["mean"])
+    lab = Lab(settings)
+    seeds = 1 if options.quick else options.seeds
+    if options.of == "maps":
+        rows = maps(lab, GAMMAS[:2] if options.quick else GAMMAS, seeds)
+        groups = [rows]
+    else:
+        rows = embedding(lab, seeds)
+        groups = [[r for r in rows if r["loss"] == loss] for loss in ("signature", "diagram")]
+    best = [chosen(group) for group in groups]
     record = {
         "quick": options.quick,
         "machine": _measure.machine("torch"),
         "profile": settings.run_name,
+        "of": options.of,
         "rows": rows,
-        "chosen": {"gamma": best["gamma"], "kl_reduction": best["kl_reduction"]},
+        "chosen": best,
     }
-    last = f"Highest mean: gamma {best['gamma']:g}, {best['kl_reduction']}."
-    head = f"TGD without the PI teacher (alpha = 1), `{settings.run_name}`, mean ± std (n seeds)"
-    _measure.write(options.out, "weights", record, "\n".join([head, "", *table(rows), "", last]))
+    head = f"{HEADS[options.of]}, `{settings.run_name}`, held-out images, mean ± std (n seeds)"
+    last = [f"Highest mean: {', '.join(f'{k} {v}' for k, v in found.items())}." for found in best]
+    _measure.write(options.out, "weights", record, "\n".join([head, "", *table(rows), "", *last]))
 
 
-def measured(lab: Lab, gammas, seeds: int) -> list[dict]:
-    """A row a pair of values: accuracies of the control on the held-out images, one a seed."""
-    study, rows = specs_of(lab), []
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="quick")
+    parser.add_argument("--of", choices=sorted(HEADS), default="maps")
+    parser.add_argument(
+        "--data", metavar="DIR", help="a folder with CIFAR-10, where the profile needs it"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few values, one seed, toy size")
+    parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
+    return parser.parse_args()
+
+
+def maps(lab: Lab, gammas, seeds: int) -> list[dict]:
+    """A row a pair of gamma and reduction: the control, accuracies one a seed, and their mean."""
+    study, rows, control = specs_of(lab), [], methods.method("tgd_alpha1")
     for reduction in REDUCTIONS:
         for gamma in gammas:
-            found = [_held_out(lab, study, gamma, reduction, seed) for seed in range(seeds)]
-            mean = sum(found) / len(found)
-            rows.append(
-                {"gamma": gamma, "kl_reduction": reduction, "accuracies": found, "mean": mean}
-            )
+            tried = replace(control, gamma=gamma, kl_reduction=reduction)
+            specs = [study.student(tried, seed) for seed in range(seeds)]
+            rows.append({"gamma": gamma, "kl_reduction": reduction} | held_out(lab, specs))
     return rows
 
 
-def _held_out(lab: Lab, study: Specs, gamma: float, reduction: str, seed: int) -> float:
-    """Accuracy on the held-out images; chance where training diverges."""
-    control = methods.method("tgd_alpha1")
-    spec = study.student(replace(control, gamma=gamma, kl_reduction=reduction), seed)
-    if lab.train([spec], tolerant=True):
-        return 1 / study.classes
-    return lab.evaluation(spec, "holdout").record["accuracy"]
+def embedding(lab: Lab, seeds: int) -> list[dict]:
+    """A row a loss and weight: accuracies of its control, one a seed, and their mean."""
+    study, rows = specs_of(lab), []
+    for name in methods.WEIGHTS:
+        guidance = methods.method(name).embedding
+        specs = [study.student(name, seed) for seed in range(seeds)]
+        rows.append({"loss": guidance.loss, "weight": guidance.weight} | held_out(lab, specs))
+    return rows
+
+
+def held_out(lab: Lab, specs: list[Spec]) -> dict:
+    """Accuracies on the held-out images and their mean; chance where training diverges."""
+    found = []
+    for spec in specs:
+        if lab.train([spec], tolerant=True):
+            found.append(1 / spec.network.classes)
+        else:
+            found.append(lab.evaluation(spec, "holdout").record["accuracy"])
+    return {"accuracies": found, "mean": sum(found) / len(found)}
+
+
+def chosen(rows: list[dict]) -> dict:
+    """The values with the highest mean; of equals the first, which are the smaller."""
+    best = max(rows, key=lambda row: row["mean"])
+    return {k: v for k, v in best.items() if k not in ("accuracies", "mean")}
 
 
 def table(rows: list[dict]) -> list[str]:
     """The rows as markdown."""
-    lines = ["| gamma | reduction | accuracy on held-out images, % |", "|---|---|---|"]
+    names = [k for k in rows[0] if k not in ("accuracies", "mean")]
+    lines = [f"| {' | '.join(names)} | accuracy on held-out images, % |"]
+    lines.append("|---" * (len(names) + 1) + "|")
     for row in rows:
-        lines.append(f"| {row['gamma']:g} | {row['kl_reduction']} | {spread(row['accuracies'])} |")
+        values = [f"{row[k]:g}" if isinstance(row[k], float) else row[k] for k in names]
+        lines.append(f"| {' | '.join(values)} | {spread(row['accuracies'])} |")
     return lines
 
 

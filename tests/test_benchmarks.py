@@ -10,9 +10,21 @@ from tgd_lib import config
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["topology", "distillation", "training", "weights", "embedding"])
-def test_quick(name, tmp_path):
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--out", str(tmp_path)]
+@pytest.mark.parametrize(
+    "command",
+    [
+        "topology",
+        "distillation",
+        "training",
+        "embedding",
+        "weights",
+        "weights --of embedding",
+    ],
+)
+def test_quick(command, tmp_path):
+    name, *options = command.split()
+    options += ["--quick", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
     done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / f"{name}.json").read_text())

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tgd_lib import config, datasets, evaluation
+from tgd_lib.bank import Teacher, teacher_embedding
 from tgd_lib.config import InputError
 from tgd_lib.datasets import Dataset
 from tgd_lib.evaluation import logits_of
@@ -99,9 +100,7 @@ def _under(
     for spec in specs:
         if not lab.store.find("robustness", question | {"network": spec.key}):
             missing.append(spec)
-    measured = {}
-    if missing:
-        measured = _measured(lab, missing, images, places, name, source)
+    measured = _measured(lab, missing, images, places, name, source) if missing else {}
     found = []
     for spec in specs:
         asked = question | {"network": spec.key}
@@ -267,12 +266,8 @@ def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
 
 def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
     """float32 (n, c): what the last layer of the network sees of test images."""
-    # `stages` gives features before the last norm, ReLU and pooling; a hook sees the very input.
-    network, seen = lab.network(spec), []
-    hook = network.fc.register_forward_pre_hook(lambda _, x: seen.append(x[0].float().cpu()))
-    logits_of(network, lab.shown(spec.view, lab.data.test.images[where]))
-    hook.remove()
-    return torch.cat(seen).numpy()
+    pixels = lab.shown(spec.view, lab.data.test.images[where])
+    return teacher_embedding(Teacher(lab.network(spec), pixels)).cpu().numpy()
 
 
 # ---------------------------------------------------------------- the second teacher's share
