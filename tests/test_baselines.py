@@ -2,8 +2,6 @@
 literals by hand.
 """
 
-import importlib.util
-import json
 import math
 from pathlib import Path
 
@@ -19,32 +17,22 @@ from tgd_lib.networks import Outputs
 from tgd_lib.ripsnet import RipsNet
 from tgd_lib.study.methods import METHODS
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = Path(__file__).parent / "golden"
 WITH_OWN = ("fitnets", "cc", "vid", "topkd")
 BASELINES = {m.baseline.loss: m.baseline for m in METHODS.values() if m.baseline}
 LABELS = torch.tensor([0])  # for the losses that do not look at them
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are slower with several, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="module")
+def golden(golden_numbers):
+    return golden_numbers("baselines")
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return json.loads((GOLDEN / "baselines.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def maker():
-    spec = importlib.util.spec_from_file_location("make_baselines", GOLDEN / "make_baselines.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def maker(golden_maker):
+    return golden_maker("baselines")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Topology of an embedding: golden numbers, cases by hand, gudhi's own diagrams, what must hold."""
 
-import importlib.util
 import itertools
 import json
 import math
@@ -18,31 +17,21 @@ from tgd_lib import embedding
 from tgd_lib.config import InputError
 from tgd_lib.embedding import EDGES, LOSSES
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GOLDEN = Path(__file__).parent / "golden"
 ZEROS = torch.zeros(3, 2)
 EVERY = list(itertools.product(LOSSES, EDGES))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are slower with several, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="module")
+def golden(golden_numbers):
+    return golden_numbers("embedding")
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return json.loads((GOLDEN / "embedding.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def maker():
-    spec = importlib.util.spec_from_file_location("make_embedding", GOLDEN / "make_embedding.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def maker(golden_maker):
+    return golden_maker("embedding")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Losses against golden numbers (float64, tests/golden/make_losses.py) and literals by hand."""
 
-import importlib.util
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,25 +9,25 @@ from torch.nn import functional as F
 from tgd_lib import losses
 from tgd_lib.config import InputError
 
-GOLDEN = Path(__file__).parent / "golden"
 WEIGHTS = {"lam": 0.9, "temperature": 4.0, "gamma": 3000.0, "kl_reduction": "mean"}
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return json.loads((GOLDEN / "losses.json").read_text())
+def golden(golden_numbers):
+    return golden_numbers("losses")
 
 
 @pytest.fixture(scope="module")
-def given():
-    spec = importlib.util.spec_from_file_location("make_losses", GOLDEN / "make_losses.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def maker(golden_maker):
+    return golden_maker("losses")
 
+
+@pytest.fixture(scope="module")
+def given(maker):
     def tensors(x):
         return [tensors(v) for v in x] if isinstance(x, list) else torch.as_tensor(x)
 
-    x = {k: tensors(v) for k, v in module.inputs().items()}
+    x = {k: tensors(v) for k, v in maker.inputs().items()}
     return {
         k: v if k == "labels" else ([f.float() for f in v] if isinstance(v, list) else v.float())
         for k, v in x.items()
@@ -41,11 +38,8 @@ def maps(features):
     return [losses.similarity_map(f) for f in features]
 
 
-def test_golden_file_is_what_its_maker_makes(golden):
-    spec = importlib.util.spec_from_file_location("make_losses", GOLDEN / "make_losses.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.golden()["tgd_0.99"]["total"] == pytest.approx(
+def test_golden_file_is_what_its_maker_makes(golden, maker):
+    assert maker.golden()["tgd_0.99"]["total"] == pytest.approx(
         golden["tgd_0.99"]["total"], rel=1e-12
     )
 

@@ -8,14 +8,7 @@ from tgd_lib import ripsnet
 from tgd_lib.config import InputError
 from tgd_lib.embedding import deaths
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are slower with several, much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def embedding(n=24, width=6, seed=0):
