@@ -8,35 +8,12 @@ import pytest
 
 matplotlib.use("agg")
 
+from result_rows import ROWS, row  # noqa: E402
+
 from tgd_lib import config  # noqa: E402
 from tgd_lib.report import charts, figures, significance  # noqa: E402
 
-
-def row(method, seed, accuracy, selection="last"):
-    return {
-        "method": method,
-        "label": method.upper(),
-        "seed": seed,
-        "selection": selection,
-        "accuracy": accuracy,
-        "nll": 1.0 + seed,
-        "ece": 0.1,
-        "n": 100,
-        "epochs_in_all": 2,
-        "key": f"{method}{seed}",
-        "loss": [2.0, 1.0],
-        "training_accuracy": [0.1, 0.2],
-    }
-
-
 TIME = {"n": 3, "median": 0.002, "min": 0.001, "max": 0.003}
-ROWS = [
-    row("a", 0, 0.50),
-    row("a", 1, 0.54),
-    row("b", 0, 0.55),
-    row("b", 1, 0.57),
-    row("c", 0, 0.4),
-]
 SIX = [row(m, s, a + s * s / 1000) for m, a in (("x", 0.5), ("y", 0.6)) for s in range(6)]
 BOTH = {"batch_1": TIME, "batch_128": TIME}
 

@@ -2,36 +2,12 @@
 
 import pandas as pd
 import pytest
+from result_rows import ROWS, row
 
 from tgd_lib import config
 from tgd_lib.config import InputError
 from tgd_lib.report import tables
 
-
-def row(method, seed, accuracy, selection="last"):
-    return {
-        "method": method,
-        "label": method.upper(),
-        "seed": seed,
-        "selection": selection,
-        "accuracy": accuracy,
-        "nll": 1.0 + seed,
-        "ece": 0.1,
-        "n": 100,
-        "epochs_in_all": 2,
-        "key": f"{method}{seed}",
-        "loss": [2.0, 1.0],
-        "training_accuracy": [0.1, 0.2],
-    }
-
-
-ROWS = [
-    row("a", 0, 0.50),
-    row("a", 1, 0.54),
-    row("b", 0, 0.55),
-    row("b", 1, 0.57),
-    row("c", 0, 0.4),
-]
 SIX = [row(m, s, a + s / 100) for m, a in (("x", 0.5), ("y", 0.51)) for s in range(6)]
 
 
