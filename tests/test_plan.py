@@ -13,6 +13,7 @@ import torch
 from tgd_lib import bank, baselines, config
 from tgd_lib.companion import plan
 from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.objectives import Objectives
 from tgd_lib.study import methods
 from tgd_lib.study.specs import Specs, specs_of
 
@@ -123,7 +124,7 @@ def test_disk_by_hand(lab, monkeypatch):
     # Small maps are kept in float32, three a teacher: one image teacher, two others.
     assert sizes == {"networks": 2 * 4 * parameters, "teacher banks": 3 * 3 * 4 * 96**2}
     half = bank.Choice("bank", torch.float16, "", True)
-    monkeypatch.setattr(plan, "_choice", lambda lab, spec: half)
+    monkeypatch.setattr(Objectives, "choice", lambda self, spec: half)
     assert plan.disk(lab)["teacher banks"] == 2 * 3 * 2 * 96**2  # large ones for each pair
 
 
@@ -168,7 +169,7 @@ def test_a_step_on_features_is_as_recorded():
 def test_an_online_step_is_about_as_recorded(lab, monkeypatch):
     """By operations, against the clock: TGD at the paper's size, 8.2 and 7.5 times a plain step."""
     online = bank.Choice("online", torch.float32, "", True)
-    monkeypatch.setattr(plan, "_choice", lambda lab, spec: online)
+    monkeypatch.setattr(Objectives, "choice", lambda self, spec: online)
     monkeypatch.setattr(
         plan,
         "shape_of",

@@ -132,20 +132,13 @@ def _factor(lab: Lab, spec: Spec) -> float:
         return FEATURES_STEP if NEEDS[spec.baseline.loss] == "features" else 1.0
     if not spec.guidance or not spec.guidance.gamma:
         return 1.0
-    if _choice(lab, spec).mode == "bank":
+    if lab.objectives.choice(spec).mode == "bank":
         return BANK_STEP
     # Online, each teacher passes forward once a step, beside the student's forward and backward.
     step = (1 + BACKWARD) * multiply_adds(sketch(spec), shape_of(lab, spec.view))
     teachers = [t for t in spec.teachers if t]
     passes = sum(multiply_adds(sketch(t), shape_of(lab, t.view)) for t in teachers)
     return 1 + passes / step
-
-
-def _choice(lab: Lab, spec: Spec) -> bank.Choice:
-    """How the teachers of a guided student would answer, in the memory that is free now."""
-    n, device = len(lab.data.train.labels), lab.compute.device
-    free = bank.available(lab.compute)
-    return bank.choose(lab.teachers, n=n, sets=len(merges(spec)), free=free, device=device)
 
 
 def _step(compute: Compute, network: tuple[int, int, int], shape: Shape, batch: int) -> float:
@@ -191,7 +184,7 @@ def guided(specs: Sequence[Spec]) -> list[Spec]:
 
 def _map_bytes(lab: Lab, spec: Spec) -> int:
     """Memory for the maps of a guided student."""
-    choice, n = _choice(lab, spec), len(lab.data.train.labels)
+    choice, n = lab.objectives.choice(spec), len(lab.data.train.labels)
     if choice.mode == "online":
         return 0
     numbers = len(merges(spec)) * bank.STAGES * n**2
@@ -235,27 +228,8 @@ def disk(lab: Lab) -> dict[str, float]:
     """Bytes that the store will take up, by kind, for what is not there yet."""
     missing = [s for s in networks(lab) if lab.store.find("network", s.question) is None]
     weights = sum(FLOAT * parameter_count(sketch(s)) for s in missing)
-    return {"networks": float(weights), "teacher banks": float(_bank_disk(lab, missing))}
-
-
-def _bank_disk(lab: Lab, missing: Sequence[Spec]) -> int:
-    """Bytes of the banks that students need.
-
-    Float16 maps for each pair of teachers and alpha, or float32 maps of each teacher, from which
-    those of any alpha are merged.
-    """
-    n, merged, single = len(lab.data.train.labels), set(), set()
-    for spec in guided(missing):
-        choice = _choice(lab, spec)
-        if choice.mode == "online":
-            continue
-        for teachers, alpha in merges(spec):
-            keys = [t.key for t in teachers if t]
-            if choice.dtype == torch.float16:
-                merged.add((*keys, alpha))
-            else:
-                single.update(keys)
-    return tiles.disk(n, banks=len(merged)) + len(single) * bank.STAGES * FLOAT * n**2
+    banks = lab.objectives.disk(guided(missing))
+    return {"networks": float(weights), "teacher banks": float(banks)}
 
 
 # ---------------------------------------------------------------- words

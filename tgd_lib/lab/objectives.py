@@ -102,7 +102,7 @@ class Objectives:
 
     def _for_guidance(self, spec: Spec) -> Source:
         guidance = spec.guidance
-        choice = self._choice(spec)
+        choice = self.choice(spec)
         self.say(f"{spec.label}: teachers by {choice.mode} ({choice.why})")
         maps = guidance.gamma > 0
         if choice.mode == "online":
@@ -114,7 +114,7 @@ class Objectives:
         banks = [self._bank(*merge, choice) for merge in merges(spec)]
         return Source(banks[0] if len(banks) == 1 else bank.Pair(*banks), how)
 
-    def _choice(self, spec: Spec) -> bank.Choice:
+    def choice(self, spec: Spec) -> bank.Choice:
         """How the teachers of a guided student answer, in the memory that is free now."""
         device, free = self.compute.device, bank.available(self.compute)
         return bank.choose(self.mode, n=self.n, sets=len(merges(spec)), free=free, device=device)
@@ -153,7 +153,7 @@ class Objectives:
         """Bytes that the similarity maps of these students take in the store, if all are kept."""
         kept: dict[tuple, int] = {}
         for spec in specs:
-            choice = self._choice(spec) if spec.guidance else None
+            choice = self.choice(spec) if spec.guidance else None
             if choice is None or choice.mode == "online":
                 continue
             for teachers, alpha in merges(spec):
