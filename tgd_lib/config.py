@@ -267,7 +267,7 @@ PROFILES: dict[str, Settings] = {
             memory_gb=3, dataset="sample", n_train=2000, n_test=1500, holdout=500,
             epochs=12, teacher_epochs=SHORT_EPOCHS, seeds=2, extra_seeds=2, grid="quick",
             published=Published(NOT_HELD_OUT), batch_size=64, gamma=FEW_STEPS,
-            corruptions=("gaussian_noise",), n_corrupted=400,
+            corruptions=("gaussian_noise",), n_corrupted=400, publishes=True,
         ),
         Settings(
             profile="cifar10-study", purpose="every method on 2,500 images, weak teachers",

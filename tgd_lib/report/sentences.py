@@ -17,6 +17,7 @@ from tgd_lib.report.significance import DIFFERS, ENOUGH, NOTHING, paired
 from tgd_lib.study import methods
 
 ALL = ("n_train", "n_test", "n_corrupted", "corruptions")  # None means all of them
+PROSE = ("profile", "purpose", "budget", "memory_gb", "data_dir", "publishes")  # or paths, or moot
 CONTROL = "tgd_alpha1"  # all of TGD but the PI teacher: what topology adds is measured against it
 
 # ---------------------------------------------------------------- settings
@@ -26,7 +27,7 @@ def settings(settings: Settings) -> str:
     """All that a run depends on, in a paragraph; what was overridden stands out."""
     values = dataclasses.asdict(settings)
     overridden = dict(values.pop("overrides"))
-    for left_out in ("profile", "purpose", "budget", "data_dir", "publishes"):  # prose, and paths
+    for left_out in PROSE:
         del values[left_out]
     words = []
     for name, value in values.items():
