@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +56,20 @@ def test_a_store_finds_them_by_key_and_trains_nothing(given, tmp_path):
     assert found.record["made"] == lab.trained(study.teacher("pi")).record["made"]
     forced = Store(tmp_path, published=store.published, newer_than=found.record["made_unix"] + 1)
     assert forced.find("network", study.teacher("pi").question) is None  # --force trains it again
+
+
+def test_force_leaves_a_teacher_whose_images_are_not_at_hand(given, tmp_path):
+    """It is an input of the run; with a data folder it can be, and is, trained again."""
+    lab, figures = given
+    teacher = specs_of(lab).teacher("pi")
+    forced = Store(tmp_path, published=[figures / "smoke/networks"], newer_than=time.time())
+    fewer = config.resolve("smoke", n_train=100)
+    assert Lab(fewer, store=forced).find(teacher).path.parent == figures / "smoke/networks"
+    assert Lab(fewer, store=forced).network(teacher) is not None
+    named = config.resolve("smoke", n_train=100, data_dir=str(tmp_path))
+    assert Lab(named, store=forced, data=lab.data).find(teacher) is None
+    assert Lab(named, store=forced, data=Lab(fewer).data).find(teacher) is None
+    assert Lab(lab.settings, store=forced).find(teacher) is None  # its own images
 
 
 def test_networks_of_one_s_own_run_load_like_published_ones(given):

@@ -265,8 +265,8 @@ def teachers_images(fingerprint: str, settings: config.Settings) -> Dataset:
         whole = load("cifar10", "train", root)
     except InputError as error:
         raise InputError(
-            "a teacher is to be trained on all of CIFAR-10, which is not at hand: leave out "
-            f"--force to take the published one, or name a copy with --data ({error})"
+            "a teacher is to be trained on all of CIFAR-10, which is not at hand: "
+            f"name a copy with --data ({error})"
         ) from None
     found = not_held_out(whole)
     if found.fingerprint != fingerprint:

@@ -182,9 +182,7 @@ class Run:
 
     def _parcel(self, spec):
         """A trained network, sent once to whoever needs it."""
-        return self._send(
-            spec.key, lambda: worker.pack(self.lab.store.find("network", spec.question))
-        )
+        return self._send(spec.key, lambda: worker.pack(self.lab.find(spec)))
 
     def _data(self):
         """The images, sent once; None where workers read them for themselves."""

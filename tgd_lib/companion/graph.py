@@ -301,7 +301,7 @@ def of_run(
     return tasks_of(
         students,
         size,
-        there=lambda spec: lab.store.find("network", spec.question) is not None,
+        there=lambda spec: lab.find(spec) is not None,
         examined=[s for s in students if s.method in methods.EXAMINED],
         corruptions=questions.corruption_names(lab),
         banks=banks,

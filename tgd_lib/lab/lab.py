@@ -71,7 +71,7 @@ class Lab:
     def _networks(self):
         from tgd_lib.lab.trained import Trained
 
-        return Trained(self.store, self.views, self.compute)
+        return Trained(self.find, self.views, self.compute)
 
     @cached_property
     def objectives(self):
@@ -106,7 +106,16 @@ class Lab:
     def trained(self, spec: Spec) -> Artefact:
         """The trained network that `spec` describes: found in the store, or trained now."""
         self.train([spec])
-        return self.store.find("network", spec.question)
+        return self.find(spec)
+
+    def find(self, spec: Spec) -> Artefact | None:
+        """The trained network, if it is in the store or published.
+
+        Under --force an older one does not count. A published teacher does, unless the user has
+        named a data folder: what it was trained on are not this run's images.
+        """
+        given = spec.data != self.data.train.fingerprint and self.settings.data_dir is None
+        return self.store.find("network", spec.question, of_any_age=given)
 
     def train(self, specs: Sequence[Spec], *, tolerant: bool = False) -> list[Spec]:
         """Train what is missing of `specs` and of all they stand on.
@@ -134,7 +143,7 @@ class Lab:
         missing: dict[str, Spec] = {}
 
         def collect(spec: Spec) -> None:
-            if spec.key in missing or self.store.find("network", spec.question):
+            if spec.key in missing or self.find(spec):
                 return
             for needed in spec.needs:
                 collect(needed)

@@ -123,11 +123,18 @@ class Store:
         self.newer_than = config.forced_since() if newer_than is None else newer_than
         self._checked: set[Path] = set()
 
-    def find(self, kind: str, spec, *, version: int = 1) -> Artefact | None:
-        """The artefact that answers `spec`, checked against its manifest; None if none is whole."""
-        return self._look(kind, key_of(kind, spec, version))[0]
+    def find(
+        self, kind: str, spec, *, version: int = 1, of_any_age: bool = False
+    ) -> Artefact | None:
+        """The artefact that answers `spec`, checked against its manifest; None if none is whole.
 
-    def _look(self, kind: str, key: str) -> tuple[Artefact | None, str]:
+        of_any_age: one that was made before `newer_than` counts, too.
+        """
+        return self._look(kind, key_of(kind, spec, version), of_any_age=of_any_age)[0]
+
+    def _look(
+        self, kind: str, key: str, *, of_any_age: bool = False
+    ) -> tuple[Artefact | None, str]:
         """The artefact, or None and what is wrong with it."""
         path = self._place(kind, key)
         if not path.is_dir():
@@ -143,7 +150,7 @@ class Store:
         # All sums are right in a folder that was put in another one's place, too.
         if record.get("key") != key:
             return None, f"is another one ({str(record.get('key'))[:20]})"
-        if record["made_unix"] < self.newer_than:
+        if record["made_unix"] < self.newer_than and not of_any_age:
             return None, "is made again, as asked"
         self._checked.add(path)
         return Artefact(kind, key, path, record), ""

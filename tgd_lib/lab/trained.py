@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from safetensors.torch import load_file
@@ -10,7 +11,7 @@ from torch import nn
 from tgd_lib.bank import Teacher
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.lab.spec import Spec, View
-from tgd_lib.lab.store import Artefact, Store
+from tgd_lib.lab.store import Artefact
 from tgd_lib.lab.views import Views
 from tgd_lib.networks import wide_resnet
 
@@ -26,31 +27,27 @@ def fresh(spec: Spec) -> nn.Module:
 
 
 class Trained:
-    """Loads what lies in the store; trains nothing.
+    """Loads what has been trained, as `find` knows it by its spec; trains nothing.
 
     `views` shows the images of one run, so a teacher loaded here looks at the training images of
     its student, whatever it was trained on itself.
     """
 
-    def __init__(self, store: Store, views: Views, compute: Compute):
-        self.store, self.views, self.compute = store, views, compute
+    def __init__(self, find: Callable[[Spec], Artefact | None], views: Views, compute: Compute):
+        self.find, self.views, self.compute = find, views, compute
         self._pixels: dict[tuple[View, str], Pixels] = {}  # seeds and methods share them
-
-    def artefact(self, spec: Spec) -> Artefact | None:
-        """The trained network's folder and record; None if it has not been trained."""
-        return self.store.find("network", spec.question)
 
     def network(self, spec: Spec) -> nn.Module:
         """The trained network in eval mode, on the device."""
         module = fresh(spec)
-        module.load_state_dict(load_file(self.artefact(spec).path / WEIGHTS))
+        module.load_state_dict(load_file(self.find(spec).path / WEIGHTS))
         return self.compute.place(module).eval()
 
     def teacher(self, spec: Spec) -> Teacher:
         """The trained network together with the training images as it sees them."""
         view = spec.view
         if view.constants is None:  # measured on what it was trained on, which may be other images
-            view = replace(view, constants=_as_tuples(self.artefact(spec).record["constants"]))
+            view = replace(view, constants=_as_tuples(self.find(spec).record["constants"]))
         return Teacher(self.network(spec), self.pixels(view, "train"))
 
     def pixels(self, view: View, part: str) -> Pixels:
