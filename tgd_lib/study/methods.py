@@ -382,6 +382,33 @@ _SEARCH = (
         alpha=0.5,
         control="tgd_image_2_normalise",
     ),
+    _tgd(
+        "tgd_map_normalise0.9",
+        "TGD, image and map, normalised, alpha 0.9",
+        "a tenth for image-with-topology",
+        second="image_map",
+        order="normalise",
+        alpha=0.9,
+        control="tgd_image_2_normalise0.9",
+    ),
+    _tgd(
+        "tgd_cubical_normalise",
+        "TGD, cubical H0 and H1, normalised, alpha 0.5",
+        "equal shares for images and their own topology",
+        second="cubical",
+        order="normalise",
+        alpha=0.5,
+        control="tgd_image_2_normalise",
+    ),
+    _tgd(
+        "tgd_cubical_normalise0.9",
+        "TGD, cubical H0 and H1, normalised, alpha 0.9",
+        "a tenth for their own topology",
+        second="cubical",
+        order="normalise",
+        alpha=0.9,
+        control="tgd_image_2_normalise0.9",
+    ),
 )
 
 # Each chosen on held-out images, for its control on random trees, of EMBEDDING_WEIGHTS
