@@ -27,9 +27,10 @@ def settings(settings: Settings) -> str:
     """All that a run depends on, in a paragraph; what was overridden stands out."""
     values = dataclasses.asdict(settings)
     overridden = dict(values.pop("overrides"))
+    published = values.pop("published")
     for left_out in PROSE:
         del values[left_out]
-    words = []
+    words = ["published teachers"] if published else []
     for name, value in values.items():
         # None is all images or corruptions, and nothing of anything else.
         if value is None and name not in ALL:
