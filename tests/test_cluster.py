@@ -289,6 +289,14 @@ class TestOnThisMachine:
         } == {1}
         assert not list(tmp_path.glob("cluster-*"))
 
+    def test_workers_keep_the_memory_that_they_free(self):
+        """Dask would have them ask the system for it again in every step."""
+        lab = Lab(settings_of(), say=lambda line: None)
+        with crew.local(lab, 1, lambda room, gpu: [schedule.Task("a")]) as hired:
+            (found,) = hired.client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()
+            (threads,) = hired.client.run(os.environ.get, "OMP_NUM_THREADS").values()
+        assert found is None and threads == "1"
+
     def test_a_killed_worker_s_training_goes_on_from_its_last_epoch(self, tmp_path):
         settings = settings_of(epochs=60)
         lab = Lab(settings, store=Store(tmp_path, newer_than=0), say=lambda line: None)
@@ -647,4 +655,5 @@ def test_the_example_for_slurm_asks_for_what_workers_must_have(tmp_path):
     assert (
         "--nthreads 1 " in done.stdout
         and "--resources GPU=1,MEMORY=75e9 --memory-limit 0" in done.stdout
+        and "--no-nanny" in done.stdout
     )

@@ -28,7 +28,13 @@ from tgd_lib.lab.lab import Lab
 INSTALL = "python -m pip install -r requirements-cluster.txt"
 MEMORY, GPU = "MEMORY", "GPU"  # resources that a worker declares and a task asks for
 DEATHS = 2  # of its workers that a task survives
-CONFIG = {"logging.distributed": "critical", "distributed.scheduler.allowed-failures": DEATHS}
+CONFIG = {
+    "logging.distributed": "critical",
+    "distributed.scheduler.allowed-failures": DEATHS,
+    # Dask's own has glibc give freed memory back at once (MALLOC_TRIM_THRESHOLD_): a training step
+    # then asks the system for all of it again, and takes nearly twice as long.
+    "distributed.nanny.pre-spawn-environ": {},
+}
 CONNECT = 10.0  # seconds until a scheduler counts as unreachable
 
 
