@@ -138,28 +138,18 @@ def test_annealed_baselines_are_the_same_but_for_their_start(name):
 def test_the_published_teachers_are_asked_for_by_their_keys():
     """The image teacher of `quick` and `study`: trained once, on the images that
     nobody holds out."""
-    for profile in ("study", "quick"):
-        assert specs(profile).teacher("image").key == "99130ef324462b4bda4f"
-        assert specs(profile).teacher("pi").key == "852d69d9245f45c86a20"
+    assert specs("study").teacher("image").key == "99130ef324462b4bda4f"
+    assert specs("study").teacher("pi").key == "852d69d9245f45c86a20"
     assert specs("study").teacher("image").data == config.NOT_HELD_OUT
     assert (
         specs("study", teacher_epochs=3).teacher("image").data == "a"
     )  # a run with teachers of its own
 
 
-def test_a_small_pair_is_trained_where_the_teachers_are_published():
-    """On the run's own images; a run that trains its teachers needs no other pair."""
-    image, pi = specs("quick").small_teachers()
-    assert (image.data, pi.data) == ("a", "a") and image.network == pi.network == (10, 1, 10)
-    assert (image.view.kind, pi.view.kind) == ("image", "pi")
-    assert image.schedule.epochs == config.resolve("quick").epochs
-    assert specs("quick", dataset="cifar10").small_teachers() == []
-
-
 def test_a_run_on_other_images_trains_its_teachers_as_long_as_its_students():
-    own = specs("quick", dataset="cinic10")
-    assert own.teacher("pi").data == "a" and own.teacher("pi").schedule.epochs == 12
-    assert specs("quick", dataset="cinic10", teacher_epochs=3).teacher("pi").schedule.epochs == 3
+    own = specs("study", dataset="cinic10")
+    assert own.teacher("pi").data == "a" and own.teacher("pi").schedule.epochs == 30
+    assert specs("study", dataset="cinic10", teacher_epochs=3).teacher("pi").schedule.epochs == 3
 
 
 def test_a_baseline_s_weight_is_part_of_its_key_and_its_source_is_not():

@@ -74,18 +74,6 @@ class Specs:
         schedule = Schedule(s.teacher_epochs, s.teacher_epochs, p.batch_size)
         return replace(spec, data=p.images, schedule=schedule, precision=p.precision)
 
-    def small_teachers(self) -> list[Spec]:
-        """A small pair, trained on the run's own images: nobody's teachers, but the whole way from
-        pixels to teachers in a minute. None where the run trains its teachers itself.
-        """
-        if self.settings.published is None:
-            return []
-        pair = []
-        for name in ("image", "pi"):
-            label, epochs = f"small {methods.teacher(name).label}", self.settings.epochs
-            pair.append(self._spec(label, f"small_{name}", self.view(name), (10, 1), epochs, 0))
-        return pair
-
     def student(self, method: str | Method, seed: int) -> Spec:
         """The student that `method` trains with `seed`."""
         s, m = self.settings, methods.method(method) if isinstance(method, str) else method
