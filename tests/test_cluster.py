@@ -537,6 +537,29 @@ class TestFaults:
         assert [o.status for o in outcomes.values()] == ["done"] * 6
         assert {o.worker for o in outcomes.values()} <= {1, 2}
 
+    def test_the_tasks_of_a_worker_that_is_not_heard_of_go_to_another(
+        self, dask_at, run, tmp_path, monkeypatch
+    ):
+        """As when it loses the network: its connection stands, and nothing comes any more."""
+        # Dask's own patience is five minutes.
+        monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "3s")
+        address = dask_at("scheduler")
+        for name in ("1", "2"):
+            dask_at("worker", "--no-nanny", "--name", name, "--resources", "MEMORY=1e9")
+        _wait_for_workers(address, 2)
+        silent = dask_at.started[1]
+
+        def stop():
+            silent.send_signal(signal.SIGSTOP)
+
+        thread = threading.Thread(target=_when_there_is, args=("begun", tmp_path, stop))
+        thread.start()
+        outcomes = run(address, _slow)
+        thread.join()
+        silent.send_signal(signal.SIGCONT)
+        assert [o.status for o in outcomes.values()] == ["done"] * 6
+        assert len([o for o in outcomes.values() if o.worker == 2]) >= 4
+
     def test_a_full_worker_gets_no_more_tasks(self, dask_at, run, capsys):
         outcomes = run(self.two_workers(dask_at), _full_on_1, root=None)
         assert {(o.status, o.worker) for o in outcomes.values()} == {("done", 2)}
