@@ -68,6 +68,17 @@ caption = "Training accuracy of the two teachers over their epochs, one network 
 figures.save(figure, settings, "02_teachers", caption=caption, source=[r["key"] for r in rows])
 
 # %% [markdown]
+# ## From pixels to teachers, here
+#
+# Where the teachers above are published ones, nothing was trained so far. A small pair (WRN-10-1),
+# trained now on the images of this run, goes the whole way. It teaches nobody: beside it stands
+# what more images, more channels and more time do for a teacher.
+
+# %%
+small = [lab.row(spec) for spec in study.small_teachers()]
+tables.networks(rows + small)
+
+# %% [markdown]
 # ## Class by class, image by image
 #
 # Accuracy in per cent on the test images of each class (n = 1 network each).

@@ -244,5 +244,5 @@ figures.save(figure, settings, "03_tsne", caption=caption, source=places)
 # %%
 from tgd_lib.study import published
 
-published.publish(lab, examples)
+published.publish(lab, [study.student(method, 0) for method in methods.TABLE])
 tables.save_records(rows, settings, "03_distillation")

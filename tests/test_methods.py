@@ -41,12 +41,10 @@ def test_every_method_of_a_profile_is_another_network(profile):
     assert len({m.label for m in methods.METHODS.values()}) == len(methods.METHODS)
 
 
-def test_the_grid_names_methods_beside_the_main_five():
+def test_the_grids_name_methods():
     assert set(methods.GRIDS) == {s.grid for s in config.PROFILES.values()} | {"main"}
     for names in methods.GRIDS.values():
-        assert len(set(names)) == len(names) and set(names) <= set(methods.METHODS) - set(
-            methods.MAIN
-        )
+        assert set(names) <= set(methods.METHODS)
     assert set(methods.GRIDS[config.PROFILES["smoke"].grid]) == set(methods.METHODS) - set(
         methods.MAIN
     )  # CI sees every one
@@ -138,18 +136,28 @@ def test_annealed_baselines_are_the_same_but_for_their_start(name):
 def test_the_published_teachers_are_asked_for_by_their_keys():
     """The image teacher of `quick` and `study`: trained once, on the images that
     nobody holds out."""
-    assert specs("study").teacher("image").key == "99130ef324462b4bda4f"
-    assert specs("study").teacher("pi").key == "852d69d9245f45c86a20"
+    for profile in ("study", "quick"):
+        assert specs(profile).teacher("image").key == "99130ef324462b4bda4f"
+        assert specs(profile).teacher("pi").key == "852d69d9245f45c86a20"
     assert specs("study").teacher("image").data == config.NOT_HELD_OUT
     assert (
         specs("study", teacher_epochs=3).teacher("image").data == "a"
     )  # a run with teachers of its own
 
 
+def test_a_small_pair_is_trained_where_the_teachers_are_published():
+    """On the run's own images; a run that trains its teachers needs no other pair."""
+    image, pi = specs("quick").small_teachers()
+    assert (image.data, pi.data) == ("a", "a") and image.network == pi.network == (10, 1, 10)
+    assert (image.view.kind, pi.view.kind) == ("image", "pi")
+    assert image.schedule.epochs == config.resolve("quick").epochs
+    assert specs("quick", dataset="cifar10").small_teachers() == []
+
+
 def test_a_run_on_other_images_trains_its_teachers_as_long_as_its_students():
-    own = specs("study", dataset="cinic10")
-    assert own.teacher("pi").data == "a" and own.teacher("pi").schedule.epochs == 30
-    assert specs("study", dataset="cinic10", teacher_epochs=3).teacher("pi").schedule.epochs == 3
+    own = specs("quick", dataset="cinic10")
+    assert own.teacher("pi").data == "a" and own.teacher("pi").schedule.epochs == 12
+    assert specs("quick", dataset="cinic10", teacher_epochs=3).teacher("pi").schedule.epochs == 3
 
 
 def test_a_baseline_s_weight_is_part_of_its_key_and_its_source_is_not():
@@ -188,6 +196,25 @@ def test_published_constants_are_for_what_they_were_published_for(name):
     )
     if view.constants:
         assert len(view.constants[0]) == len(view.constants[1]) == view.channels
+
+
+def test_what_the_text_compares_has_all_seeds_and_a_control_that_is_trained_as_well():
+    counts = {}
+    for spec in specs("study").students(methods.of(config.resolve("study"))):
+        counts[spec.method] = counts.get(spec.method, 0) + 1
+    assert {m for m, n in counts.items() if n == 6} == set(methods.COMPARED)
+    assert set(counts.values()) == {3, 6}
+    controls = {methods.METHODS[name].control for name in counts} - {None}
+    assert controls <= set(counts)
+
+
+def test_a_real_share_differs_from_its_control_in_the_second_teacher_alone():
+    shared = [*methods.SECOND_TEACHER, *methods.SEARCH]
+    for m in (methods.METHODS[name] for name in shared if methods.METHODS[name].order):
+        if m.control:
+            control = methods.METHODS[m.control]
+            assert (control.second, control.alpha, control.order) == ("image_2", m.alpha, m.order)
+        assert m.alpha in methods.SHARES and m.order == "normalise" and m.start == "scratch"
 
 
 def test_what_the_run_s_own_settings_make_of_a_method_is_trained_once():

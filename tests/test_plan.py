@@ -117,7 +117,7 @@ def test_a_recorded_run_has_kept_to_the_memory_of_its_profile(timings):
 
 
 def test_disk_by_hand(lab, monkeypatch):
-    tgd, wide = specs_of(lab).student("tgd", 0), specs_of(lab).student("tgd_wide", 0)
+    tgd, wide = specs_of(lab).student("tgd", 0), specs_of(lab).student("tgd_pi_wide_normalise0.5", 0)
     monkeypatch.setattr(plan, "networks", lambda lab: [tgd, wide])
     sizes = plan.disk(lab)
     parameters = sum(p.numel() for p in plan.sketch(tgd).parameters())

@@ -61,16 +61,15 @@ def test_six_seeds_get_interval_p_and_verdict(tmp_path):
 
 
 def test_the_chosen_is_shown_on_the_test_set_against_every_control(tmp_path):
-    held_out = rows(tgd_alpha1=0.50, tgd=0.49, tgd_wide=0.52, tgd_super=0.51, tgd_image_2=0.60)
-    test = rows(**BASE, tgd_wide=0.47, tgd_super=0.58, tgd_image_2=0.48)
+    wide, image = methods.share_name("pi_wide", 0.5), methods.share_name("image_2", 0.5)
+    held_out = rows(tgd_alpha1=0.50, tgd=0.49, **{wide: 0.52, image: 0.60})
+    test = rows(**BASE, **{wide: 0.47, image: 0.48})
     text = summary.block(recorded(tmp_path, test, held_out), "smoke")
-    assert (
-        "3 candidates; the choice is made on held-out images: *TGD, PI window 0 to 1, sigma 0.02*"
-        in text
-    )
+    chosen = "*TGD, PI window 0 to 1, sigma 0.02, normalised, alpha 0.5*"
+    assert f"2 candidates; the choice is made on held-out images: {chosen}" in text
     assert "on them, against *TGD at alpha = 1* +2.00, +2.00 (n=2) points of accuracy" in text
     assert "*TGD at alpha = 1* -3.00, -3.00 (n=2)" in text
-    assert "*TGD, second image teacher* -1.00, -1.00 (n=2)" in text
+    assert "*TGD, second image teacher, normalised, alpha 0.5* -1.00, -1.00 (n=2)" in text
 
 
 def test_a_long_table_is_folded_after_the_main_methods():

@@ -23,8 +23,8 @@ def test_settings_are_resolved_and_overrides_stand_out():
     assert "**alpha 0.7**, lam 0.9," in text and "data_dir" not in text
     assert "corruptions all, n_corrupted 40" in text and "None" not in text
     assert "memory_gb" not in text and "published" not in text
-    text = sentences.settings(config.resolve("study"))
-    assert "strong teachers. published teachers, dataset cifar10" in text and "{" not in text
+    text = sentences.settings(config.resolve("quick"))
+    assert "offline. published teachers, dataset sample" in text and "{" not in text
 
 
 def test_a_difference_in_words_follows_the_rule():

@@ -99,20 +99,20 @@ def test_chosen_is_the_highest_mean_of_those_among_which_is_chosen():
 
 
 def test_the_choice_is_by_held_out_images_and_the_comparison_by_test_images():
-    held_out = [*seeds("tgd_alpha1", 0.5), *seeds("tgd", 0.4), *seeds("tgd_wide", 0.6)]
+    held_out = [*seeds("tgd_alpha1", 0.5), *seeds("tgd", 0.4), *seeds("tgd_pi_wide_normalise0.5", 0.6)]
     test = [
         *seeds("tgd_alpha1", 0.5),
         *seeds("tgd", 0.9),
-        *seeds("tgd_wide", 0.4),
-        *seeds("tgd_image_2", 0.2),
+        *seeds("tgd_pi_wide_normalise0.5", 0.4),
+        *seeds("tgd_image_2_normalise0.5", 0.2),
     ]
     found = significance.choose_and_compare(
-        test, held_out, ("tgd_alpha1", "tgd", "tgd_wide", "tgd_super")
+        test, held_out, ("tgd_alpha1", "tgd", "tgd_pi_wide_normalise0.5", "tgd_super_normalise0.5")
     )
-    assert found["chosen"] == "tgd_wide" and found["candidates"] == ["tgd", "tgd_wide"]
+    assert found["chosen"] == "tgd_pi_wide_normalise0.5" and found["candidates"] == ["tgd", "tgd_pi_wide_normalise0.5"]
     assert found["held_out"]["mean"] == pytest.approx(0.1)
     against = {p["control"]: p["mean"] for p in found["test"]}
-    assert against == pytest.approx({"tgd_alpha1": -0.1, "tgd_image_2": 0.2})
+    assert against == pytest.approx({"tgd_alpha1": -0.1, "tgd_image_2_normalise0.5": 0.2})
 
 
 def test_a_control_that_nothing_beats_stays():

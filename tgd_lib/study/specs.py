@@ -74,6 +74,18 @@ class Specs:
         schedule = Schedule(s.teacher_epochs, s.teacher_epochs, p.batch_size)
         return replace(spec, data=p.images, schedule=schedule, precision=p.precision)
 
+    def small_teachers(self) -> list[Spec]:
+        """A small pair, trained on the run's own images: nobody's teachers, but the whole way from
+        pixels to teachers in a minute. None where the run trains its teachers itself.
+        """
+        if self.settings.published is None:
+            return []
+        pair = []
+        for name in ("image", "pi"):
+            label, epochs = f"small {methods.teacher(name).label}", self.settings.epochs
+            pair.append(self._spec(label, f"small_{name}", self.view(name), (10, 1), epochs, 0))
+        return pair
+
     def student(self, method: str | Method, seed: int) -> Spec:
         """The student that `method` trains with `seed`."""
         s, m = self.settings, methods.method(method) if isinstance(method, str) else method
@@ -98,8 +110,8 @@ class Specs:
         return Guidance(**values, order=m.order)
 
     def students(self, names: Sequence[str]) -> list[Spec]:
-        """The students of several methods with all their seeds: `seeds` of the main five,
-        `extra_seeds` of others.
+        """The students of several methods with all their seeds: `seeds` of those that the text
+        compares, `extra_seeds` of others.
 
         A method that comes to the same as one before it, by the run's own alpha, say, is left out;
         not the main five.
@@ -109,7 +121,7 @@ class Specs:
         for name in names:
             key = self.student(name, 0).key
             if key not in seen or name in methods.MAIN:
-                count = s.seeds if name in methods.MAIN else s.extra_seeds
+                count = s.seeds if name in methods.COMPARED else s.extra_seeds
                 found += [self.student(name, seed) for seed in range(count)]
             seen.add(key)
         return found
