@@ -66,12 +66,13 @@ def test_a_notebook_given_the_overrides_has_the_same_settings(given):
 
 
 def test_fewer_seeds_are_fewer_everywhere():
+    assert config.resolve("study").fresh_seeds == 6
+    assert config.resolve("study", seeds=6).fresh_seeds == 6  # that is what it has anyway
+    assert config.resolve("study", seeds=3).fresh_seeds == 0
     s = config.resolve("cifar10-small", seeds=1)
     assert (s.seeds, s.extra_seeds) == (1, 1)
     assert config.resolve("cifar10-small", seeds=9).extra_seeds == 3
-    assert (
-        config.resolve("cifar10-study", seeds=6).extra_seeds == 6
-    )  # where all methods have as many
+    assert config.resolve("quick", seeds=6).extra_seeds == 6  # where all methods have as many
 
 
 def test_one_s_own_images_are_all_used_unless_told_otherwise():

@@ -16,8 +16,8 @@ WINGS = {
     "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding")
     + ("ripsnet", "baselines", "bank", "tiles", "training", "evaluation"),
     "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
-    "study": ("methods", "specs", "questions", "published", "cost"),
-    "report": ("significance", "tables", "sentences", "figures", "charts", "summary"),
+    "study": ("methods", "protocol", "specs", "questions", "published", "cost"),
+    "report": ("significance", "tables", "sentences", "figures", "charts", "clouds", "summary"),
     "companion": ("schedule", "graph", "plan", "twins", "execution", "recording", "worker", "crew")
     + ("cluster", "play", "runner", "command"),
 }

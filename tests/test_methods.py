@@ -1,13 +1,14 @@
 """The study's tables, and the specs they lead to."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from tgd_lib import config
 from tgd_lib.config import InputError
 from tgd_lib.files import read_json
-from tgd_lib.study import methods
+from tgd_lib.study import methods, protocol
 from tgd_lib.study.specs import Specs
 
 
@@ -94,9 +95,7 @@ def _as_recorded(name):
     method = methods.method(name)
     if method.baseline is None:
         return method
-    return dataclasses.replace(
-        method, baseline=dataclasses.replace(method.baseline, fed=None, warm_up=None)
-    )
+    return replace(method, baseline=replace(method.baseline, fed=None, warm_up=None))
 
 
 @pytest.mark.parametrize("name", ["cc", "rkd", "pkt", "dkd"])
@@ -113,14 +112,14 @@ def test_what_is_fed_as_ever_is_the_same_question(name):
 def test_guidances_by_the_embedding_differ_from_kd_in_nothing_else(name):
     kd, guided = (specs().student(m, 2) for m in ("kd_batchmean_annealed", name))
     assert guided.embedding is not None and guided.key != kd.key
-    assert dataclasses.replace(guided, embedding=None).key == kd.key
+    assert replace(guided, embedding=None).key == kd.key
     assert guided.epochs_in_all == specs().student("tgd", 2).epochs_in_all
 
 
 @pytest.mark.parametrize("name", ["kd_signature", "kd_diagram"])
 def test_a_matched_control_differs_in_the_edges_alone(name):
     control = methods.method(methods.method(name).control).embedding
-    assert dataclasses.replace(control, edges="tree") == methods.method(name).embedding
+    assert replace(control, edges="tree") == methods.method(name).embedding
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_a_matched_control_differs_in_the_edges_alone(name):
 def test_annealed_baselines_are_the_same_but_for_their_start(name):
     once, annealed = (specs().student(m, 1) for m in (name.removesuffix("_annealed"), name))
     assert annealed.epochs_in_all == specs().student("tgd", 1).epochs_in_all
-    assert dataclasses.replace(annealed, start=None).key == once.key
+    assert replace(annealed, start=None).key == once.key
 
 
 def test_the_published_teachers_are_asked_for_by_their_keys():
@@ -163,9 +162,7 @@ def test_a_run_on_other_images_trains_its_teachers_as_long_as_its_students():
 def test_a_baseline_s_weight_is_part_of_its_key_and_its_source_is_not():
     at = methods.method("at")
     keys = [
-        specs()
-        .student(dataclasses.replace(at, baseline=dataclasses.replace(at.baseline, **change)), 0)
-        .key
+        specs().student(replace(at, baseline=replace(at.baseline, **change)), 0).key
         for change in ({}, {"weight": 1.0}, {"source": "elsewhere"})
     ]
     assert keys[0] == keys[2] != keys[1]
@@ -229,3 +226,30 @@ def test_what_the_run_s_own_settings_make_of_a_method_is_trained_once():
     assert [s.method for s in specs(alpha=1.0).students(methods.MAIN) if s.seed == 0] == list(
         methods.MAIN
     )
+
+
+def test_the_protocol_s_methods_are_there_and_differ_in_topology_alone():
+    for part, names in protocol.CANDIDATES.items():
+        without = methods.METHODS[protocol.WITHOUT[part]]
+        for name in names:
+            mine, control = methods.METHODS[name], methods.METHODS[methods.METHODS[name].control]
+            assert mine.start == control.start == without.start == "scratch"
+            if part == "image":
+                assert (control.second, control.alpha) == ("image_2", mine.alpha)
+                continue
+            for other in (control, *map(methods.method, protocol.LOCALITY[name])):
+                changed = replace(other.embedding, edges=mine.embedding.edges)
+                assert changed == mine.embedding and other.embedding != mine.embedding
+
+
+def test_the_family_has_fresh_seeds_once_something_is_chosen(monkeypatch):
+    monkeypatch.setattr(protocol, "CHOSEN", {"embedding": "kd_signature", "image": None})
+    found = [(c.method, c.control) for c in protocol.family()]
+    controls = ("kd_batchmean_annealed", "kd_random_tree", "kd_nearest", "kd_shortest")
+    assert found == [("kd_signature", control) for control in controls]
+    study = specs("study")
+    fresh = [s for s in study.asked() if s.seed >= study.settings.seeds]
+    assert {s.method for s in fresh} == {"kd_signature", *controls}
+    assert {s.seed for s in fresh} == set(range(6, 12)) and len(fresh) == 30
+    assert not [s for s in specs("study", seeds=2).asked() if s.seed >= 2]
+    assert set(protocol.members()) <= set(methods.COMPARED)  # the first seeds are there, too

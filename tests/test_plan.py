@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import sys
-from statistics import mean, median
 
 import pytest
 import torch
 
-from tgd_lib import bank, baselines, config
+from tgd_lib import bank, config
 from tgd_lib.companion import plan
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.objectives import Objectives
@@ -102,7 +101,7 @@ def test_the_memory_that_a_profile_states_is_what_the_plan_counts(profile, tmp_p
     settings = config.resolve(profile)
     held = sum(plan.memory(Lab(settings, say=lambda line: None)).values())
     assert plan._ceiling_words(settings, held) == [] and held > 0.5e9 * settings.memory_gb
-    assert plan._ceiling_words(settings, 4e9) == [
+    assert plan._ceiling_words(settings, 1e9 * settings.memory_gb + 1e9) == [
         f"That is more than the {settings.memory_gb} GB that {profile} states."
     ]
 
@@ -117,7 +116,10 @@ def test_a_recorded_run_has_kept_to_the_memory_of_its_profile(timings):
 
 
 def test_disk_by_hand(lab, monkeypatch):
-    tgd, wide = specs_of(lab).student("tgd", 0), specs_of(lab).student("tgd_pi_wide_normalise0.5", 0)
+    tgd, wide = (
+        specs_of(lab).student("tgd", 0),
+        specs_of(lab).student("tgd_image_2", 0),
+    )
     monkeypatch.setattr(plan, "networks", lambda lab: [tgd, wide])
     sizes = plan.disk(lab)
     parameters = sum(p.numel() for p in plan.sketch(tgd).parameters())
@@ -150,20 +152,6 @@ def test_a_bank_step_is_as_recorded():
         steps = {k: v["median"] for k, v in record[precision]["step_s"].items()}
         ratio = steps["bank, maps merged once, fp32"] / steps["plain"]
         assert plan.BANK_STEP == pytest.approx(ratio, rel=0.1)
-
-
-def test_a_step_on_features_is_as_recorded():
-    path = config.ROOT / "figures/cifar10-study/records/04_ablations.json"
-    if not path.exists():
-        pytest.skip("that study is no longer recorded here")
-    seconds: dict[str, list[float]] = {}
-    for row in json.loads(path.read_text())["rows"]:
-        seconds.setdefault(row["method"], []).append(row["training_seconds"])
-    plain = median(seconds["kd"] + seconds["kd_annealed"] + seconds["kd_batchmean"])
-    # At the time of that record the pooled losses were made from the features, too.
-    on_features = {name for name, needs in baselines.NEEDS.items() if needs != "logits"}
-    ratios = [min(seconds[name]) / plain for name in on_features if name in seconds]
-    assert len(ratios) >= 7 and plan.FEATURES_STEP == pytest.approx(mean(ratios), rel=0.15)
 
 
 def test_an_online_step_is_about_as_recorded(lab, monkeypatch):

@@ -164,3 +164,54 @@ def test_calibration_and_costs():
         "1.00 times the student's forward pass at batch 1 and" in text
         and "The bank step takes 1.25 times" in text
     )
+
+
+TREE = "kd_signature"
+
+
+def family_of(first, matched, near, *, n=6):
+    """The family of the tree's candidate, all seeds alike: its differences in points."""
+    values = dict.fromkeys(("kd_batchmean_annealed", "kd_random_tree", "kd_nearest"), 0.0)
+    for control, points in zip(values, (first, matched, near), strict=True):
+        values[control] = [0.5 - points / 100] * n
+    values[TREE] = [0.5] * n
+    pairs = [(TREE, control) for control in list(values)[:3]]
+    return significance.family(rows(**values), pairs)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ((1, 1, 1), "topology helps, and it is not locality."),
+        ((1, 1, 0), "topology helps, though not more than locality."),
+        ((1, 0, 1), "the guidance helps, and topology is not shown to be why."),
+        ((0, 1, 1), "no gain is shown."),
+        ((-1, -1, -1), "no gain is shown."),
+    ],
+)
+def test_what_the_protocol_allows_to_say(points, said):
+    # Ten seeds: a p of 2 / 1024, three times that after Holm.
+    assert sentences.protocol(family_of(*points, n=10)) == f"*KD + signature of H0*: {said}"
+
+
+def test_fresh_seeds_of_the_other_sign_withdraw_a_claim():
+    found = family_of(1, 1, 1, n=10)
+    assert "withdrawn" in sentences.protocol(found, family_of(1, -1, 1))
+    assert "topology helps" in sentences.protocol(found, family_of(1, 1, 1))
+    # What was not claimed cannot be withdrawn.
+    assert "no gain" in sentences.protocol(family_of(0, 0, 0, n=10), family_of(-1, -1, -1))
+
+
+def test_a_family_with_few_seeds_says_nothing():
+    assert sentences.protocol(family_of(1, 1, 1, n=3)).endswith("n too small to conclude anything.")
+
+
+def test_of_each_part_the_largest_difference_is_chosen():
+    found = rows(a=[0.5], b=[0.6], c=[0.4])
+    pairs = [significance.paired(found, m, "c") for m in ("a", "b")]
+    for pair, name in zip(pairs, ("kd_signature", "kd_diagram"), strict=True):
+        pair["method"] = name
+    parts = {"embedding": ("kd_signature", "kd_diagram"), "image": ()}
+    text = sentences.candidates(pairs, parts)
+    assert text.startswith("Topology of the embedding: *KD + H0 diagram* is chosen (+20.00 (n=1)")
+    assert "image" not in text and "no candidate" in sentences.candidates([], parts)

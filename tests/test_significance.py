@@ -99,7 +99,11 @@ def test_chosen_is_the_highest_mean_of_those_among_which_is_chosen():
 
 
 def test_the_choice_is_by_held_out_images_and_the_comparison_by_test_images():
-    held_out = [*seeds("tgd_alpha1", 0.5), *seeds("tgd", 0.4), *seeds("tgd_pi_wide_normalise0.5", 0.6)]
+    held_out = [
+        *seeds("tgd_alpha1", 0.5),
+        *seeds("tgd", 0.4),
+        *seeds("tgd_pi_wide_normalise0.5", 0.6),
+    ]
     test = [
         *seeds("tgd_alpha1", 0.5),
         *seeds("tgd", 0.9),
@@ -109,7 +113,10 @@ def test_the_choice_is_by_held_out_images_and_the_comparison_by_test_images():
     found = significance.choose_and_compare(
         test, held_out, ("tgd_alpha1", "tgd", "tgd_pi_wide_normalise0.5", "tgd_super_normalise0.5")
     )
-    assert found["chosen"] == "tgd_pi_wide_normalise0.5" and found["candidates"] == ["tgd", "tgd_pi_wide_normalise0.5"]
+    assert found["chosen"] == "tgd_pi_wide_normalise0.5" and found["candidates"] == [
+        "tgd",
+        "tgd_pi_wide_normalise0.5",
+    ]
     assert found["held_out"]["mean"] == pytest.approx(0.1)
     against = {p["control"]: p["mean"] for p in found["test"]}
     assert against == pytest.approx({"tgd_alpha1": -0.1, "tgd_image_2_normalise0.5": 0.2})
@@ -185,3 +192,17 @@ def test_more_pairs_and_laxer_tests_detect_less():
     assert significance.detectable(1, 12) < significance.detectable(1, 12, level=0.05 / 6)
     with pytest.raises(InputError, match="two are needed"):
         significance.detectable(1, 1)
+
+
+def test_a_family_is_corrected_for_being_one():
+    """Two pairs of six seeds: p = 2 / 64 and 1, doubled and at most 1."""
+    both = [*seeds("a", *[0.6] * 6), *seeds("b", *[0.5] * 6), *seeds("c", *[0.6] * 6)]
+    first, second = significance.family(both, [("a", "b"), ("a", "c")])
+    assert (first["p"], first["adjusted"]) == (0.03125, 0.0625)
+    assert first["verdict"] == second["verdict"] == significance.NOTHING
+    assert second["adjusted"] == 1.0 and first["detectable"] == pytest.approx(0, abs=1e-9)
+    few = significance.family(both[:6] + both[6:9], [("a", "b")])[0]
+    assert (few["adjusted"], few["verdict"]) == (None, significance.TOO_SMALL)
+    one = significance.family([both[0], both[6]], [("a", "b")])[0]
+    assert one["detectable"] is None  # a single pair has no spread
+    assert significance.family([], []) == []

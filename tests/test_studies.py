@@ -11,7 +11,7 @@ from tgd_lib.config import InputError
 from tgd_lib.images import corruptions
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
-from tgd_lib.report import charts, tables
+from tgd_lib.report import charts, clouds, tables
 from tgd_lib.study import questions
 from tgd_lib.study.specs import specs_of
 
@@ -179,3 +179,23 @@ def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):
     np.save(folder / "labels.npy", np.tile((test.labels + 1) % 8, 5))
     with pytest.raises(InputError, match="not those of these test images"):
         questions._source(lab)
+
+
+def test_a_spanning_tree_has_gudhis_deaths(lab):
+    """Of the embedding itself, over its mean distance, in every network."""
+    import gudhi
+
+    rows = questions.spanning_trees(lab, specs(lab), n=24)
+    where = questions._some(lab.data.test.labels, 24, seed=lab.settings.data_seed)
+    for row, spec in zip(rows, specs(lab), strict=True):
+        cloud = questions._penultimate(lab, spec, where).astype(float)
+        complex_ = gudhi.RipsComplex(points=cloud).create_simplex_tree(max_dimension=1)
+        complex_.compute_persistence()
+        found = complex_.persistence_intervals_in_dimension(0)[:, 1]
+        apart = np.linalg.norm(cloud[:, None] - cloud, axis=-1)
+        wanted = np.sort(found)[:-1] / apart[np.triu_indices(24, 1)].mean()
+        np.testing.assert_allclose(row["deaths"], wanted, atol=1e-4)
+        assert np.shape(row["edges"]) == (23, 2) and np.shape(row["places"]) == (24, 2)
+        assert len(row["labels"]) == 24 and row["key"] == spec.key
+    clouds.trees(rows, lab.data.test.class_names).canvas.draw()
+    clouds.deaths(rows).canvas.draw()

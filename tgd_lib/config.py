@@ -223,6 +223,7 @@ class Settings:
         None  # length of the whole schedule, if `epochs` is only its beginning
     )
     extra_seeds: int = 3  # of methods that the text does not compare
+    fresh_seeds: int = 0  # beyond `seeds`, for what docs/protocol-topology.md tests
     teacher: tuple[int, int] = (16, 3)  # depth, width of a WRN
     published: Published | None = None  # None: teachers are trained on the run's own images
     student: tuple[int, int] = (16, 1)
@@ -264,17 +265,10 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             profile="quick", purpose="a first run, offline", budget="15 minutes on 2 cores",
-            memory_gb=3, dataset="sample", n_train=2000, n_test=1500, holdout=500,
+            memory_gb=4, dataset="sample", n_train=2000, n_test=1500, holdout=500,
             epochs=12, teacher_epochs=SHORT_EPOCHS, seeds=2, extra_seeds=2, grid="quick",
             published=Published(NOT_HELD_OUT), batch_size=64, gamma=FEW_STEPS,
             corruptions=("gaussian_noise",), n_corrupted=400, publishes=True,
-        ),
-        Settings(
-            profile="cifar10-study", purpose="every method on 2,500 images, weak teachers",
-            budget="2 hours on 2 cores", memory_gb=5,
-            dataset="cifar10", n_train=2500, n_test=None, holdout=2000,
-            epochs=12, teacher_epochs=12, seeds=2, extra_seeds=2, grid="all",
-            precision="bf16", gamma=FEW_STEPS,
         ),
         Settings(
             profile="cifar10-small", purpose="the main methods on 5,000 images, weak teachers",
@@ -287,7 +281,7 @@ PROFILES: dict[str, Settings] = {
             profile="study", purpose="58 methods on 5,000 images, strong teachers",
             budget="6 hours on 2 cores", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
-            epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, grid="study",
+            epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, fresh_seeds=6, grid="study",
             precision="bf16", gamma=FEW_STEPS, published=Published(NOT_HELD_OUT), publishes=True,
         ),
         Settings(
@@ -333,6 +327,7 @@ def resolve(profile: str = "quick", **overrides) -> Settings:
         changed["extra_seeds"] = (
             changed["seeds"] if same else min(base.extra_seeds, changed["seeds"])
         )
+        base = replace(base, fresh_seeds=0)
     named = tuple((k, changed[k]) for k in PARAMETERS if k in changed)
     return replace(base, **changed, overrides=named)
 

@@ -322,7 +322,7 @@ def train(arguments: Namespace) -> int:
     from tgd_lib.study.specs import specs_of
 
     lab = Lab(settings, store=Store(newer_than=time.time()) if arguments.force else None)
-    specs = specs_of(lab).students(methods.of(settings))
+    specs = specs_of(lab).asked()
     lost = lab.train(specs, tolerant=True)
     for spec in lost:
         print(f"{spec.label}: diverged, or its teacher or start did")

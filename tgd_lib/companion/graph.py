@@ -297,7 +297,7 @@ def of_run(
         seconds=seconds or guessed_seconds(n),
         gpu=gpu,
     )
-    students = specs_of(lab).students(methods.of(settings))
+    students = specs_of(lab).asked()
     return tasks_of(
         students,
         size,

@@ -34,7 +34,7 @@ STEPS = 3  # that are timed, after one that is not
 BACKWARD = 2  # a backward pass takes the operations of two forward passes
 # Steps of the student in units of plain ones, both measured on a CPU: with maps from a bank
 # (benchmarks/recorded/distillation.json, "bank, maps merged once"), and with a loss on stage
-# features (figures/cifar10-study/records/04_ablations.json: mean of such baselines by KD's).
+# features (mean of such baselines by KD's, in a study on 2,500 images).
 BANK_STEP, FEATURES_STEP = 1.2, 1.5
 FLOAT = 4  # bytes
 
@@ -72,7 +72,7 @@ EVALUATION = 4e8
 def networks(lab: Lab) -> list[Spec]:
     """Every network of this run's profile, once: teachers, then students."""
     found: dict[str, Spec] = {}
-    for spec in specs_of(lab).students(methods.of(lab.settings)):
+    for spec in specs_of(lab).asked():
         for needed in (*spec.needs, spec):
             found.setdefault(needed.key, needed)
     return sorted(found.values(), key=lambda spec: spec.method in methods.METHODS)

@@ -28,6 +28,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # what must have been done before a noteb
     "04_ablations": ("03_distillation",),
     "05_robustness_and_calibration": ("03_distillation",),
     "06_cost": ("03_distillation",),
+    "08_topology_that_helps": ("04_ablations",),
     "07_results": (
         "03_distillation",
         "04_ablations",

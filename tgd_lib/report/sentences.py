@@ -298,6 +298,42 @@ def _label(method: str) -> str:
     return methods.METHODS[method].label
 
 
+def candidates(pairs: Sequence[dict], parts: dict[str, Sequence[str]]) -> str:
+    """Of each part of the protocol the candidate that held-out images choose.
+
+    pairs: of each candidate against its matched control, on held-out images.
+    """
+    texts = []
+    for part, names in parts.items():
+        mine = [pair for pair in pairs if pair["method"] in names]
+        if mine:
+            best = max(mine, key=lambda pair: pair["mean"])
+            chosen = _label(best["method"])
+            texts.append(f"Topology of the {part}: *{chosen}* is chosen ({amount(best)}).")
+    return " ".join(texts) or "This profile trains no candidate; `study` does."
+
+
+def protocol(pairs: Sequence[dict], fresh: Sequence[dict] = ()) -> str:
+    """What docs/protocol-topology.md allows to say of one candidate.
+
+    pairs: from `significance.family`, all of this candidate, in the order of
+    `protocol.comparisons`: without the guidance, the matched control, locality. fresh: the same of
+    the seeds that nothing was chosen with; a claim whose sign they do not share is withdrawn.
+    """
+    name = f"*{_label(pairs[0]['method'])}*"
+    if any(pair["adjusted"] is None for pair in pairs):
+        return f"{name}: n too small to conclude anything."
+    above = [pair["verdict"] == DIFFERS and pair["mean"] > 0 for pair in pairs]
+    if any(a and f["mean"] <= 0 for a, f in zip(above, fresh, strict=False)):
+        return f"{name}: a claim is withdrawn, because the fresh seeds do not share its sign."
+    if all(above[:2]):
+        local = "and it is not locality" if all(above[2:]) else "though not more than locality"
+        return f"{name}: topology helps, {local}."
+    if above[0]:
+        return f"{name}: the guidance helps, and topology is not shown to be why."
+    return f"{name}: no gain is shown."
+
+
 # ---------------------------------------------------------------- robustness, calibration, cost
 
 

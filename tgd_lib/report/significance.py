@@ -109,6 +109,26 @@ def from_alpha_1(points: Sequence[dict]) -> list[dict]:
     return pairs
 
 
+def family(rows: Sequence[dict], names: Sequence[tuple[str, str]]) -> list[dict]:
+    """The pairs (method, control) tested together on accuracy: verdicts after Holm's correction.
+
+    Each as `paired`, with `adjusted` (p, corrected; None where a pair has fewer than six seeds) and
+    `detectable`: the difference that its n pairs would show with probability 0.8 at a level of
+    0.05, from their own spread (None for one pair).
+    """
+    pairs = [paired(rows, method, control) for method, control in names]
+    # A family with a pair that cannot be tested has no size to correct by.
+    testable = all(pair["p"] is not None for pair in pairs)
+    adjusted = holm([pair["p"] for pair in pairs]) if testable else [None] * len(pairs)
+    found = []
+    for pair, p in zip(pairs, adjusted, strict=True):
+        n = pair["n"]
+        shown = detectable(float(np.std(pair["differences"], ddof=1)), n) if n > 1 else None
+        said = verdict(n, p) if p is not None else TOO_SMALL
+        found.append(pair | {"adjusted": p, "verdict": said, "detectable": shown})
+    return found
+
+
 # ---------------------------------------------------------------- choices
 
 

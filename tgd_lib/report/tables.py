@@ -193,6 +193,27 @@ def contrasts(pairs: Sequence[dict], labels: dict[str, str]) -> pd.DataFrame:
     )
 
 
+def family(pairs: Sequence[dict], labels: dict[str, str], asks: Sequence[str]) -> pd.DataFrame:
+    """Comparisons that are tested together, as `significance.family` gives them, a line each."""
+    lines = []
+    for pair, asked in zip(pairs, asks, strict=True):
+        shown = "" if pair["detectable"] is None else f"{100 * pair['detectable']:.2f}"
+        line = {
+            "difference": versus(pair, labels),
+            "asks": asked,
+            "accuracy, points": difference(pair),
+        }
+        line |= {"p": _p(pair["p"]), "p after Holm": _p(pair["adjusted"])}
+        lines.append(line | {"verdict": pair["verdict"], "80 % power at, points": shown})
+    return pd.DataFrame(lines, columns=list(lines[0]) if lines else ["difference"]).set_index(
+        "difference"
+    )
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else f"{p:.2g}"
+
+
 def versus(pair: dict, labels: dict[str, str]) -> str:
     """ "TGD − KD": what a paired difference is of."""
     return f"{labels[pair['method']]} − {labels[pair['control']]}"
@@ -204,10 +225,9 @@ def _cells(pairs: Sequence[dict]) -> dict[str, str]:
     for pair in pairs:
         unit = SCALES[pair["column"]][2]
         cells[f"{NAMES[pair['column']]}, {unit}"] = difference(pair)
-    p = pairs[0]["p"]
     name = NAMES[pairs[0]["column"]]
     return cells | {
-        f"p, {name}": "" if p is None else f"{p:.2g}",
+        f"p, {name}": _p(pairs[0]["p"]),
         f"verdict, {name}": pairs[0]["verdict"],
     }
 

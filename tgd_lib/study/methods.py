@@ -283,8 +283,8 @@ _ABLATIONS = (
     ),
 )
 
-# At alpha = 0.99 on raw maps a second teacher's share is under 5 %, and all of them come to the same.
-# Where maps are normalised before merging, its share is 1 - alpha, and second teachers can differ.
+# At alpha = 0.99 on raw maps a second teacher's share is under 5 %: all come to the same. Where
+# maps are normalised before merging, its share is 1 - alpha, and second teachers can differ.
 SHARES = (0.5, 0.9)  # alphas
 
 
@@ -404,6 +404,18 @@ _EMBEDDING = (  # is it the embedding's topology, or locality, or distances?
         "sorted lengths without topology",
         edges="random_tree",
     ),
+    _diagram(
+        "diagram_nearest",
+        "sorted nearest neighbours",
+        "sorted short lengths: locality without a tree",
+        edges="nearest",
+    ),
+    _diagram(
+        "diagram_shortest",
+        "sorted shortest pairs",
+        "as many as a tree has, and shorter",
+        edges="shortest",
+    ),
 )
 
 # The controls at every weight, to choose by; those at the chosen one are the rows above, and are
@@ -437,7 +449,20 @@ COMPARED = (
     "tgd_batchmean",
     "tgd_alpha1_batchmean",
     "tgd_image_2",
-    *(share_name(second, a) for second in ("pi", "image_2", "pi_across") for a in SHARES),
+    # candidates of docs/protocol-topology.md, and their controls
+    *(
+        share_name(second, a)
+        for second in ("pi", "image_2", "cubical", "image_map")
+        for a in SHARES
+    ),
+    "kd_signature",
+    "kd_random_tree",
+    "kd_nearest",
+    "kd_shortest",
+    "kd_all_pairs",
+    "kd_permuted",
+    "kd_diagram",
+    "kd_diagram_random",
 )
 # Of the search; the first is the control, and stays unless it is beaten.
 CANDIDATES = ("tgd_alpha1", "tgd", *(share_name("pi", a) for a in SHARES), *SEARCH)
@@ -477,8 +502,7 @@ _STUDY = (
     "tgd_maps",
     "tgd_gamma3000",
     "tgd_alpha1_gamma3000",
-    *(share_name(second, a) for second in ("noise", "cubical", "image_map") for a in SHARES),
-    *EMBEDDING,
+    *(share_name(second, a) for second in ("pi_across", "noise") for a in SHARES),
 )
 GRIDS: dict[str, tuple[str, ...]] = {  # beside the methods of the main table
     "main": (),

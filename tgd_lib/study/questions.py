@@ -18,6 +18,7 @@ from tgd_lib import config, datasets, evaluation
 from tgd_lib.bank import Teacher, teacher_embedding
 from tgd_lib.config import InputError
 from tgd_lib.datasets import Dataset
+from tgd_lib.embedding import distances, tree_edges
 from tgd_lib.evaluation import logits_of
 from tgd_lib.images import cifar, corruptions
 from tgd_lib.lab.lab import Lab
@@ -261,6 +262,28 @@ def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
         )
         places = tsne.fit_transform(features).round(2)
         rows.append(_about(spec) | {"places": places.tolist(), "labels": labels[where].tolist()})
+    return rows
+
+
+def spanning_trees(lab: Lab, specs: Sequence[Spec], *, n: int = 64) -> list[dict]:
+    """A row a network: the cloud that its last layer sees of n test images, and its H0.
+
+    {..., places: two principal components an image, edges: pairs of images, the minimum spanning
+    tree's, shortest first, deaths: their lengths over the mean distance, labels}.
+    """
+    labels = lab.data.test.labels
+    where = _some(labels, n, seed=lab.settings.data_seed)
+    upper = np.transpose(np.triu_indices(len(where), 1))  # (P, 2), in the condensed order
+    rows = []
+    for spec in specs:
+        cloud = torch.from_numpy(_penultimate(lab, spec, where))  # (n, c)
+        lengths = distances(cloud).numpy()
+        tree = tree_edges(lengths)
+        centred = (cloud - cloud.mean(0)).double()
+        places = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T  # (n, 2)
+        found = {"places": places.numpy().round(3).tolist(), "edges": upper[tree].tolist()}
+        found |= {"deaths": lengths[tree].round(5).tolist(), "labels": labels[where].tolist()}
+        rows.append(_about(spec) | found)
     return rows
 
 

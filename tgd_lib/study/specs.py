@@ -9,7 +9,7 @@ from tgd_lib.config import Schedule, Settings
 from tgd_lib.diagrams import CUBICAL
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Architecture, Guidance, Spec, View
-from tgd_lib.study import methods
+from tgd_lib.study import methods, protocol
 from tgd_lib.study.methods import Method
 from tgd_lib.topology import PAPER
 
@@ -124,6 +124,14 @@ class Specs:
                 count = s.seeds if name in methods.COMPARED else s.extra_seeds
                 found += [self.student(name, seed) for seed in range(count)]
             seen.add(key)
+        return found
+
+    def asked(self) -> list[Spec]:
+        """All students of a run: those of its methods, and the protocol's with fresh seeds."""
+        s = self.settings
+        found = self.students(methods.of(s))
+        for seed in range(s.seeds, s.seeds + s.fresh_seeds):
+            found += [self.student(name, seed) for name in protocol.members()]
         return found
 
     def _spec(self, name, method, view, size, epochs, seed) -> Spec:
