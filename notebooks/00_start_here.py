@@ -104,8 +104,9 @@ Markdown(sentences.window(births[kept], persistences[kept], upto=params.high, ch
 from scipy.special import softmax
 
 networks = {"image teacher": study.teacher("image"), "PI teacher": study.teacher("pi")}
-for method in methods.TABLE:
-    networks[methods.METHODS[method].label] = study.student(method, 0)
+for spec in study.students(methods.TABLE):
+    if spec.seed == 0:
+        networks[spec.name] = spec
 outputs = {}  # (test images, classes): what each network gives every test image
 for name, spec in networks.items():
     outputs[name] = softmax(lab.evaluation(spec).array("logits"), axis=1)

@@ -33,8 +33,8 @@
 # | method | labels | image teacher | PI teacher | maps | starts from | why |
 # |---|---|---|---|---|---|---|
 # | Scratch | ✓ | | | | random | no teacher |
-# | KD | ✓ | ✓ | | | random | the usual distillation, with the authors' `mean` |
-# | KD, batchmean | ✓ | ✓ | | | random | the same with the textbook's reduction |
+# | KD | ✓ | ✓ | | | random | the usual distillation, averaged by the run's `kl_reduction` |
+# | KD, batchmean | ✓ | ✓ | | | random | the textbook's reduction, where the run's is `mean` |
 # | KD, annealing | ✓ | ✓ | | | scratch | **control**: as many epochs as TGD |
 # | TGD without the PI teacher (α = 1) | ✓ | ✓ | | ✓ | scratch | **control**: no topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
@@ -244,5 +244,5 @@ figures.save(figure, settings, "03_tsne", caption=caption, source=places)
 # %%
 from tgd_lib.study import published
 
-published.publish(lab, [study.student(method, 0) for method in methods.TABLE])
+published.publish(lab, [spec for spec in specs if spec.seed == 0])
 tables.save_records(rows, settings, "03_distillation")

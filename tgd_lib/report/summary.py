@@ -31,7 +31,8 @@ def block(folder: Path, profile: str) -> str:
     if set(found["candidates"]) & set(methods.SEARCH):
         lines += [f"**A topology that does help?** {sentences.search(found)}", ""]
     anchored = PROFILES[profile].dataset == "cifar10"
-    lines += [*_folded(tables.markdown(_table(rows, anchored))), ""]
+    main = {r["method"] for r in rows} & set(methods.TABLE)
+    lines += [*_folded(tables.markdown(_table(rows, anchored)), len(main)), ""]
     run = files.read_json(folder / "run.json")
     lines += [_command(profile, anchored), _provenance(rows, robust, run), ""]
     return "\n".join(lines)
@@ -76,14 +77,14 @@ def _against(rows: Sequence[dict], name: str, control: str) -> str:
     return tables.difference(significance.paired(rows, name, control))
 
 
-def _folded(table: str) -> list[str]:
-    """The table's lines, those after the main methods folded away where it is long."""
+def _folded(table: str, main: int) -> list[str]:
+    """The table's lines, those after the first `main` methods folded away where it is long."""
     lines = table.split("\n")
     if len(lines) <= FOLDED:
         return lines
     # A table of sixty rows buries what the text speaks of; the rest opens on a click.
     head, rows = lines[:2], lines[2:]
-    first, rest = rows[: len(methods.TABLE)], rows[len(methods.TABLE) :]
+    first, rest = rows[:main], rows[main:]
     opening = f"<details><summary>The other {len(rest)} methods</summary>"
     return [*head, *first, "", opening, "", *head, *rest, "", "</details>"]
 
