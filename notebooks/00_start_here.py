@@ -97,8 +97,7 @@ Markdown(sentences.window(births[kept], persistences[kept], upto=params.high, ch
 #
 # Teacher 1 saw images, teacher 2 saw persistence images only (of three channels, read by rows, by
 # columns, or both). The students see the image: *Scratch* has learned from labels alone, *KD* from
-# teacher 1 too, *TGD* from both teachers; *TGD at alpha = 1* is the control: TGD without the PI
-# teacher (α = 1).
+# teacher 1 too, *TGD* from both teachers; *TGD without the PI teacher (α = 1)* is the control.
 
 # %%
 from scipy.special import softmax

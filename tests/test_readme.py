@@ -65,11 +65,12 @@ def test_the_chosen_is_shown_on_the_test_set_against_every_control(tmp_path):
     held_out = rows(tgd_alpha1=0.50, tgd=0.49, **{wide: 0.52, image: 0.60})
     test = rows(**BASE, **{wide: 0.47, image: 0.48})
     text = summary.block(recorded(tmp_path, test, held_out), "smoke")
-    chosen = "*TGD, PI window 0 to 1, sigma 0.02, normalised, alpha 0.5*"
+    chosen = "*TGD, PI window 0 to 1, sigma 0.02, normalised, α = 0.5*"
     assert f"2 candidates; the choice is made on held-out images: {chosen}" in text
-    assert "on them, against *TGD at alpha = 1* +2.00, +2.00 (n=2) points of accuracy" in text
-    assert "*TGD at alpha = 1* -3.00, -3.00 (n=2)" in text
-    assert "*TGD, second image teacher, normalised, alpha 0.5* -1.00, -1.00 (n=2)" in text
+    control = "*TGD without the PI teacher (α = 1)*"
+    assert f"on them, against {control} +2.00, +2.00 (n=2) points of accuracy" in text
+    assert "*TGD without the PI teacher (α = 1)* -3.00, -3.00 (n=2)" in text
+    assert "*TGD, second image teacher, normalised, α = 0.5* -1.00, -1.00 (n=2)" in text
 
 
 def test_a_long_table_is_folded_after_the_main_methods():

@@ -103,8 +103,8 @@ def test_weights_by_hand():
         {"gamma": 3000.0, "alpha": 0.99, "accuracy": 0.25},
     ]
     table = tables.by_weight(rows)
-    assert table.loc["gamma = 10", "alpha = 1"] == "50.00 (n=1)"
-    assert table.loc["gamma = 10", "alpha = 0.99"] == "not run"
+    assert table.loc["γ = 10", "α = 1"] == "50.00 (n=1)"
+    assert table.loc["γ = 10", "α = 0.99"] == "not run"
 
 
 def test_calibration_by_hand():

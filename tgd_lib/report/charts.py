@@ -7,6 +7,7 @@ interval of a test set.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -195,10 +196,8 @@ def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
         ticks.append(f"{pair['alpha']:g}\n(n={pair['n']})\n{pair['verdict']}")
     axis.set_xticks(range(len(ticks)), ticks)
     axis.tick_params(axis="x", labelsize=7)
-    axis.set(
-        xlim=(-0.5, len(pairs) + 0.5), xlabel="alpha (1: no PI teacher; 0: the PI teacher alone)"
-    )
-    axis.set_ylabel(f"{part} accuracy,\ndifference from alpha = 1, points")
+    axis.set(xlim=(-0.5, len(pairs) + 0.5), xlabel="α (1: no PI teacher; 0: the PI teacher alone)")
+    axis.set_ylabel(f"{part} accuracy,\ndifference from α = 1, points")
     return figure
 
 
@@ -311,7 +310,8 @@ def reliability(rows: Sequence[dict]) -> Figure:
         for axis, when in zip(column, ("before", "after"), strict=True):
             ece = 100 * np.mean([r[when]["ece"] for r in chosen])
             _reliability(axis, [r[when]["reliability"] for r in chosen])
-            axis.set_title(f"{_with_n(chosen)}\n{when}: ECE {ece:.1f} %", fontsize=8)
+            name = textwrap.fill(_with_n(chosen), 24)
+            axis.set_title(f"{name}\n{when}: ECE {ece:.1f} %", fontsize=8)
     figure.supxlabel("confidence, %", fontsize=9)
     figure.supylabel("accuracy, %", fontsize=9)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -362,7 +363,7 @@ def similarity_maps(
         for start in starts[1:]:
             axis.axhline(start - 0.5, color="w", linewidth=0.4)
             axis.axvline(start - 0.5, color="w", linewidth=0.4)
-        axis.set(title=title, xticks=[], yticks=[])
+        axis.set(title=textwrap.fill(title, 24), xticks=[], yticks=[])
     middles = starts + (counts - 1) / 2
     axes[0, 0].set_yticks(middles, [short_name(names[c]) for c in classes], fontsize=7)
     figure.colorbar(picture, ax=axes, label="share of the row's norm", shrink=0.7)

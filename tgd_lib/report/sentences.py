@@ -250,14 +250,14 @@ def alphas(pairs: Sequence[dict], part: str) -> str:
     pairs: as `significance.from_alpha_1` gives them. part: of the images.
     """
     if not pairs:
-        return "There is nothing at alpha = 1 to compare with."
+        return "There is nothing at α = 1 to compare with."
     # Differences from alpha = 1: the best of them below zero means that alpha = 1 is best.
     best = max(pairs, key=lambda p: p["mean"])
     if best["mean"] <= 0:
-        return f"On the {part} images the mean is highest at alpha = 1: without the PI teacher."
+        return f"On the {part} images the mean is highest at α = 1: without the PI teacher."
     return (
-        f"On the {part} images the mean is highest at alpha = {best['alpha']:g}; "
-        f"against alpha = 1, {amount(best)}."
+        f"On the {part} images the mean is highest at α = {best['alpha']:g}; "
+        f"against α = 1, {amount(best)}."
     )
 
 

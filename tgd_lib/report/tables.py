@@ -244,7 +244,7 @@ def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
         return pd.DataFrame()
     cells = pd.DataFrame(rows).groupby(["gamma", "alpha"])["accuracy"].apply(spread)
     table = cells.unstack("alpha").fillna("not run")
-    return table.rename(columns="alpha = {:g}".format, index="gamma = {:g}".format)
+    return table.rename(columns="α = {:g}".format, index="γ = {:g}".format)
 
 
 def shares(rows: Sequence[dict]) -> pd.DataFrame:

@@ -114,8 +114,8 @@ _MAIN = (
     ),
     Method(
         "tgd_alpha1",
-        "TGD at alpha = 1",
-        "all of TGD but the PI teacher: what TGD adds to it is what that teacher adds",
+        "TGD without the PI teacher (α = 1)",
+        "what TGD adds to it is what that teacher adds",
         start="scratch",
         alpha=1.0,
     ),
@@ -227,7 +227,7 @@ _ABLATIONS = (
     _tgd("tgd_logits", "TGD, logits only", "no similarity maps", gamma=0.0),
     _tgd("tgd_maps", "TGD, maps only", "no teacher's logits", lam=0.0),
     *(
-        _tgd(f"tgd_alpha{a:g}", f"TGD at alpha = {a:g}", "the image teacher's weight", alpha=a)
+        _tgd(f"tgd_alpha{a:g}", f"TGD at α = {a:g}", "the image teacher's weight", alpha=a)
         for a in ALPHAS
     ),
     *(
@@ -235,17 +235,14 @@ _ABLATIONS = (
         for t in (1.0, 2.0, 8.0)
     ),
     *(
-        _tgd(f"tgd_lambda{x:g}", f"TGD at lambda = {x:g}", "logits against labels", lam=x)
+        _tgd(f"tgd_lambda{x:g}", f"TGD at λ = {x:g}", "logits against labels", lam=x)
         for x in (0.5, 0.7)
     ),
-    *(
-        _tgd(f"tgd_gamma{g:g}", f"TGD at gamma = {g:g}", "weight of the maps", gamma=g)
-        for g in GAMMAS
-    ),
+    *(_tgd(f"tgd_gamma{g:g}", f"TGD at γ = {g:g}", "weight of the maps", gamma=g) for g in GAMMAS),
     *(
         _tgd(
             f"tgd_alpha1_gamma{g:g}",
-            f"TGD at alpha = 1, gamma = {g:g}",
+            f"TGD without the PI teacher, γ = {g:g}",
             "its control",
             alpha=1.0,
             gamma=g,
@@ -257,7 +254,7 @@ _ABLATIONS = (
     ),
     _tgd(
         "tgd_alpha1_batchmean",
-        "TGD at alpha = 1, batchmean",
+        "TGD without the PI teacher, batchmean",
         "its control",
         alpha=1.0,
         kl_reduction="batchmean",
@@ -276,7 +273,7 @@ _ABLATIONS = (
     ),
     _tgd(
         "tgd_alpha1_small_teacher",
-        "TGD at alpha = 1, small image teacher",
+        "TGD without the PI teacher, small image teacher",
         "its control",
         first="image_small",
         alpha=1.0,
@@ -295,7 +292,7 @@ def _shared(second: str, label: str, why: str, *, control: str | None = "image_2
         found.append(
             _tgd(
                 share_name(second, a),
-                f"TGD, {label}, normalised, alpha {a:g}",
+                f"TGD, {label}, normalised, α = {a:g}",
                 why,
                 second=second,
                 order="normalise",
