@@ -56,7 +56,8 @@ Markdown(sentences.settings(settings))
 
 # %%
 run = methods.of(settings)
-names = ["scratch", *(m for m in ("kd_batchmean_annealed", "kd_signature") if m in run)]
+kd = "kd_annealed" if settings.kl_reduction == "batchmean" else "kd_batchmean_annealed"
+names = ["scratch", kd, "tgd", *(m for m in ("kd_signature",) if m in run)]
 shown = [study.teacher("image"), *(study.student(name, 0) for name in names)]
 trees = questions.spanning_trees(lab, shown)
 figure = clouds.trees(trees, lab.data.test.class_names)

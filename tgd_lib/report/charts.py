@@ -220,7 +220,9 @@ def corruption_differences(rows: Sequence[dict], control: str) -> Figure:
             pairs = _by_severity(rows, method, control, name)
             _course(axis, pairs, _style(number), _with_n(chosen))
     figure.supxlabel("severity (0: clean)", fontsize=9)
-    figure.supylabel(f"accuracy, difference from {label}, points", fontsize=9)
+    # A figure of one line of panels is low.
+    words = textwrap.fill(f"accuracy, difference from {label}, points", 36)
+    figure.supylabel(words, fontsize=9)
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside upper center", ncols=3, fontsize=8)
     return figure
