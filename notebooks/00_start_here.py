@@ -34,7 +34,7 @@ from IPython.display import Markdown
 from tgd_lib import config
 from tgd_lib.lab.lab import Lab
 from tgd_lib.report import figures, sentences
-from tgd_lib.study import methods
+from tgd_lib.study import methods, questions
 from tgd_lib.study.specs import specs_of
 
 settings = config.resolve(profile, **overrides)
@@ -100,16 +100,15 @@ Markdown(sentences.window(births[kept], persistences[kept], upto=params.high, ch
 # teacher 1 too, *TGD* from both teachers; *TGD without the PI teacher (α = 1)* is the control.
 
 # %%
-from scipy.special import softmax
+from functools import partial
 
 networks = {"image teacher": study.teacher("image"), "PI teacher": study.teacher("pi")}
 for spec in study.students(methods.TABLE):
     if spec.seed == 0:
         networks[spec.name] = spec
-outputs = {}  # (test images, classes): what each network gives every test image
-for name, spec in networks.items():
-    outputs[name] = softmax(lab.evaluation(spec).array("logits"), axis=1)
-opinions = {name: probabilities[number] for name, probabilities in outputs.items()}
+lab.train(networks.values())  # what is not there already: published ones are
+answers = partial(questions.probabilities, lab, networks)  # from an image to (classes,) by network
+opinions = answers(image)
 
 # %%
 figure = figures.opinions(image, opinions, lab.data.test.class_names, truth)
@@ -136,7 +135,7 @@ from tgd_lib.companion import play
 
 test = lab.data.test
 another = (number + 1) % len(test.labels)
-play.opinions(test.images, test.labels, outputs, test.class_names, number=another)
+play.opinions(test.images, test.labels, answers, test.class_names, number=another)
 
 # %% [markdown]
 # One image proves nothing: the measured comparison, with its controls, is in

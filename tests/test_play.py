@@ -72,8 +72,11 @@ def test_an_image_of_one_s_choice_is_put_to_the_networks(monkeypatch):
         return Figure()
 
     monkeypatch.setattr(figures, "opinions", drawn)
-    outputs = {"a": np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])}
-    player = play.opinions(IMAGES, np.array([0, 0, 1]), outputs, ("cat", "dog"))
+    known = {IMAGES[0].tobytes(): [0.9, 0.1], IMAGES[2].tobytes(): [0.2, 0.8]}
+    labels = np.array([0, 0, 1])
+    player = play.opinions(
+        IMAGES, labels, lambda image: {"a": np.array(known[image.tobytes()])}, ("cat", "dog")
+    )
     player.controls["number"].value = 2
     assert asked == [([0.9, 0.1], 0), ([0.2, 0.8], 1)]
 

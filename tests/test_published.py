@@ -14,7 +14,7 @@ from tgd_lib.config import InputError
 from tgd_lib.files import sha256
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
-from tgd_lib.study import published
+from tgd_lib.study import methods, published
 from tgd_lib.study.specs import specs_of
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
@@ -136,3 +136,13 @@ def test_images_of_numpy_and_torch_are_alike(given):
     network = published.load("smoke/scratch", figures=given[1])
     images = np.zeros((1, 32, 32, 3), np.uint8)
     assert torch.equal(network(images), network(torch.from_numpy(images)))
+
+
+def test_a_first_run_finds_its_teachers_and_the_students_of_seed_0(tmp_path, monkeypatch):
+    """What notebook 00 asks is in the repository: it trains nothing on an empty store."""
+    monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path))
+    lab = Lab(config.resolve("quick"), say=lambda line: None)
+    study = specs_of(lab)
+    asked = [study.teacher("image"), study.teacher("pi")]
+    asked += [spec for spec in study.students(methods.TABLE) if spec.seed == 0]
+    assert len(asked) == 7 and [spec for spec in asked if lab.find(spec) is None] == []

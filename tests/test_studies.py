@@ -199,3 +199,13 @@ def test_a_spanning_tree_has_gudhis_deaths(lab):
         assert len(row["labels"]) == 24 and row["key"] == spec.key
     clouds.trees(rows, lab.data.test.class_names).canvas.draw()
     clouds.deaths(rows).canvas.draw()
+
+
+def test_what_networks_say_of_one_image_is_what_they_say_among_many(lab):
+    """To the rounding of another batch; the PI teacher's persistence image is made on the spot."""
+    study = specs_of(lab)
+    networks = {"image": study.teacher("image"), "pi": study.teacher("pi"), "s": specs(lab)[0]}
+    found = questions.probabilities(lab, networks, lab.data.test.images[7])
+    for name, spec in networks.items():
+        logits = torch.from_numpy(lab.evaluation(spec).array("logits"))[7]
+        np.testing.assert_allclose(found[name], logits.softmax(0).numpy(), atol=1e-5)

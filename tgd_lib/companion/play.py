@@ -52,19 +52,19 @@ def persistence(images: np.ndarray, *, number: int = 0):
 def opinions(
     images: np.ndarray,
     labels: np.ndarray,
-    outputs: dict[str, np.ndarray],
+    answers: Callable[[np.ndarray], dict[str, np.ndarray]],
     names: Sequence[str],
     *,
     number: int = 0,
 ):
     """An image of one's choice, and the class probabilities that each network gives it.
 
-    images uint8 (N, H, W, 3), labels int (N,), outputs: probabilities (N, classes) by network,
-    names: of the classes. Returns a widget with `controls` by name, or the figure at the start.
+    images uint8 (N, H, W, 3), labels int (N,), answers: from one of the images to probabilities
+    (classes,) by network, names: of the classes. Returns a widget with `controls` by name, or the figure at the start.
     """
 
     def draw(number: int) -> Figure:
-        given = {network: probabilities[number] for network, probabilities in outputs.items()}
+        given = answers(images[number])
         return figures.opinions(images[number], given, names, int(labels[number]))
 
     return _shown(draw, {"number": number}, last=len(images) - 1)

@@ -175,6 +175,18 @@ def _measured(
     return found
 
 
+# ---------------------------------------------------------------- one image
+
+
+def probabilities(lab: Lab, networks: dict[str, Spec], image: np.ndarray) -> dict[str, np.ndarray]:
+    """What each network says of one image uint8 (H, W, 3): probabilities (classes,) by its name."""
+    found = {}
+    for name, spec in networks.items():
+        logits = logits_of(lab.network(spec), lab.shown(spec.view, image[None]))
+        found[name] = logits[0].softmax(0).cpu().numpy()
+    return found
+
+
 # ---------------------------------------------------------------- calibration
 
 
