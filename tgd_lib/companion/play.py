@@ -60,7 +60,8 @@ def opinions(
     """An image of one's choice, and the class probabilities that each network gives it.
 
     images uint8 (N, H, W, 3), labels int (N,), answers: from one of the images to probabilities
-    (classes,) by network, names: of the classes. Returns a widget with `controls` by name, or the figure at the start.
+    (classes,) by network, names: of the classes. Returns a widget with `controls` by name, or the
+    figure at the start.
     """
 
     def draw(number: int) -> Figure:

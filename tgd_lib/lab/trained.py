@@ -14,6 +14,7 @@ from tgd_lib.lab.spec import Spec, View
 from tgd_lib.lab.store import Artefact
 from tgd_lib.lab.views import Views
 from tgd_lib.networks import wide_resnet
+from tgd_lib.topology import persistence_images
 
 WEIGHTS = "weights.safetensors"
 
@@ -66,8 +67,13 @@ class Trained:
                 del self._pixels[held, part]
 
     def shown(self, view: View, images) -> Pixels:
-        """Other images uint8 (N, H, W, 3) as the networks of an image `view` are shown theirs."""
-        return Pixels(images.transpose(0, 3, 1, 2), *self.views.constants(view), self.compute)
+        """Other images uint8 (N, H, W, 3) as the networks of `view` are shown theirs: the images
+        themselves or, for a "pi" view, their persistence images, made now.
+        """
+        array = images.transpose(0, 3, 1, 2)
+        if view.kind == "pi":
+            array = persistence_images(images, view.orientation, view.params)
+        return Pixels(array, *self.views.constants(view), self.compute)
 
 
 def _as_tuples(constants) -> tuple:
