@@ -100,7 +100,7 @@ class Lab:
         return self._networks.pixels(view, part)
 
     def shown(self, view: View, images):
-        """Other images uint8 (N, H, W, 3) as the networks of `view`, "image" or "pi", see theirs."""
+        """Other images uint8 (N, H, W, 3) as networks of `view`, "image" or "pi", see theirs."""
         return self._networks.shown(view, images)
 
     def trained(self, spec: Spec) -> Artefact:
