@@ -114,7 +114,8 @@ labels = sentences.labels_of(held_out)
 pairs = [
     significance.paired(held_out, m, methods.METHODS[m].control) for m in candidates if held_out
 ]
-tables.contrasts(pairs, labels)
+none_here = "This profile trains no candidate; `study` does."
+tables.contrasts(pairs, labels) if pairs else Markdown(none_here)
 
 # %%
 Markdown(sentences.candidates(pairs, protocol.CANDIDATES))
@@ -132,7 +133,9 @@ members = {name for c in asked for name in (c.method, c.control)}
 tested = [spec for spec in study.asked() if spec.method in members]
 rows = [lab.row(spec) for spec in tested]
 tests = significance.family(rows, [(c.method, c.control) for c in asked])
-tables.family(tests, sentences.labels_of(rows), [c.asks for c in asked])
+asks = [c.asks for c in asked]
+not_tested = "This profile tests no candidate; `study` does, once one is chosen."
+tables.family(tests, sentences.labels_of(rows), asks) if tests else Markdown(not_tested)
 
 # %% [markdown]
 # The same without what was seen before: the seeds 6 to 11.
@@ -140,7 +143,7 @@ tables.family(tests, sentences.labels_of(rows), [c.asks for c in asked])
 # %%
 fresh = [r for r in rows if r["seed"] >= settings.seeds]
 again = significance.family(fresh, [(c.method, c.control) for c in asked]) if fresh else []
-tables.family(again, sentences.labels_of(rows), [c.asks for c in asked] if fresh else [])
+tables.family(again, sentences.labels_of(rows), asks) if again else Markdown(not_tested)
 
 # %%
 said = []
@@ -148,12 +151,12 @@ for name in protocol.CHOSEN.values():
     mine = [pair for pair in tests if pair["method"] == name]
     if mine:
         said.append(sentences.protocol(mine, [pair for pair in again if pair["method"] == name]))
-Markdown("\n\n".join(said) or "This profile tests no candidate; `study` does.")
+Markdown("\n\n".join(said) or not_tested)
 
 # %%
 all_rows = [lab.row(spec) for spec in trained]
 pairs = [significance.paired(all_rows, m, methods.METHODS[m].control) for m in candidates]
-drawn = Markdown("No candidate was trained here, so there is nothing to draw.")
+drawn = Markdown(none_here)
 if pairs:
     figure = charts.differences(pairs, sentences.labels_of(all_rows))
     caption = (
@@ -172,7 +175,7 @@ drawn
 
 # %%
 guided = [r for r in all_rows if r["method"] in (*methods.EMBEDDING, protocol.WITHOUT["embedding"])]
-tables.against(guided, protocol.WITHOUT["embedding"])
+tables.against(guided, protocol.WITHOUT["embedding"]) if guided else Markdown(none_here)
 
 # %%
 tables.save_records(held_out, settings, "08_held_out")
