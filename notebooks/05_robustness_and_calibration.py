@@ -95,13 +95,15 @@ tables.calibration(calibrated)
 
 # %%
 reliable = [r for r in calibrated if r["method"] in methods.TABLE]
-figure = charts.reliability(reliable)
-caption = (
-    "Reliability diagrams, all seeds of a method pooled: accuracy in bins of confidence, pale "
-    "where under 1 % of the "
-    "images lie. Above as trained, below after temperature scaling."
-)
-figures.save(figure, settings, "05_reliability", caption=caption, source=reliable)
+drawn = Markdown("No images are held out here, so no temperature is fitted and nothing is drawn.")
+if reliable:
+    figure = charts.reliability(reliable)
+    caption = (
+        "Reliability diagrams, all seeds of a method pooled: accuracy in bins of confidence, pale "
+        "where under 1 % of the images lie. Above as trained, below after temperature scaling."
+    )
+    drawn = figures.save(figure, settings, "05_reliability", caption=caption, source=reliable)
+drawn
 
 # %% [markdown]
 # *What to see:* bars below the dashed line mean overconfidence. Temperature scaling changes no

@@ -88,6 +88,15 @@ def test_alone_on_an_empty_store(source, tmp_path):
         assert done.returncode == 0, text
 
 
+@pytest.mark.slow
+def test_without_held_out_images_nothing_is_calibrated(tmp_path):
+    """As with one's own images, of which none are held out unless asked for."""
+    done = run(tmp_path, "--only", "05", "-p", "holdout", "0")
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    figures = {path.stem for path in tmp_path.glob("runs/*/figures/*.png")}
+    assert "05_corruptions" in figures and "05_reliability" not in figures
+
+
 @any_notebook
 @pytest.mark.slow
 def test_smoke(tmp_path):
