@@ -19,6 +19,7 @@ from tgd_lib import config
         "embedding",
         "weights",
         "weights --of embedding",
+        "storage",
     ],
 )
 def test_quick(command, tmp_path):
