@@ -53,7 +53,8 @@ def main() -> None:
     }
     head = f"{HEADS[options.of]}, `{settings.run_name}`, held-out images, mean ± std (n seeds)"
     last = [f"Highest mean: {', '.join(f'{k} {v}' for k, v in found.items())}." for found in best]
-    _measure.write(options.out, "weights", record, "\n".join([head, "", *table(rows), "", *last]))
+    name = "weights" if options.of == "maps" else f"weights_{options.of}"
+    _measure.write(options.out, name, record, "\n".join([head, "", *table(rows), "", *last]))
 
 
 def _options() -> argparse.Namespace:

@@ -25,10 +25,12 @@ from tgd_lib import config
 def test_quick(command, tmp_path):
     name, *options = command.split()
     options += ["--quick", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", f"benchmarks.{name}", *options]
-    done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
+    called = [sys.executable, "-m", f"benchmarks.{name}", *options]
+    done = subprocess.run(called, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / f"{name}.json").read_text())
+    (written,) = tmp_path.glob("*.json")
+    assert written.stem == "_".join(command.replace("--of ", "").split())
+    record = json.loads(written.read_text())
     assert record["quick"] is True and record["machine"]["python"]
-    assert str(config.ROOT) not in (tmp_path / f"{name}.json").read_text()
-    assert (tmp_path / f"{name}.md").read_text().count("|") > 10
+    assert str(config.ROOT) not in written.read_text()
+    assert written.with_suffix(".md").read_text().count("|") > 10

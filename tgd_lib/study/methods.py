@@ -335,8 +335,8 @@ _SEARCH = (
 )
 
 # Each chosen on held-out images, for its control on random trees, of EMBEDDING_WEIGHTS
-# (docs/protocol-topology.md); until that is done they are the pilot's.
-SIGNATURE_WEIGHT, DIAGRAM_WEIGHT = 3.0, 3.0
+# (docs/protocol-topology.md, benchmarks/recorded/weights_embedding.md).
+SIGNATURE_WEIGHT, DIAGRAM_WEIGHT = 1.0, 3.0
 EMBEDDING_WEIGHTS = (1.0, 3.0, 10.0)
 
 
