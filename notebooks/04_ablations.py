@@ -201,7 +201,8 @@ Markdown(sentences.topology(rows))
 # %%
 shared_alike = [m for m in labels if methods.METHODS[m].control in labels]
 pairs = [significance.paired(rows, m, methods.METHODS[m].control) for m in shared_alike]
-tables.contrasts(pairs, labels)
+none_here = "This profile trains none of them with its control; `study` does."
+tables.contrasts(pairs, labels) if pairs else Markdown(none_here)
 
 # %% [markdown]
 # ## Looking for a topology that does help

@@ -282,7 +282,9 @@ def search(found: dict) -> str:
     """
     if found["chosen"] is None:
         return "Nothing was held out or searched, so nothing is chosen."
-    text = f"{len(found['candidates'])} candidates; the choice is made on held-out images: "
+    count = len(found["candidates"])
+    text = f"{count} candidate{'s' if count != 1 else ''}; "
+    text += "the choice is made on held-out images: "
     if found["chosen"] == CONTROL:
         return text + f"none has a higher mean than *{_label(CONTROL)}*."
     text += (
