@@ -69,8 +69,14 @@ figures.save(figure, settings, "08_trees", caption=caption, source=trees)
 
 # %% [markdown]
 # *What to see:* how many edges join two classes. A good embedding joins a class within itself
-# before it joins two. The same trees as persistence diagrams: all births are 0, so a diagram is the
-# sorted list of deaths.
+# before it joins two. What this run shows:
+
+# %%
+Markdown(sentences.trees(trees))
+
+# %% [markdown]
+# The same trees as persistence diagrams: all births are 0, so a diagram is the sorted list of
+# deaths.
 
 # %%
 figure = clouds.deaths(trees)

@@ -213,3 +213,8 @@ def test_of_each_part_the_largest_difference_is_chosen():
     text = sentences.candidates(pairs, parts)
     assert text.startswith("Topology of the embedding: *KD + H0 diagram* is chosen (+20.00 (n=1)")
     assert "image" not in text and "no candidate" in sentences.candidates([], parts)
+
+
+def test_edges_between_two_classes_are_counted():
+    row = {"label": "A", "labels": [0, 0, 1, 2], "edges": [[0, 1], [1, 2], [2, 3]]}
+    assert sentences.trees([row]) == "Of 3 edges join two classes: A 2."

@@ -300,6 +300,19 @@ def _label(method: str) -> str:
     return methods.METHODS[method].label
 
 
+def trees(rows: Sequence[dict]) -> str:
+    """How many edges of each network's tree join two classes.
+
+    rows: as `questions.spanning_trees` gives them.
+    """
+    parts = []
+    for r in rows:
+        labels = np.array(r["labels"])
+        across = int((labels[np.array(r["edges"])] @ (1, -1) != 0).sum())
+        parts.append(f"{r['label']} {across}")
+    return f"Of {len(rows[0]['edges'])} edges join two classes: {', '.join(parts)}."
+
+
 def candidates(pairs: Sequence[dict], parts: dict[str, Sequence[str]]) -> str:
     """Of each part of the protocol the candidate that held-out images choose.
 
