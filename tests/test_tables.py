@@ -44,13 +44,11 @@ def test_selection_rules_are_never_mixed():
     ]
 
 
-def test_a_readable_cell_always_says_how_many_seeds():
+def test_a_readable_line_always_says_how_many_seeds():
     table = tables.readable(ROWS)
-    assert (
-        table["accuracy %"]["A"] == "52.00 ± 2.83 (n=2)"
-        and table["accuracy %"]["C"] == "40.00 (n=1)"
-    )
-    assert table["NLL"]["A"] == "1.500 ± 0.707 (n=2)" and table["total epochs"]["B"] == 2
+    assert table["n"].to_dict() == {"A": 2, "B": 2, "C": 1}
+    assert table["accuracy %"]["A"] == "52.00 ± 2.83" and table["accuracy %"]["C"] == "40.00"
+    assert table["NLL"]["A"] == "1.500 ± 0.707" and table["total epochs"]["B"] == 2
 
 
 def test_old_and_new_records_say_their_total_epochs():
@@ -73,15 +71,15 @@ def test_records_come_back_and_missing_ones_say_what_to_run(settings):
 
 def test_few_seeds_are_told_one_by_one_without_interval():
     cell = tables.against(ROWS, "a").loc["B"]
-    assert cell["accuracy, points"] == "+5.00, +3.00 (n=2)"
+    assert cell["accuracy, points"] == "+5.00, +3.00"
     assert cell["p, accuracy"] == "" and cell["verdict, accuracy"] == "n too small"
     assert tables.against(ROWS, "nobody").empty
 
 
 def test_six_seeds_have_interval_p_and_verdict():
     cell = tables.against(SIX, "x").loc["Y"]
-    assert cell["accuracy, points"] == "+1.00 [+1.00, +1.00] (n=6)"
-    assert cell["NLL, nats"] == "+0.000 [+0.000, +0.000] (n=6)"
+    assert cell["accuracy, points"] == "+1.00 [+1.00, +1.00]"
+    assert cell["NLL, nats"] == "+0.000 [+0.000, +0.000]"
     assert cell["p, accuracy"] == "0.031" and cell["verdict, accuracy"] == "differs"
 
 
@@ -91,8 +89,7 @@ def test_shares_by_hand():
     table = tables.shares([one, one | {"label": "same"}, one | {"label": "half", "alpha": 0.5}])
     assert list(table.index) == ["TGD", "half"] and table.loc["TGD", "1 − alpha, %"] == "1"
     assert (
-        table.loc["TGD", "stage 1"] == "2.00 ± 1.41 (n=2)"
-        and table.loc["half", "1 − alpha, %"] == "50"
+        table.loc["TGD", "stage 1"] == "2.00 ± 1.41" and table.loc["half", "1 − alpha, %"] == "50"
     )
     assert tables.shares([]).empty
 
@@ -103,7 +100,7 @@ def test_weights_by_hand():
         {"gamma": 3000.0, "alpha": 0.99, "accuracy": 0.25},
     ]
     table = tables.by_weight(rows)
-    assert table.loc["γ = 10", "α = 1"] == "50.00 (n=1)"
+    assert table.loc["γ = 10", "α = 1"] == "50.00"
     assert table.loc["γ = 10", "α = 0.99"] == "not run"
 
 
@@ -113,17 +110,14 @@ def test_calibration_by_hand():
         {"label": "A", "temperature": 1.5 + t, "before": values, "after": values} for t in (0, 1)
     ]
     line = tables.calibration(rows).loc["A"]
-    assert (
-        line["temperature"] == "2.000 ± 0.707 (n=2)"
-        and line["ECE %, before"] == "5.00 ± 0.00 (n=2)"
-    )
+    assert line["temperature"] == "2.000 ± 0.707" and line["ECE %, before"] == "5.00 ± 0.00"
 
 
 def test_transfer_tells_seen_images_apart():
     rows = [{"label": "A", "transfer": 0.4, "seen": 0.6, "n": 3, "n_seen": 5}]
     table = tables.transfer(rows)
-    assert table.loc["A"].tolist() == ["40.00 (n=1)", "60.00 (n=1)"]
-    assert list(table.columns) == ["unseen (3 images)", "in CIFAR-10 (5 images)"]
+    assert table.loc["A"].tolist() == [1, "40.00", "60.00"]
+    assert list(table.columns) == ["n", "unseen (3 images)", "in CIFAR-10 (5 images)"]
 
 
 def test_what_was_not_measured_is_an_empty_table():
@@ -151,3 +145,14 @@ def test_teachers_and_their_classes_by_hand():
     ]
     table = tables.by_class(rows, ("cat", "dog"))["A"]
     assert table["cat"] == 50 and pd.isna(table["dog"])
+
+
+def test_n_is_said_once_a_line_where_a_line_has_one():
+    frame = pd.DataFrame({"a": ["x", "y"], "b": ["1.0 (n=2)", ""], "c": ["2.0 (n=2)", "3.0 (n=6)"]})
+    once = tables.n_once(frame)
+    assert once.to_numpy().tolist() == [["x", 2, "1.0", "2.0"], ["y", 6, "", "3.0"]]
+    assert list(once.columns) == ["a", "n", "b", "c"]
+    mixed = frame.assign(b="1.0 (n=3)")
+    assert tables.n_once(mixed) is mixed
+    without = pd.DataFrame({"a": ["x"]})
+    assert tables.n_once(without) is without and tables.n_once(frame[:0]).empty

@@ -60,14 +60,14 @@ def _rows(folder: Path, name: str) -> list[dict]:
 
 def _table(rows: Sequence[dict], anchored: bool) -> pd.DataFrame:
     """A line a method: metrics, differences from the controls, anchors."""
-    frame = tables.readable(rows).reset_index().drop(columns="selection")
+    frame = tables.by_method(rows).reset_index().drop(columns="selection")
     labels = sentences.labels_of(rows)
     for control in CONTROLS:
         frame[f"− {labels[control]}"] = [_against(rows, name, control) for name in labels]
     if anchored:
         anchors = pd.Series(labels.keys()).map(tables.ANCHORS)
         frame["anchor %"] = [f"{100 * a:.2f}" if a == a else "" for a in anchors]  # a != a: none
-    return frame
+    return tables.n_once(frame)
 
 
 def _against(rows: Sequence[dict], name: str, control: str) -> str:

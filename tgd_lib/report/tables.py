@@ -66,6 +66,8 @@ def total_epochs(row: dict) -> int:
 
 # ---------------------------------------------------------------- cells
 
+_N = r" \(n=(\d+)\)$"  # at the end of a cell
+
 
 def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
     """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)".
@@ -91,6 +93,25 @@ def difference(pair: dict) -> str:
         return f"{mean} [{low}, {high}] (n={pair['n']})"
     each = ", ".join(f"{scale * d:+.{digits}f}" for d in pair["differences"])
     return f"{each} (n={pair['n']})"
+
+
+def n_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with n in a column of its own instead of in each cell: "52.00 (n=2)".
+
+    As it is where the cells of some line are of different n, or none has one.
+    """
+    texts = frame.astype(str)
+    found = texts.apply(lambda column: column.str.extract(_N, expand=False))
+    counts = [set(line.dropna()) for _, line in found.iterrows()]
+    if not all(len(n) == 1 for n in counts) or not counts:
+        return frame
+    shown = frame.copy()
+    for column in found.columns[found.notna().any()]:
+        shown[column] = texts[column].str.replace(_N, "", regex=True)
+    # Before the first column that it is about.
+    place = int(found.notna().any().to_numpy().argmax())
+    shown.insert(place, "n", [int(n.pop()) for n in counts])
+    return shown
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -126,7 +147,12 @@ def write_results(rows: Sequence[dict], settings: Settings) -> Path:
 
 
 def readable(rows: Sequence[dict]) -> pd.DataFrame:
-    """The results in words: mean ± std (n) a method, accuracy and ECE in per cent, NLL in nats."""
+    """The results in words: mean ± std a method, accuracy and ECE in per cent, NLL in nats."""
+    return n_once(by_method(rows))
+
+
+def by_method(rows: Sequence[dict]) -> pd.DataFrame:
+    """The same with n in each cell, for tables that add other cells."""
     frame = pd.DataFrame(rows).assign(total_epochs=[total_epochs(r) for r in rows])
     groups = frame.groupby(["method", "selection"], sort=False)
     table = groups[["label", "total_epochs"]].first()
@@ -182,15 +208,18 @@ def against(rows: Sequence[dict], control: str, columns: Sequence[str] = COLUMNS
     for name, label in labels.items():
         pairs = [paired(rows, name, control, column) for column in columns]
         lines.append({"method": label} | _cells(pairs))
-    return pd.DataFrame(lines, columns=list(lines[0]) if lines else ["method"]).set_index("method")
+    return n_once(_indexed(lines, "method"))
+
+
+def _indexed(lines: Sequence[dict], name: str) -> pd.DataFrame:
+    """Lines as a frame indexed by their column `name`, which an empty one has too."""
+    return pd.DataFrame(lines, columns=list(lines[0]) if lines else [name]).set_index(name)
 
 
 def contrasts(pairs: Sequence[dict], labels: dict[str, str]) -> pd.DataFrame:
     """Paired differences, a line each: "A − B", by the rule. labels: of methods."""
     lines = [{"difference": versus(pair, labels)} | _cells([pair]) for pair in pairs]
-    return pd.DataFrame(lines, columns=list(lines[0]) if lines else ["difference"]).set_index(
-        "difference"
-    )
+    return n_once(_indexed(lines, "difference"))
 
 
 def family(pairs: Sequence[dict], labels: dict[str, str], asks: Sequence[str]) -> pd.DataFrame:
@@ -205,9 +234,7 @@ def family(pairs: Sequence[dict], labels: dict[str, str], asks: Sequence[str]) -
         }
         line |= {"p": _p(pair["p"]), "p after Holm": _p(pair["adjusted"])}
         lines.append(line | {"verdict": pair["verdict"], "80 % power at, points": shown})
-    return pd.DataFrame(lines, columns=list(lines[0]) if lines else ["difference"]).set_index(
-        "difference"
-    )
+    return n_once(_indexed(lines, "difference"))
 
 
 def _p(p: float | None) -> str:
@@ -244,7 +271,7 @@ def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
         return pd.DataFrame()
     cells = pd.DataFrame(rows).groupby(["gamma", "alpha"])["accuracy"].apply(spread)
     table = cells.unstack("alpha").fillna("not run")
-    return table.rename(columns="α = {:g}".format, index="γ = {:g}".format)
+    return n_once(table.rename(columns="α = {:g}".format, index="γ = {:g}".format))
 
 
 def shares(rows: Sequence[dict]) -> pd.DataFrame:
@@ -260,7 +287,7 @@ def shares(rows: Sequence[dict]) -> pd.DataFrame:
             line[f"stage {number}"] = spread(stage)
         lines.append(line)
     frame = pd.DataFrame(lines, columns=["method", "1 − alpha, %", "stage 1", "stage 2", "stage 3"])
-    return frame.drop_duplicates(list(frame)[1:]).set_index("method")
+    return n_once(frame.drop_duplicates(list(frame)[1:]).set_index("method"))
 
 
 # ---------------------------------------------------------------- corruption, calibration,
@@ -302,7 +329,7 @@ def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
     cells = (
         pd.DataFrame(lines).groupby(["corruption", "label"], sort=False)["accuracy"].apply(spread)
     )
-    return cells.unstack("label", sort=False).rename_axis(None).rename_axis(None, axis=1)
+    return n_once(cells.unstack("label", sort=False).rename_axis(None).rename_axis(None, axis=1))
 
 
 def calibration(rows: Sequence[dict]) -> pd.DataFrame:
@@ -320,7 +347,7 @@ def calibration(rows: Sequence[dict]) -> pd.DataFrame:
     if not lines:  # a profile that holds nothing out
         return pd.DataFrame()
     groups = pd.DataFrame(lines).groupby("method", sort=False)
-    return groups.agg(lambda values: spread(values, 1, 2 if "%" in values.name else 3))
+    return n_once(groups.agg(lambda values: spread(values, 1, 2 if "%" in values.name else 3)))
 
 
 def transfer(rows: Sequence[dict]) -> pd.DataFrame:
@@ -337,7 +364,7 @@ def transfer(rows: Sequence[dict]) -> pd.DataFrame:
         "seen": f"in CIFAR-10 ({first['n_seen']} images)",
     }
     table = groups[["transfer", "seen"]].agg(spread)
-    return table.rename(columns=heads).rename_axis("method")
+    return n_once(table.rename(columns=heads).rename_axis("method"))
 
 
 def costs(record: dict) -> pd.DataFrame:
