@@ -96,16 +96,16 @@ def _described_run(settings: Settings) -> dict:
 def record(names: Sequence[str], settings: Settings) -> None:
     """Brings a run to figures/<profile>/, docs/results/<profile>.md and the notebooks' twins.
 
-    The twins show the most telling run that is recorded: where a better one is, they stay as they
-    are, unless a change of their sources has left them without outputs.
+    The twins show the most telling run that is recorded: where they show a better one, they stay as
+    they are, unless a change of their sources has left them without outputs.
     """
     target = FIGURES / settings.profile
     _replace(target, settings)
     _write_results(target, settings.profile)
     larger = BY_SIZE[: BY_SIZE.index(settings.profile)]
     better = [p for p in larger if (FIGURES / p / "run.json").is_file()]
-    if better and all(_in_step(name) for name in names):
-        shown = f"the notebooks go on showing {better[0]}"
+    if names and all(_in_step(name) and _shown(name) in better for name in names):
+        shown = f"the notebooks go on showing {_shown(names[0])}"
     else:
         _write_twins(names, settings)
         shown = f"{len(names)} notebooks in {short_path(twins.NOTEBOOKS)}"
@@ -169,6 +169,12 @@ def _in_step(name: str) -> bool:
     """Whether a twin is as its source, and every cell has outputs."""
     twin = twins.NOTEBOOKS / f"{name}.ipynb"
     return twins.executed(twin) and not twins.check(twin.with_suffix(".py"), twin)
+
+
+def _shown(name: str) -> str | None:
+    """The profile whose outputs a twin has."""
+    twin = twins.read(twins.NOTEBOOKS / f"{name}.ipynb")
+    return twin.metadata.get("recorded", {}).get("profile")
 
 
 def _write_twins(names: Sequence[str], settings: Settings) -> None:
