@@ -3,7 +3,7 @@
     python -m benchmarks.storage --profile study --data DIR
 
 Both teachers of a profile with weights and statistics rounded to float16 and to bfloat16, and back
-to the float32 in which they compute. Accuracy is that on the test images; the loss is TGD's, of the
+to float32; they compute in the profile's precision. Accuracy is that on the test images; the loss is TGD's, of the
 scratch student of seed 0 on batches of training images, beside the same with the teachers as they
 are. --quick: profile `smoke`, one batch.
 """
@@ -41,6 +41,7 @@ def main() -> None:
         "quick": options.quick,
         "machine": _measure.machine("torch"),
         "profile": settings.run_name,
+        "arithmetic": settings.precision,
         "rows": rows,
         "losses": losses,
     }
@@ -129,7 +130,8 @@ def report(record: dict) -> str:
     for row in record["losses"]:
         apart = {k: f"{row[k]:.1e}" for k in ("mean", "largest")}
         losses.append({"stored as": row["stored as"]} | apart)
-    head = f"Teachers of `{record['profile']}`, one network each, test images"
+    head = f"Teachers of `{record['profile']}`, one network each, test images, computing in "
+    head += f"{record['arithmetic']}"
     tail = "The student's loss (TGD), relative distance from that by the teachers in float32"
     return "\n\n".join([head, _measure.table(rows), tail, _measure.table(losses)])
 

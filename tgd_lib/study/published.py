@@ -23,6 +23,7 @@ from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Architecture, Spec, View
 from tgd_lib.lab.store import damage, republish
 from tgd_lib.networks import wide_resnet
+from tgd_lib.study import methods
 from tgd_lib.topology import PersistenceImageParams, persistence_images
 
 FIGURES = config.ROOT / "figures"
@@ -67,8 +68,11 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """Method (or teacher) and seed."""
-        return self.record["label"]
+        """Method (or teacher) and seed, by the name that the method has now."""
+        name = self.record["method"]
+        if name not in methods.METHODS:
+            return self.record["label"]
+        return f"{methods.METHODS[name].label}, seed {self.record['seed']}"
 
     @property
     def about(self) -> dict:
@@ -104,10 +108,12 @@ def card(folder: Path) -> str:
     """The model card of the networks in a folder, as markdown."""
     found = entries(folder)
     first = found[0]
+    # Older records do not say how many images there were; another of the same images may.
+    counts = {e.spec["data"]: e.record["n_train"] for e in found if "n_train" in e.record}
     rows = []
     for e in found:
         exact, sum_ = e.about["exact"], read_json(e.folder / "MANIFEST.json")[WEIGHTS]
-        epochs, n = e.record["epochs_in_all"], e.record.get("n_train", "see spec")
+        epochs, n = e.record["epochs_in_all"], counts.get(e.spec["data"], "see spec")
         metrics = f"{100 * exact['accuracy']:.2f} | {exact['nll']:.3f} | {100 * exact['ece']:.2f}"
         rows.append(
             f"| {e.title} | `{e.folder.name}` | {e.network.name} | {e.view.kind} | {n} | {epochs}"
