@@ -3,9 +3,9 @@
     python -m benchmarks.storage --profile study --data DIR
 
 Both teachers of a profile with weights and statistics rounded to float16 and to bfloat16, and back
-to float32; they compute in the profile's precision. Accuracy is that on the test images; the loss is TGD's, of the
-scratch student of seed 0 on batches of training images, beside the same with the teachers as they
-are. --quick: profile `smoke`, one batch.
+to float32; they compute in the profile's precision. Accuracy is that on the test images; the loss
+is TGD's, of the scratch student of seed 0 on batches of training images, beside the same with the
+teachers as they are. --quick: profile `smoke`, one batch.
 """
 
 from __future__ import annotations
