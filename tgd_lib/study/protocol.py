@@ -23,7 +23,7 @@ LOCALITY = {
     "kd_signature": ("kd_nearest", "kd_shortest"),
     "kd_diagram": ("kd_diagram_nearest", "kd_diagram_shortest"),
 }
-CHOSEN: dict[str, str | None] = {"embedding": None, "image": None}
+CHOSEN: dict[str, str | None] = {"embedding": "kd_signature", "image": None}
 
 
 @dataclass(frozen=True)
