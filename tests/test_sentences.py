@@ -216,5 +216,11 @@ def test_of_each_part_the_largest_difference_is_chosen():
 
 
 def test_edges_between_two_classes_are_counted():
-    row = {"label": "A", "labels": [0, 0, 1, 2], "edges": [[0, 1], [1, 2], [2, 3]]}
+    row = {"label": "A", "edges": [[0, 1], [1, 2], [2, 3]], "across": [False, True, True]}
     assert sentences.trees([row]) == "Of 3 edges join two classes: A 2."
+
+
+def test_locality_is_spoken_of_only_where_it_was_tested():
+    """The image's candidates have two comparisons: nothing is known of locality."""
+    two = family_of(1, 1, 1, n=10)[:2]
+    assert sentences.protocol(two) == "*KD + signature of H0*: topology helps."

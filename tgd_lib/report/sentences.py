@@ -305,12 +305,15 @@ def trees(rows: Sequence[dict]) -> str:
 
     rows: as `questions.spanning_trees` gives them.
     """
-    parts = []
-    for r in rows:
-        labels = np.array(r["labels"])
-        across = int((labels[np.array(r["edges"])] @ (1, -1) != 0).sum())
-        parts.append(f"{r['label']} {across}")
+    parts = [f"{r['label']} {sum(r['across'])}" for r in rows]
     return f"Of {len(rows[0]['edges'])} edges join two classes: {', '.join(parts)}."
+
+
+def _beside_locality(above: Sequence[bool]) -> str:
+    """How the sentence goes on, by the comparisons with short pairs; not at all without any."""
+    if not above:
+        return ""
+    return ", and it is not locality" if all(above) else ", though not more than locality"
 
 
 def candidates(pairs: Sequence[dict], parts: dict[str, Sequence[str]]) -> str:
@@ -342,8 +345,7 @@ def protocol(pairs: Sequence[dict], fresh: Sequence[dict] = ()) -> str:
     if any(a and f["mean"] <= 0 for a, f in zip(above, fresh, strict=False)):
         return f"{name}: a claim is withdrawn, because the fresh seeds do not share its sign."
     if all(above[:2]):
-        local = "and it is not locality" if all(above[2:]) else "though not more than locality"
-        return f"{name}: topology helps, {local}."
+        return f"{name}: topology helps{_beside_locality(above[2:])}."
     if above[0]:
         return f"{name}: the guidance helps, and topology is not shown to be why."
     return f"{name}: no gain is shown."
