@@ -197,6 +197,8 @@ def test_a_spanning_tree_has_gudhis_deaths(lab):
         np.testing.assert_allclose(row["deaths"], wanted, atol=1e-4)
         assert np.shape(row["edges"]) == (23, 2) and np.shape(row["places"]) == (24, 2)
         assert len(row["labels"]) == 24 and row["key"] == spec.key
+        joined = [row["labels"][a] != row["labels"][b] for a, b in row["edges"]]
+        assert row["across"] == joined and any(joined)
     clouds.trees(rows, lab.data.test.class_names).canvas.draw()
     clouds.deaths(rows).canvas.draw()
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tgd_lib.report import tables
-from tgd_lib.report.figures import COLOURS, MARKERS, class_marker, short_name, styled
+from tgd_lib.report.figures import COLOURS, MARKERS, scatter_by_class, styled
 from tgd_lib.report.significance import ENOUGH, paired
 from tgd_lib.study import methods
 
@@ -345,11 +345,7 @@ def embeddings(rows: Sequence[dict], names: Sequence[str]) -> Figure:
     figure, axes = plt.subplots(1, len(rows), figsize=size, squeeze=False)
     labels = np.array(rows[0]["labels"])
     for axis, r in zip(axes[0], rows, strict=True):
-        places = np.array(r["places"])
-        for number, c in enumerate(np.unique(labels)[:10]):
-            x, y = places[labels == c].T
-            style = {"s": 30, "linewidth": 0.9} | class_marker(number)
-            axis.scatter(x, y, label=short_name(names[c]), **style)
+        scatter_by_class(axis, np.array(r["places"]), labels, names, s=30, linewidth=0.9)
         axis.set(title=f"{r['label']}, seed {r['seed']}", xticks=[], yticks=[])
     # The same classes in all panels: one legend.
     handles = axes[0, 0].get_legend_handles_labels()

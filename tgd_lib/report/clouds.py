@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from tgd_lib.report.figures import COLOURS, class_marker, short_name, styled
+from tgd_lib.report.figures import COLOURS, scatter_by_class, styled
 
 LINES = ("-", "--", "-.", ":")
 
@@ -25,16 +25,16 @@ def trees(rows: Sequence[dict], names: Sequence[str]) -> Figure:
     size = (3.6 * len(rows), 4.2)
     figure, axes = plt.subplots(1, len(rows), figsize=size, squeeze=False)
     for axis, r in zip(axes[0], rows, strict=True):
-        places, edges = np.array(r["places"]), np.array(r["edges"])  # (B, 2), (B - 1, 2)
-        labels = np.array(r["labels"])
-        across = labels[edges[:, 0]] != labels[edges[:, 1]]
-        _edges(axis, places[edges[~across]], "0.55", "-")
-        _edges(axis, places[edges[across]], COLOURS[3], "--")
-        for number, c in enumerate(np.unique(labels)[:10]):
-            x, y = places[labels == c].T
-            axis.scatter(x, y, s=26, label=short_name(names[c]), **class_marker(number))
-        title = f"{r['label']}\n{across.sum()} of {len(edges)} edges join two classes"
+        places = np.array(r["places"])  # (B, 2)
+        ends = places[np.array(r["edges"])]  # (B - 1, 2 ends, 2)
+        across = np.array(r["across"])
+        # Under the points, so that no edge hides one.
+        _edges(axis, ends[~across], "0.55", "-")
+        _edges(axis, ends[across], COLOURS[3], "--")
+        scatter_by_class(axis, places, np.array(r["labels"]), names, s=26)
+        title = f"{r['label']}\n{across.sum()} of {len(ends)} edges join two classes"
         axis.set(title=title, xticks=[], yticks=[])
+    # The same classes in all panels: one legend.
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5, fontsize=8)
     return figure
@@ -54,6 +54,7 @@ def deaths(rows: Sequence[dict]) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(6.5, 3))
     for number, r in enumerate(rows):
+        # Told apart in grey, too.
         style = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
         components = np.arange(1, len(r["deaths"]) + 1)
         axis.plot(components, r["deaths"], label=r["label"], **style)

@@ -94,6 +94,15 @@ def class_marker(number: int) -> dict:
     return {"marker": MARKERS[number % 7], "edgecolors": colour, "facecolors": face}
 
 
+def scatter_by_class(
+    axis: Axes, places: np.ndarray, labels: np.ndarray, names: Sequence[str], **style
+) -> None:
+    """Points (N, 2) of the first ten classes, each class with a marker and a name of its own."""
+    for number, c in enumerate(np.unique(labels)[:10]):
+        x, y = places[labels == c].T
+        axis.scatter(x, y, label=short_name(names[c]), **style, **class_marker(number))
+
+
 # ---------------------------------------------------------------- from signal to persistence image
 
 

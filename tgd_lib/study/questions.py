@@ -281,7 +281,8 @@ def spanning_trees(lab: Lab, specs: Sequence[Spec], *, n: int = 64) -> list[dict
     """A row a network: the cloud that its last layer sees of n test images, and its H0.
 
     {..., places: two principal components an image, edges: pairs of images, the minimum spanning
-    tree's, shortest first, deaths: their lengths over the mean distance, labels}.
+    tree's, shortest first, across: whether they are of two classes, deaths: the edges' lengths over
+    the mean distance, labels: of the images}.
     """
     labels = lab.data.test.labels
     where = _some(labels, n, seed=lab.settings.data_seed)
@@ -294,6 +295,8 @@ def spanning_trees(lab: Lab, specs: Sequence[Spec], *, n: int = 64) -> list[dict
         centred = (cloud - cloud.mean(0)).double()
         places = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T  # (n, 2)
         found = {"places": places.numpy().round(3).tolist(), "edges": upper[tree].tolist()}
+        ends = labels[where][upper[tree]]  # (n - 1, 2): the classes that an edge joins
+        found |= {"across": (ends[:, 0] != ends[:, 1]).tolist()}
         found |= {"deaths": lengths[tree].round(5).tolist(), "labels": labels[where].tolist()}
         rows.append(_about(spec) | found)
     return rows
