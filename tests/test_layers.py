@@ -15,7 +15,7 @@ WINGS = {
     "images": ("folders", "sample", "cifar", "corruptions"),
     "method": ("datasets", "diagrams", "topology", "compute", "networks", "losses", "embedding")
     + ("ripsnet", "baselines", "bank", "tiles", "training", "evaluation"),
-    "lab": ("store", "spec", "views", "trained", "objectives", "lab"),
+    "lab": ("store", "spec", "results", "views", "trained", "objectives", "lab"),
     "study": ("methods", "protocol", "specs", "questions", "published", "cost"),
     "report": ("significance", "tables", "sentences", "figures", "charts", "clouds", "summary"),
     "companion": ("schedule", "graph", "plan", "twins", "execution", "recording", "worker", "crew")

@@ -1,6 +1,6 @@
 """What can be chosen, and how it is checked: profiles, parameters, paths.
 
-Everything here is a constant or a pure function, except the three functions at the end, which
+Everything here is a constant or a pure function, except the four functions at the end, which
 are the only place in the project that reads the environment. No heavy import.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULTS = "results"  # folder of a profile's record: of networks whose weights are not kept
 
 
 class InputError(ValueError):
@@ -367,3 +368,10 @@ def forced_since() -> float:
         return float(text)
     except ValueError:
         raise InputError(f"TGD_FORCE_SINCE={text!r}: not seconds since 1970; unset it") from None
+
+
+def results_folders() -> list[Path]:
+    """Folders of results that count as trained: the repository's if $TGD_FROM_RESULTS is set."""
+    if not os.environ.get("TGD_FROM_RESULTS"):
+        return []
+    return sorted(ROOT.glob(f"figures/*/{RESULTS}"))

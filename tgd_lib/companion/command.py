@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tgd_lib.companion import INTERRUPTED, recording, runner, twins
 from tgd_lib.companion.execution import no_room, room_wanted, short_path
-from tgd_lib.config import PARAMETERS, PROFILES, InputError, Settings, parse, resolve
+from tgd_lib.config import PARAMETERS, PROFILES, RESULTS, InputError, Settings, parse, resolve
 
 EPILOG = """examples:
   ./run_all.sh                                    all notebooks, no download of data
@@ -89,6 +89,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         help="the data set's folder, relative to the current directory")  # fmt: skip
     add("--device", metavar="NAME", action=_Once, help="auto, cpu or cuda")
     add("--force", action="store_true", help="recompute everything, even what is in the store")
+    add("--from-results", action="store_true",
+        help="do not train what figures/PROFILE/results has measured already")  # fmt: skip
     add("--record", action="store_true",
         help="after the run, bring it into figures/, docs/ and the .ipynb twins")  # fmt: skip
     add("--no-wait", action="store_true",
@@ -113,6 +115,7 @@ def _add_verbs(parser: argparse.ArgumentParser) -> None:
         "list": "show notebooks, profiles and parameters",
         "plan": "show what would be trained, what is there, time, memory and disk",
         "train": "train and evaluate all networks of the profile, main methods first",
+        "keep-results": "write what was measured of the networks to figures/PROFILE/results",
         "verify": "evaluate the published networks again and compare with their records",
         "twins": "bring changed sources into the .ipynb twins",
         "drop-banks": "remove the large teacher banks, when their students are trained",
@@ -124,10 +127,11 @@ def _add_verbs(parser: argparse.ArgumentParser) -> None:
 # For each verb the options that mean something to it; any other is a mistake.
 _SETTINGS = ("profile", "parameters", "data", "device")
 TAKES = {
-    "run": (*_SETTINGS, "only", "force", "record", "no_wait"),
+    "run": (*_SETTINGS, "only", "force", "from_results", "record", "no_wait"),
     "list": (),
-    "plan": (*_SETTINGS, "workers"),
-    "train": (*_SETTINGS, "force", "workers", "scheduler", "no_shared_store"),
+    "plan": (*_SETTINGS, "from_results", "workers"),
+    "train": (*_SETTINGS, "force", "from_results", "workers", "scheduler", "no_shared_store"),
+    "keep_results": ("profile", "data", "device"),
     "verify": _SETTINGS,
     "twins": (),
     "drop_banks": (),
@@ -148,6 +152,8 @@ def _refuse_together(arguments: Namespace) -> None:
     verb = _verb(arguments)
     if verb == "test":
         raise InputError("--test: must come first, as in ./run_all.sh --test")
+    if arguments.from_results and arguments.force:
+        raise InputError("--from-results and --force: do not go together; leave one out")
     for option in dict.fromkeys((*TAKES["run"], *TAKES["train"])):
         if getattr(arguments, option) and option not in TAKES[verb]:
             written = "-p" if option == "parameters" else _written(option)
@@ -331,8 +337,23 @@ def train(arguments: Namespace) -> int:
         row = lab.row(spec)
         print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
         if settings.holdout:
-            lab.evaluation(spec, "holdout")
+            lab.metrics(spec, "holdout")
     questions.robustness(lab, [s for s in left if s.method in methods.EXAMINED])
+    return 0
+
+
+def keep_results(arguments: Namespace) -> int:
+    """What the store knows of a profile's students into the repository, without their weights."""
+    from tgd_lib.lab import results
+    from tgd_lib.lab.lab import Lab  # torch, and only here
+    from tgd_lib.study.specs import specs_of
+
+    settings = settings_of(arguments)
+    lab = Lab(settings)
+    folder = recording.FIGURES / settings.profile / RESULTS
+    asked = specs_of(lab).asked()
+    kept = results.keep(lab.store, asked, folder)
+    print(f"{short_path(folder)}: {len(kept)} of {len(asked)} students written")
     return 0
 
 
@@ -374,6 +395,7 @@ DO = {
     "list": show_list,
     "plan": show_plan,
     "train": train,
+    "keep_results": keep_results,
     "verify": verify,
     "twins": update_twins,
     "drop_banks": drop_banks,
@@ -398,6 +420,8 @@ def main(argv: list[str] | None = None) -> int:
         # run_all.sh holds signals back until there is somebody to answer them: now.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         arguments = arguments_of(argv)
+        if arguments.from_results:  # for the kernels and workers, too
+            os.environ["TGD_FROM_RESULTS"] = "1"
         return DO[_verb(arguments)](arguments)
     except KeyboardInterrupt as stop:
         _complain(f"\n{INTERRUPTED}")

@@ -297,7 +297,7 @@ def of_run(
         seconds=seconds or guessed_seconds(n),
         gpu=gpu,
     )
-    students = specs_of(lab).asked()
+    students = [spec for spec in specs_of(lab).asked() if not lab.result(spec)]
     return tasks_of(
         students,
         size,

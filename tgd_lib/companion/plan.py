@@ -86,10 +86,15 @@ def lines(lab: Lab) -> list[Line]:
     timed: dict[tuple, float] = {}
     found = []
     for specs in groups.values():
-        there = sum(lab.find(s) is not None for s in specs)
+        there = sum(_there(lab, s) for s in specs)
         seconds = seconds_of(lab, specs[0], timed) if there < len(specs) else 0.0
         found.append(Line(specs[0].name, len(specs), there, seconds))
     return found
+
+
+def _there(lab: Lab, spec: Spec) -> bool:
+    """Whether it need not be trained."""
+    return lab.find(spec) is not None or lab.result(spec) is not None
 
 
 def shape_of(lab: Lab, view: View) -> Shape:
@@ -226,7 +231,7 @@ def _features(lab: Lab, specs: Sequence[Spec]) -> float:
 
 def disk(lab: Lab) -> dict[str, float]:
     """Bytes that the store will take up, by kind, for what is not there yet."""
-    missing = [s for s in networks(lab) if lab.find(s) is None]
+    missing = [s for s in networks(lab) if not _there(lab, s)]
     weights = sum(FLOAT * parameter_count(sketch(s)) for s in missing)
     banks = lab.objectives.disk(guided(missing))
     return {"networks": float(weights), "teacher banks": float(banks)}

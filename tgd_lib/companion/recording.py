@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tgd_lib.companion import twins
 from tgd_lib.companion.execution import Failure, Outcome, short_path
-from tgd_lib.config import BY_SIZE, PROFILES, ROOT, Settings, run_dir
+from tgd_lib.config import BY_SIZE, PROFILES, ROOT, Settings, results_folders, run_dir
+from tgd_lib.config import RESULTS as KEPT
 from tgd_lib.files import git, write_json, write_text
 
 FIGURES = ROOT / "figures"
@@ -23,6 +24,7 @@ RESULTS = ROOT / "docs" / "results"
 # What a record is: these of a run's folder, and nothing else that lies there.
 COPIED = ("figures", "records", "results.csv", "run.json", "timings.csv")
 NETWORKS = "networks"  # published ones (`study.published`): those there stay, a run adds its own
+STAY = (NETWORKS, KEPT)  # so do the results of networks without weights
 TEXTS = (".json", ".csv", ".md", ".svg", ".txt")  # in which a path of this machine may stand
 LIBRARIES = ("torch", "torchvision", "gudhi", "numpy", "scipy", "papermill", "jupytext")
 
@@ -81,6 +83,7 @@ def _described_run(settings: Settings) -> dict:
     return {
         "profile": settings.profile,
         "overrides": {k: v for k, v in settings.overrides if k != "data_dir"},
+        "from_results": bool(results_folders()),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": git("rev-parse", "HEAD"),
         "changed_files": len(changed),
@@ -123,7 +126,8 @@ def _replace(target: Path, settings: Settings) -> None:
         if path.suffix in TEXTS:
             write_text(path, twins.scrub_text(path.read_text(encoding="utf-8")))
     # After the scrub: networks come with sums of every file, their texts among them.
-    _copy(target / NETWORKS, fresh / NETWORKS)
+    for name in STAY:
+        _copy(target / name, fresh / name)
     if settings.publishes:
         _copy(run_dir(settings) / NETWORKS, fresh / NETWORKS)
     if target.exists():

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from tgd_lib import datasets
+from tgd_lib import config, datasets
 from tgd_lib.config import Diverged, InputError, Settings
 from tgd_lib.files import sha256
+from tgd_lib.lab.results import Result, load
 from tgd_lib.lab.spec import Spec, View
-from tgd_lib.lab.store import Artefact, Store
+from tgd_lib.lab.store import Artefact, Store, key_of
 from tgd_lib.lab.views import Views
 
 STATE = "state.safetensors"  # of a training under way
@@ -87,12 +88,12 @@ class Lab:
 
     def network(self, spec: Spec):
         """The trained network as a module in eval mode on the device."""
-        self.train([spec])
+        self._train([spec])
         return self._networks.network(spec)
 
     def teacher(self, spec: Spec):
         """The trained network with the training images as it sees them (`bank.Teacher`)."""
-        self.train([spec])
+        self._train([spec])
         return self._networks.teacher(spec)
 
     def pixels(self, view: View, part: str):
@@ -105,7 +106,7 @@ class Lab:
 
     def trained(self, spec: Spec) -> Artefact:
         """The trained network that `spec` describes: found in the store, or trained now."""
-        self.train([spec])
+        self._train([spec])
         return self.find(spec)
 
     def find(self, spec: Spec) -> Artefact | None:
@@ -118,12 +119,16 @@ class Lab:
         return self.store.find("network", spec.question, of_any_age=given)
 
     def train(self, specs: Sequence[Spec], *, tolerant: bool = False) -> list[Spec]:
-        """Train what is missing of `specs` and of all they stand on.
+        """Train what is missing of `specs` and of all they stand on, but for what has a result.
 
         One that diverges, and what stands on it, is left out, the others are trained; at the end
         its error is raised or, if `tolerant`, those of `specs` that could not be trained are
         returned.
         """
+        return self._train([s for s in specs if not self.result(s)], tolerant=tolerant)
+
+    def _train(self, specs: Sequence[Spec], *, tolerant: bool = False) -> list[Spec]:
+        """The same where weights are needed, so that a result is no substitute."""
         lost: dict[str, Diverged] = {}
         for spec in self._missing(specs):
             reasons = [lost[n.key] for n in spec.needs if n.key in lost]
@@ -185,7 +190,7 @@ class Lab:
     def run(self, spec: Spec):
         """A `training.Run` at the beginning of what `spec` describes; its needs are
         trained first."""
-        self.train(spec.needs)
+        self._train(spec.needs)
         return self._run(spec)[0]
 
     def _run(self, spec: Spec):
@@ -269,7 +274,43 @@ class Lab:
 
         return accuracy
 
+    # ---- results that are kept without weights
+
+    @cached_property
+    def _results(self) -> dict[str, Result]:
+        return load(config.results_folders())
+
+    def result(self, spec: Spec) -> Result | None:
+        """What is kept of a network that is not here itself; None without --from-results."""
+        kept = self._results.get(spec.key)
+        if kept is None or kept.record["made_unix"] < self.store.newer_than or self.find(spec):
+            return None
+        return kept
+
+    def record(self, spec: Spec) -> dict:
+        """The record of the trained network: kept, or of the one that is found or trained now."""
+        kept = self.result(spec)
+        return kept.record if kept else self.trained(spec).record
+
+    def known(self, spec: Spec, kind: str, question: dict) -> dict | None:
+        """The record of what was asked about a network before: kept, or in the store."""
+        kept = self.result(spec)
+        if kept and f"{kind}/{key_of(kind, question)}" in kept.answers:
+            return kept.answers[f"{kind}/{key_of(kind, question)}"]
+        found = self.store.find(kind, question)
+        return found.record if found else None
+
+    def answer(self, spec: Spec, kind: str, question: dict, build: Callable[[], dict]) -> dict:
+        """The record of what is asked about a network: `known`, or made by `build` and stored."""
+        found = self.known(spec, kind, question)
+        return found or self.store.make(kind, question, lambda _: build()).record
+
     # ---- evaluations
+
+    def metrics(self, spec: Spec, part: str = "test") -> dict:
+        """Metrics on the test (or held-out) images: kept, from the store, or measured now."""
+        question = self._asked(spec, self.part(part))
+        return self.known(spec, "evaluation", question) or self.evaluation(spec, part).record
 
     def evaluation(self, spec: Spec, part: str = "test", *, exact: bool = False) -> Artefact:
         """Logits and metrics of the trained network on the test (or held-out) images, from the
@@ -277,9 +318,9 @@ class Lab:
 
         exact: in float32, on a GPU without TF32, so that it can be checked anywhere.
         """
-        images = self._part(part)
+        images = self.part(part)
         trained = self.trained(spec)  # outside the lock of the evaluation
-        question = {"network": spec.key, "test": images.fingerprint}
+        question = self._asked(spec, images)
         if exact:  # whatever is in the store may come from another device
             question |= {"arithmetic": "exact fp32"}
 
@@ -297,7 +338,12 @@ class Lab:
 
         return self.store.make("evaluation", question, build)
 
-    def _part(self, part: str) -> datasets.Dataset:
+    @staticmethod
+    def _asked(spec: Spec, images: datasets.Dataset) -> dict:
+        return {"network": spec.key, "test": images.fingerprint}
+
+    def part(self, part: str) -> datasets.Dataset:
+        """The "train", "test" or "holdout" images; InputError where none are held out."""
         images = getattr(self.data, part)
         if images is None:
             name = self.settings.profile
@@ -310,7 +356,7 @@ class Lab:
         """One line about a trained network, for tables and figures: what it is, how good, what it
         took.
         """
-        network, metrics = self.trained(spec).record, self.evaluation(spec).record
+        network, metrics = self.record(spec), self.metrics(spec)
         depth, width, _ = spec.network
         described = ("selection", "selected_epoch", "epochs_in_all", "training_seconds")
         made = ("device", "precision", "threads", "made", "commit")

@@ -8,6 +8,7 @@ records.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from tgd_lib.config import InputError
 from tgd_lib.datasets import Dataset
 from tgd_lib.embedding import distances, tree_edges
 from tgd_lib.evaluation import logits_of
+from tgd_lib.files import sha256
 from tgd_lib.images import cifar, corruptions
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Spec
@@ -97,19 +99,16 @@ def _under(
     """For each network its metrics under one corruption, one a severity: from the store, or now."""
     question = {"images": images.fingerprint, "name": name, "seed": corruptions.SEED}
     question["source"] = source.fingerprint(name)
-    missing = []
-    for spec in specs:
-        if not lab.store.find("robustness", question | {"network": spec.key}):
-            missing.append(spec)
+    asked = {spec.key: question | {"network": spec.key} for spec in specs}
+    missing = [s for s in specs if lab.known(s, "robustness", asked[s.key]) is None]
     measured = _measured(lab, missing, images, places, name, source) if missing else {}
     found = []
     for spec in specs:
-        asked = question | {"network": spec.key}
         # "figures" is what the store calls metrics; another word would lose what is recorded.
-        made = lab.store.make(
-            "robustness", asked, lambda _, key=spec.key: {"figures": measured[key]}
+        made = lab.answer(
+            spec, "robustness", asked[spec.key], lambda key=spec.key: {"figures": measured[key]}
         )
-        found.append(made.record["figures"])
+        found.append(made["figures"])
     return found
 
 
@@ -198,16 +197,25 @@ def calibration(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     """
     rows = []
     for spec in specs:
-        # Never on the test images, on which it is measured.
-        fitted = torch.from_numpy(lab.evaluation(spec, "holdout").array("logits"))
-        temperature = evaluation.fit_temperature(fitted, torch.from_numpy(lab.data.holdout.labels))
-        logits = torch.from_numpy(lab.evaluation(spec).array("logits"))
-        labels = torch.from_numpy(lab.data.test.labels)
-        row = _about(spec) | {"temperature": temperature, "n": len(labels)}
-        row["before"] = _calibrated(logits, labels)
-        row["after"] = _calibrated(logits / temperature, labels)
-        rows.append(row)
+        question = {"network": spec.key, "test": lab.data.test.fingerprint}
+        question["holdout"] = lab.part("holdout").fingerprint
+        row = lab.answer(spec, "calibration", question, partial(_scaled, lab, spec))
+        kept = ("temperature", "n", "before", "after")
+        rows.append(_about(spec) | {name: row[name] for name in kept})
     return rows
+
+
+def _scaled(lab: Lab, spec: Spec) -> dict:
+    """What a row says of one network's temperature, and before and after it."""
+    # Fitted on held-out images, never on the test images, on which it is measured.
+    fitted = torch.from_numpy(lab.evaluation(spec, "holdout").array("logits"))
+    temperature = evaluation.fit_temperature(fitted, torch.from_numpy(lab.data.holdout.labels))
+    logits = torch.from_numpy(lab.evaluation(spec).array("logits"))
+    labels = torch.from_numpy(lab.data.test.labels)
+    row = {"temperature": temperature, "n": len(labels)}
+    row["before"] = _calibrated(logits, labels)
+    row["after"] = _calibrated(logits / temperature, labels)
+    return row
 
 
 def _calibrated(logits: Tensor, labels: Tensor) -> dict:
@@ -226,7 +234,7 @@ def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
     """
     rows = []
     for spec in specs:
-        record = lab.evaluation(spec, part).record
+        record = lab.metrics(spec, part)
         # Weights of the loss go along, for tables by alpha and gamma.
         row = _about(spec) | _chosen(record) | {"n": record["n"]}
         if spec.guidance:
@@ -247,12 +255,17 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     images, labels, seen = cifar.transfer_sample(path)
     # CINIC-10 holds all of CIFAR-10: images that were trained on are counted apart.
     counts = {"n": int((~seen).sum()), "n_seen": int(seen.sum())}
-    rows = []
-    for spec in specs:
+
+    def accuracies(spec: Spec) -> dict:
         logits = logits_of(lab.network(spec), lab.shown(spec.view, images))
         right = logits.argmax(1).numpy() == labels
-        accuracies = {"transfer": float(right[~seen].mean()), "seen": float(right[seen].mean())}
-        rows.append(_about(spec) | accuracies | counts)
+        return {"transfer": float(right[~seen].mean()), "seen": float(right[seen].mean())}
+
+    rows = []
+    for spec in specs:
+        question = {"network": spec.key, "sample": sha256(path)}
+        found = lab.answer(spec, "transfer", question, partial(accuracies, spec))
+        rows.append(_about(spec) | {name: found[name] for name in ("transfer", "seen")} | counts)
     return rows
 
 

@@ -1,0 +1,134 @@
+"""Results kept without weights: what they answer, what is trained nevertheless, what is refused."""
+
+import json
+import shutil
+
+import pytest
+
+from tgd_lib import config
+from tgd_lib.companion import command, graph, plan, recording
+from tgd_lib.lab import results
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.store import Store
+from tgd_lib.study import questions
+from tgd_lib.study.specs import specs_of
+
+SIZE = {"n_train": 96, "n_test": 80, "holdout": 40}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """(lab that has trained, folder with what it measured)."""
+    root = tmp_path_factory.mktemp("kept")
+    store = Store(root / "artifacts", newer_than=0, published=[])
+    lab = Lab(config.resolve("smoke", **SIZE), store=store, say=lambda line: None)
+    specs = [specs_of(lab).student(name, 0) for name in ("scratch", "kd_annealed")]
+    asked(lab, specs)
+    folder = root / "figures/smoke/results"
+    assert results.keep(store, specs, folder) == specs
+    return lab, folder
+
+
+def asked(lab, specs):
+    """Everything that a study asks of its students."""
+    rows = [lab.row(spec) for spec in specs]
+    held_out = questions.metrics_on(lab, specs, "holdout")
+    return rows, held_out, questions.calibration(lab, specs), questions.robustness(lab, specs)
+
+
+def another(tmp_path, folder, monkeypatch, **options):
+    """A lab with an empty store that goes on from the results in `folder`; and what it says."""
+    monkeypatch.setattr(config, "results_folders", lambda: [folder])
+    said = []
+    store = Store(tmp_path, published=[], **{"newer_than": 0} | options)
+    return Lab(config.resolve("smoke", **SIZE), store=store, say=said.append), said
+
+
+def specs(lab):
+    return [specs_of(lab).student(name, 0) for name in ("scratch", "kd_annealed")]
+
+
+def test_a_lab_with_results_answers_the_same_and_trains_nothing(kept, tmp_path, monkeypatch):
+    lab, folder = kept
+    here, said = another(tmp_path, folder, monkeypatch)
+    assert here.train(specs(here)) == []
+    assert asked(here, specs(here)) == asked(lab, specs(lab))
+    assert said == [] and not (tmp_path / "network").exists()
+    tasks = {task.name for task in graph.of_run(here, room=8e9)}
+    start, annealed = specs(here)
+    assert f"network {start.key}" in tasks  # others start from its weights
+    assert not [name for name in tasks if annealed.key in name]
+    there = {line.label: line.there for line in plan.lines(here)}
+    assert there["Scratch"] == 1 and there["KD, annealing"] == 1 and there["KD"] == 0
+
+
+def test_weights_are_trained_where_they_are_needed(kept, tmp_path, monkeypatch):
+    lab, folder = kept
+    here, said = another(tmp_path, folder, monkeypatch)
+    network = here.network(specs(here)[0])
+    assert network is not None and len(said) == 1
+    # From now on its own training counts, even where it should differ.
+    assert here.result(specs(here)[0]) is None and here.result(specs(here)[1])
+    assert here.record(specs(here)[0])["made_unix"] != lab.record(specs(lab)[0])["made_unix"]
+
+
+def test_without_the_option_and_under_force_results_do_not_count(kept, tmp_path, monkeypatch):
+    lab, folder = kept
+    forced, _ = another(
+        tmp_path / "forced",
+        folder,
+        monkeypatch,
+        newer_than=lab.record(specs(lab)[0])["made_unix"] + 60,
+    )
+    assert forced.result(specs(forced)[0]) is None
+    monkeypatch.undo()
+    monkeypatch.delenv("TGD_FROM_RESULTS", raising=False)
+    assert config.results_folders() == []
+    plain = Lab(lab.settings, store=Store(tmp_path / "plain", newer_than=0, published=[]))
+    assert plain.result(specs(plain)[0]) is None
+    monkeypatch.setenv("TGD_FROM_RESULTS", "1")
+    assert all(folder.name == "results" for folder in config.results_folders())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: kept["spec"].update(seed=7),  # another network than its key says
+        lambda kept: kept["record"].update(made_unix=None),
+        lambda kept: kept.pop("answers"),
+    ],
+)
+def test_what_is_no_result_is_left_out_with_a_warning(kept, tmp_path, damage):
+    _, folder = kept
+    copy = shutil.copytree(folder, tmp_path / "results")
+    path = copy / "scratch_0.json"
+    value = json.loads(path.read_text())
+    damage(value)
+    path.write_text(json.dumps(value))
+    with pytest.warns(UserWarning, match="scratch_0.json is no result"):
+        found = results.load([copy])
+    assert [r.record["method"] for r in found.values()] == ["kd_annealed"]
+
+
+def test_a_network_that_nothing_was_asked_about_is_not_kept(tmp_path):
+    store = Store(tmp_path / "artifacts", newer_than=0, published=[])
+    lab = Lab(config.resolve("smoke", **SIZE), store=store, say=lambda line: None)
+    scratch = specs(lab)[0]
+    assert results.keep(store, [scratch], tmp_path / "results") == []  # not trained
+    lab.train([scratch])
+    assert results.keep(store, [scratch], tmp_path / "results") == []  # not evaluated
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_the_command_writes_them_and_goes_on_from_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setattr(recording, "FIGURES", tmp_path / "figures")
+    monkeypatch.delenv("TGD_FROM_RESULTS", raising=False)
+    lab = Lab(config.resolve("smoke"), say=lambda line: None)
+    lab.row(specs(lab)[0])
+    assert command.main(["--keep-results", "--profile", "smoke"]) == 0
+    assert "figures/smoke/results: 1 of" in capsys.readouterr().out
+    assert [p.name for p in (tmp_path / "figures/smoke/results").iterdir()] == ["scratch_0.json"]
+    assert command.main(["--force", "--from-results"]) == 2
+    assert "--from-results and --force" in capsys.readouterr().err
+    assert command.main(["--verify", "--from-results"]) == 2
