@@ -19,6 +19,8 @@ from tgd_lib import config
         "embedding",
         "weights",
         "weights --of embedding",
+        "protocol --part embedding",
+        "protocol --part embedding --test",
         "storage",
     ],
 )
@@ -29,7 +31,9 @@ def test_quick(command, tmp_path):
     done = subprocess.run(called, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (written,) = tmp_path.glob("*.json")
-    assert written.stem == "_".join(command.replace("--of ", "").split())
+    assert written.stem == "_".join(
+        command.replace("--of ", "").replace("--part ", "").replace("--test", "test").split()
+    )
     record = json.loads(written.read_text())
     assert record["quick"] is True and record["machine"]["python"]
     assert str(config.ROOT) not in written.read_text()

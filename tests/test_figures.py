@@ -69,6 +69,9 @@ def test_few_seeds_are_drawn_without_an_interval_and_six_with_theirs():
     pair = significance.paired(SIX, "y", "x")
     many = charts.differences([pair], {"x": "X", "y": "Y"})
     assert "differs (p = 0.031)" in texts(many)
+    tested = pair | {"adjusted": 0.12, "verdict": "no difference shown"}  # of a family
+    shown = texts(charts.differences([tested], {"x": "X", "y": "Y"}))
+    assert "no difference shown (p after Holm = 0.12)" in shown
     ends = [tuple(line.get_xdata()) for line in many.axes[0].lines if len(line.get_xdata()) == 2]
     assert (100 * pair["low"], 100 * pair["high"]) in ends
     assert len(few.axes[0].lines) == len(many.axes[0].lines) - 1  # the interval

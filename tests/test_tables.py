@@ -156,3 +156,17 @@ def test_n_is_said_once_a_line_where_a_line_has_one():
     assert tables.n_once(mixed) is mixed
     without = pd.DataFrame({"a": ["x"]})
     assert tables.n_once(without) is without and tables.n_once(frame[:0]).empty
+
+
+def test_sets_of_seeds_stand_beside_each_other():
+    pair = {"method": "a", "control": "b", "column": "accuracy"}
+    many = pair | {"n": 9, "mean": 0.01, "low": -0.01, "high": 0.03, "p": 0.25}
+    few = pair | {"n": 2, "differences": [0.01, -0.02], "p": None}
+    shown = tables.beside({"all": [many], "late": [few]}, {"a": "A", "b": "B"})
+    assert shown.loc["A − B"].to_dict() == {
+        "all, points": "+1.00 [-1.00, +3.00] (n=9)",
+        "p, all": "0.25",
+        "late, points": "+1.00, -2.00 (n=2)",
+        "p, late": "",
+    }
+    assert tables.beside({"all": [], "late": []}, {}).empty

@@ -149,7 +149,10 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
     for y, pair in enumerate(pairs):
         _difference(axis, y, pair, COLOURS[0])
         verdict = pair["verdict"]
-        if pair["p"] is not None:
+        # Of a family that is tested together, by the p that the verdict goes by.
+        if pair.get("adjusted") is not None:
+            verdict += f" (p after Holm = {pair['adjusted']:.2g})"
+        elif pair["p"] is not None:
             verdict += f" (p = {pair['p']:.2g})"
         # Right of the axes, in units of their width across and of lines down.
         axis.text(1.01, y, verdict, transform=axis.get_yaxis_transform(), va="center", fontsize=7)

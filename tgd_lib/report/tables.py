@@ -237,6 +237,21 @@ def family(pairs: Sequence[dict], labels: dict[str, str], asks: Sequence[str]) -
     return n_once(_indexed(lines, "difference"))
 
 
+def beside(groups: dict[str, Sequence[dict]], labels: dict[str, str]) -> pd.DataFrame:
+    """The same pairs from several sets of seeds, a line each: difference and p, set by set.
+
+    groups: pairs as `significance.family` gives them, in the same order, by the name of the seeds.
+    """
+    lines = []
+    for pairs in zip(*groups.values(), strict=True):
+        line = {"difference": versus(pairs[0], labels)}
+        for seeds, pair in zip(groups, pairs, strict=True):
+            line[f"{seeds}, points"] = difference(pair)
+            line[f"p, {seeds}"] = _p(pair["p"])
+        lines.append(line)
+    return _indexed(lines, "difference")
+
+
 def _p(p: float | None) -> str:
     return "" if p is None else f"{p:.2g}"
 

@@ -23,6 +23,7 @@ LOCALITY = {
     "kd_signature": ("kd_nearest", "kd_shortest"),
     "kd_diagram": ("kd_diagram_nearest", "kd_diagram_shortest"),
 }
+PILOT_SEEDS = 3  # 0 to 2: the pilot has read test images with them
 CHOSEN: dict[str, str | None] = {"embedding": "kd_signature", "image": None}
 
 

@@ -1,0 +1,117 @@
+"""The steps of docs/protocol-topology.md, one part at a time.
+
+    python -m benchmarks.protocol --part embedding --data DIR           choice, held-out images
+    python -m benchmarks.protocol --part embedding --data DIR --test    test images, the chosen one
+    ... --images 500                                                    with fewer training images
+
+The choice: each candidate against its matched control, seed by seed; the one with the largest mean
+difference goes on. The test: the chosen one (`study.protocol.CHOSEN`) against all that the protocol
+compares it with, with the fresh seeds too. What is missing is trained; with --from-results not
+what figures/<profile>/results has measured. Notebook 08 shows both parts together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import _measure
+from tgd_lib import config
+from tgd_lib.config import InputError
+from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.spec import Spec
+from tgd_lib.report import sentences, significance, tables
+from tgd_lib.study import methods, protocol, questions
+from tgd_lib.study.specs import specs_of
+
+
+def main() -> None:
+    options = _options()
+    if options.from_results:
+        os.environ["TGD_FROM_RESULTS"] = "1"
+    profile = "smoke" if options.quick else options.profile
+    settings = config.resolve(profile, data_dir=options.data, n_train=options.images)
+    made = (
+        test(Lab(settings), options.part) if options.test else choice(Lab(settings), options.part)
+    )
+    text = made.pop("text")
+    about = {"quick": options.quick, "machine": _measure.machine("torch")}
+    record = about | {"profile": settings.run_name, "part": options.part} | made
+    name = f"protocol_{options.part}{'_test' if options.test else ''}"
+    name += f"_{options.images}" if options.images else ""
+    images = f"{len(Lab(settings).data.test.labels)} test" if options.test else "held-out"
+    head = f"Topology of the {options.part}, `{settings.run_name}`, {images} images."
+    _measure.write(options.out, name, record, f"{head}\n\n{text}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="study")
+    parser.add_argument("--part", choices=sorted(protocol.CANDIDATES), required=True)
+    parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10")
+    parser.add_argument("--images", type=int, metavar="N", help="training images, if not all")
+    parser.add_argument("--test", action="store_true", help="test images, the chosen candidate")
+    parser.add_argument("--from-results", action="store_true", help="do not train what has results")
+    parser.add_argument("--quick", action="store_true", help="toy size")
+    parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
+    return parser.parse_args()
+
+
+def choice(lab: Lab, part: str) -> dict:
+    """Rows on the held-out images, the pairs of candidate and control, the one that is chosen."""
+    names = protocol.CANDIDATES[part]
+    controls = [methods.method(name).control for name in names]
+    asked = dict.fromkeys([protocol.WITHOUT[part], *names, *controls])
+    specs = specs_of(lab).students(asked)
+    lab.train(specs)
+    rows = _with_epochs(questions.metrics_on(lab, specs, "holdout"), specs)
+    pairs = [significance.paired(rows, *pair) for pair in zip(names, controls, strict=True)]
+    chosen = max(pairs, key=lambda pair: pair["mean"])["method"]
+    text = [
+        _table(rows),
+        tables.markdown(tables.contrasts(pairs, sentences.labels_of(rows)).reset_index()),
+        sentences.candidates(pairs, {part: names}),
+    ]
+    return {"rows": rows, "pairs": pairs, "chosen": chosen, "text": "\n\n".join(text)}
+
+
+def test(lab: Lab, part: str) -> dict:
+    """Rows on the test images, the pairs of the part by sets of seeds, and what may be said."""
+    if protocol.CHOSEN[part] is None:
+        raise InputError(
+            f"--test: no candidate of the {part} is chosen yet; leave it out to choose"
+        )
+    asked = protocol.comparisons(part, protocol.CHOSEN[part])
+    members = {name for c in asked for name in (c.method, c.control)}
+    specs = [spec for spec in specs_of(lab).asked() if spec.method in members]
+    lab.train(specs)
+    rows = _with_epochs(questions.metrics_on(lab, specs, "test"), specs)
+    names = [(c.method, c.control) for c in asked]
+    pairs = {}
+    for first in (0, protocol.PILOT_SEEDS, lab.settings.seeds):
+        counted = [row for row in rows if row["seed"] >= first]
+        if counted:
+            pairs[f"seeds from {first} on"] = significance.family(counted, names)
+    labels, asks = sentences.labels_of(rows), [c.asks for c in asked]
+    everything, *later = pairs.values()
+    text = [
+        _table(rows),
+        tables.markdown(tables.family(everything, labels, asks).reset_index()),
+        tables.markdown(tables.beside(pairs, labels).reset_index()),
+        sentences.protocol(everything, later[-1] if later else ()),
+    ]
+    return {"rows": rows, "pairs": pairs, "text": "\n\n".join(text)}
+
+
+def _with_epochs(rows: list[dict], specs: Sequence[Spec]) -> list[dict]:
+    return [row | {"total_epochs": s.epochs_in_all} for row, s in zip(rows, specs, strict=True)]
+
+
+def _table(rows: list[dict]) -> str:
+    return tables.markdown(tables.readable(rows).drop(columns="selection").reset_index())
+
+
+if __name__ == "__main__":
+    main()
