@@ -33,17 +33,16 @@ def main() -> None:
         os.environ["TGD_FROM_RESULTS"] = "1"
     profile = "smoke" if options.quick else options.profile
     settings = config.resolve(profile, data_dir=options.data, n_train=options.images)
-    made = (
-        test(Lab(settings), options.part) if options.test else choice(Lab(settings), options.part)
-    )
-    text = made.pop("text")
+    lab, part = Lab(settings), options.part
+    made = test(lab, part) if options.test else choice(lab, part)
+    images = f"{len(lab.data.test.labels)} test" if options.test else f"{settings.holdout} held-out"
+    head = f"Topology of the {part}, `{settings.run_name}`, {images} images."
+    text = f"{head}\n\n{made.pop('text')}"
     about = {"quick": options.quick, "machine": _measure.machine("torch")}
-    record = about | {"profile": settings.run_name, "part": options.part} | made
-    name = f"protocol_{options.part}{'_test' if options.test else ''}"
+    record = about | {"profile": settings.run_name, "part": part} | made
+    name = f"protocol_{part}" + "_test" * options.test
     name += f"_{options.images}" if options.images else ""
-    images = f"{len(Lab(settings).data.test.labels)} test" if options.test else "held-out"
-    head = f"Topology of the {options.part}, `{settings.run_name}`, {images} images."
-    _measure.write(options.out, name, record, f"{head}\n\n{text}")
+    _measure.write(options.out, name, record, text)
 
 
 def _options() -> argparse.Namespace:
