@@ -22,6 +22,7 @@ from tgd_lib import config
         "protocol --part embedding",
         "protocol --part embedding --test",
         "storage",
+        "rounding",
     ],
 )
 def test_quick(command, tmp_path):
