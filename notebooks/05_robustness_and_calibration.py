@@ -44,7 +44,7 @@ study = specs_of(lab)
 Markdown(sentences.settings(settings))
 
 # %%
-specs = study.students([name for name in methods.EXAMINED if name in methods.of(settings)])
+specs = study.examined()
 robust = questions.robustness(lab, specs)
 main = [r for r in robust if r["method"] in methods.TABLE]
 print(f"{robust[0]['n']} test images, corruptions: {robust[0]['source']}")

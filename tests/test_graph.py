@@ -255,7 +255,8 @@ def test_the_graph_of_every_profile_can_be_gone_through(profile):
     settings = resolve(profile)
     specs = Specs(settings, "train", "test", 10)
     students = specs.students(methods.of(settings))
-    examined = [s for s in students if s.method in methods.EXAMINED]
+    examined = specs.examined()
+    assert all(s.method in methods.EXAMINED and s.seed < settings.seeds for s in examined)
     tasks = graph.tasks_of(
         students, SIZE, there=lambda s: False, examined=examined, corruptions=("fog",)
     )

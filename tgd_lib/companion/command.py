@@ -324,11 +324,12 @@ def train(arguments: Namespace) -> int:
         )
     from tgd_lib.lab.lab import Lab  # torch, and only here
     from tgd_lib.lab.store import Store
-    from tgd_lib.study import methods, questions
+    from tgd_lib.study import questions
     from tgd_lib.study.specs import specs_of
 
     lab = Lab(settings, store=Store(newer_than=time.time()) if arguments.force else None)
-    specs = specs_of(lab).asked()
+    study = specs_of(lab)
+    specs = study.asked()
     lost = lab.train(specs, tolerant=True)
     for spec in lost:
         print(f"{spec.label}: diverged, or its teacher or start did")
@@ -338,7 +339,7 @@ def train(arguments: Namespace) -> int:
         print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
         if settings.holdout:
             lab.metrics(spec, "holdout")
-    questions.robustness(lab, [s for s in left if s.method in methods.EXAMINED])
+    questions.robustness(lab, [s for s in study.examined() if s not in lost])
     return 0
 
 

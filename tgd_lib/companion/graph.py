@@ -282,7 +282,7 @@ def of_run(
 
     seconds: of training a spec; None guesses by its size. gpu, banks: see `Size`, `tasks_of`.
     """
-    from tgd_lib.study import methods, questions  # torch, and only here
+    from tgd_lib.study import questions  # torch, and only here
     from tgd_lib.study.specs import specs_of
 
     data, settings = lab.data, lab.settings
@@ -297,12 +297,13 @@ def of_run(
         seconds=seconds or guessed_seconds(n),
         gpu=gpu,
     )
-    students = [spec for spec in specs_of(lab).asked() if not lab.result(spec)]
+    study = specs_of(lab)
+    students = [spec for spec in study.asked() if not lab.result(spec)]
     return tasks_of(
         students,
         size,
         there=lambda spec: lab.find(spec) is not None,
-        examined=[s for s in students if s.method in methods.EXAMINED],
+        examined=[s for s in study.examined() if not lab.result(s)],
         corruptions=questions.corruption_names(lab),
         banks=banks,
     )

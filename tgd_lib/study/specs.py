@@ -134,6 +134,11 @@ class Specs:
             found += [self.student(name, seed) for name in protocol.members()]
         return found
 
+    def examined(self) -> list[Spec]:
+        """Those that are asked about corrupted images, calibration and transfer; no fresh seeds."""
+        run = methods.of(self.settings)
+        return self.students([name for name in methods.EXAMINED if name in run])
+
     def _spec(self, name, method, view, size, epochs, seed) -> Spec:
         s = self.settings
         schedule = Schedule(epochs, max(epochs, s.schedule_epochs or epochs), s.batch_size)
