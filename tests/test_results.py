@@ -120,6 +120,19 @@ def test_a_network_that_nothing_was_asked_about_is_not_kept(tmp_path):
     assert list((tmp_path / "results").iterdir()) == []
 
 
+def test_a_result_that_answers_more_stays(kept, tmp_path):
+    lab, folder = kept
+    copy = shutil.copytree(folder, tmp_path / "results")
+    before = (copy / "scratch_0.json").read_text()
+    again = Lab(lab.settings, store=Store(tmp_path, newer_than=0, published=[]), say=lambda _: None)
+    again.metrics(specs(again)[0])
+    assert results.keep(again.store, specs(again), copy) == []
+    assert (copy / "scratch_0.json").read_text() == before
+    (copy / "scratch_0.json").write_text("{}")  # what is no result is no reason to stay
+    with pytest.warns(UserWarning, match="no result"):
+        assert results.keep(again.store, specs(again), copy) == specs(again)[:1]
+
+
 def test_the_command_writes_them_and_goes_on_from_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setattr(recording, "FIGURES", tmp_path / "figures")

@@ -37,31 +37,27 @@ class Result:
 def load(folders: Iterable[Path]) -> dict[str, Result]:
     """The results in some folders, by the network's key; what cannot be one is left out, with a
     warning."""
-    found = {}
-    for folder in folders:
-        for path in sorted(folder.glob("*.json")):
-            try:
-                result = _read(path)
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
-                warnings.warn(f"results/{path.name} is no result; left out", stacklevel=2)
-            else:
-                found[result.key] = result
-    return found
+    found = [_read(path) for folder in folders for path in sorted(folder.glob("*.json"))]
+    return {result.key: result for result in found if result}
 
 
-def _read(path: Path) -> Result:
-    """A result; ValueError where its spec is not what its key says."""
-    kept = read_json(path)
-    key = key_of("network", kept["spec"])
-    if kept["record"]["key"] != key or not isinstance(kept["record"]["made_unix"], int | float):
-        raise ValueError(path.name)
-    return Result(key, kept["record"], dict(kept["answers"]))
+def _read(path: Path) -> Result | None:
+    """A result; None, with a warning, where its spec is not what its key says, or it is damaged."""
+    try:
+        kept = read_json(path)
+        key, record = key_of("network", kept["spec"]), kept["record"]
+        if record["key"] == key and isinstance(record["made_unix"], int | float):
+            return Result(key, record, dict(kept["answers"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    warnings.warn(f"results/{path.name} is no result; left out", stacklevel=3)
+    return None
 
 
 def keep(store: Store, specs: Sequence[Spec], folder: Path) -> list[Spec]:
     """Write the results of those of `specs` that the store has trained; returns these.
 
-    An older result of the same method and seed is replaced.
+    An older result of the same method and seed is replaced, unless it answers more.
     """
     answers = _answers(store)
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +66,12 @@ def keep(store: Store, specs: Sequence[Spec], folder: Path) -> list[Spec]:
         trained = store.find("network", spec.question, of_any_age=True)
         if trained is None or spec.key not in answers:
             continue
-        text = _written(spec, trained.record, answers[spec.key])
-        write_text(folder / f"{spec.method}_{spec.seed}.json", text)
+        path = folder / f"{spec.method}_{spec.seed}.json"
+        # Trained again for its weights, a network has been asked less than the first time.
+        older = _read(path) if path.exists() else None
+        if older and older.key == spec.key and len(older.answers) > len(answers[spec.key]):
+            continue
+        write_text(path, _written(spec, trained.record, answers[spec.key]))
         kept.append(spec)
     return kept
 
