@@ -78,8 +78,8 @@ def compared(rows: list[dict], name: str) -> dict:
     spread = 100 * float(np.sqrt(np.mean(np.square(deviations)))) if deviations else None
     return {
         "method": mine[0]["label"],
-        **{f"{t}, accuracy %": tables.spread(v) for t, v in values.items()},
-        "bf16 - fp32, points": tables.difference(pair),
+        **{f"{t}, accuracy %": str(tables.spread(v)) for t, v in values.items()},
+        "bf16 - fp32, points": str(tables.difference(pair)),
         "mean": f"{100 * pair['mean']:+.2f}",
         "std over seeds": "" if spread is None else f"{spread:.2f}",
         "pair": pair,

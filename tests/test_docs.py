@@ -41,7 +41,7 @@ def test_the_readme_s_table_is_the_record():
     for name, epochs, accuracy, nll, ece, n in lines:
         rows = [r for r in main_rows() if r["method"] == ROWS[name]]
         written = f"{accuracy} (n={n})"
-        assert written == tables.spread([r["accuracy"] for r in rows]), name
+        assert written == str(tables.spread([r["accuracy"] for r in rows])), name
         assert nll == f"{sum(r['nll'] for r in rows) / len(rows):.3f}", name
         assert ece == f"{100 * sum(r['ece'] for r in rows) / len(rows):.2f}", name
         assert {r["epochs_in_all"] for r in rows} == {int(epochs)}, name

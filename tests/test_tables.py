@@ -148,14 +148,16 @@ def test_teachers_and_their_classes_by_hand():
 
 
 def test_n_is_said_once_a_line_where_a_line_has_one():
-    frame = pd.DataFrame({"a": ["x", "y"], "b": ["1.0 (n=2)", ""], "c": ["2.0 (n=2)", "3.0 (n=6)"]})
+    one, two, three = (tables.Cell(f"{v}.0", n) for v, n in ((1, 2), (2, 2), (3, 6)))
+    frame = pd.DataFrame({"a": ["x", "y"], "b": [one, ""], "c": [two, three]})
     once = tables.n_once(frame)
     assert once.to_numpy().tolist() == [["x", 2, "1.0", "2.0"], ["y", 6, "", "3.0"]]
     assert list(once.columns) == ["a", "n", "b", "c"]
-    mixed = frame.assign(b="1.0 (n=3)")
-    assert tables.n_once(mixed) is mixed
+    # Of two n in a line each stands with its own.
+    mixed = tables.n_once(frame.assign(b=three))
+    assert mixed.loc[0].tolist() == ["x", "3.0 (n=6)", "2.0 (n=2)"]
     without = pd.DataFrame({"a": ["x"]})
-    assert tables.n_once(without) is without and tables.n_once(frame[:0]).empty
+    assert tables.n_once(without).equals(without) and tables.n_once(frame[:0]).empty
 
 
 def test_sets_of_seeds_stand_beside_each_other():

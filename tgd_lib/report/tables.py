@@ -6,6 +6,7 @@ Where methods are compared, a cell is a paired difference and follows the rule o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,19 @@ def total_epochs(row: dict) -> int:
 
 # ---------------------------------------------------------------- cells
 
-_N = r" \(n=(\d+)\)$"  # at the end of a cell
+
+@dataclass(frozen=True)
+class Cell:
+    """What n seeds say, in words: "52.00 ± 2.83 (n=2)" as text, unless n stands elsewhere."""
+
+    words: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.words} (n={self.n})"
 
 
-def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
+def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> Cell:
     """mean ± standard deviation (n) of values, one a seed: "52.00 ± 2.83 (n=2)".
 
     The only place that writes it.
@@ -78,10 +88,10 @@ def spread(values: Iterable[float], scale: float = 100, digits: int = 2) -> str:
     mean = f"{scaled.mean():.{digits}f}"
     if len(scaled) > 1:
         mean += f" ± {scaled.std(ddof=1):.{digits}f}"
-    return f"{mean} (n={len(scaled)})"
+    return Cell(mean, len(scaled))
 
 
-def difference(pair: dict) -> str:
+def difference(pair: dict) -> Cell:
     """A paired difference by the rule, in points or nats.
 
     "+0.96 [+0.68, +1.25] (n=6)", or seed by seed: "+0.04, -0.02 (n=2)".
@@ -90,27 +100,23 @@ def difference(pair: dict) -> str:
     # The rule: an interval from six seeds on, below that the seeds themselves.
     if pair["n"] >= ENOUGH:
         mean, low, high = (f"{scale * pair[k]:+.{digits}f}" for k in ("mean", "low", "high"))
-        return f"{mean} [{low}, {high}] (n={pair['n']})"
+        return Cell(f"{mean} [{low}, {high}]", pair["n"])
     each = ", ".join(f"{scale * d:+.{digits}f}" for d in pair["differences"])
-    return f"{each} (n={pair['n']})"
+    return Cell(each, pair["n"])
 
 
 def n_once(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with n in a column of its own instead of in each cell: "52.00 (n=2)".
+    """The frame in words, with n in a column of its own instead of in each cell: "52.00 (n=2)".
 
-    As it is where the cells of some line are of different n, or none has one.
+    n stays in the cells where those of some line differ in it.
     """
-    texts = frame.astype(str)
-    found = texts.apply(lambda column: column.str.extract(_N, expand=False))
-    counts = [set(line.dropna()) for _, line in found.iterrows()]
-    if not all(len(n) == 1 for n in counts) or not counts:
-        return frame
-    shown = frame.copy()
-    for column in found.columns[found.notna().any()]:
-        shown[column] = texts[column].str.replace(_N, "", regex=True)
+    counts = [{c.n for c in line if isinstance(c, Cell)} for line in frame.to_numpy()]
+    if not counts or any(len(n) != 1 for n in counts):
+        return frame.map(lambda cell: str(cell) if isinstance(cell, Cell) else cell)
+    shown = frame.map(lambda cell: cell.words if isinstance(cell, Cell) else cell)
     # Before the first column that it is about.
-    place = int(found.notna().any().to_numpy().argmax())
-    shown.insert(place, "n", [int(n.pop()) for n in counts])
+    place = next(i for i, cell in enumerate(frame.iloc[0]) if isinstance(cell, Cell))
+    shown.insert(place, "n", [n.pop() for n in counts])
     return shown
 
 
@@ -249,7 +255,7 @@ def beside(groups: dict[str, Sequence[dict]], labels: dict[str, str]) -> pd.Data
             line[f"{seeds}, points"] = difference(pair)
             line[f"p, {seeds}"] = _p(pair["p"])
         lines.append(line)
-    return _indexed(lines, "difference")
+    return n_once(_indexed(lines, "difference"))
 
 
 def _p(p: float | None) -> str:
@@ -261,7 +267,7 @@ def versus(pair: dict, labels: dict[str, str]) -> str:
     return f"{labels[pair['method']]} − {labels[pair['control']]}"
 
 
-def _cells(pairs: Sequence[dict]) -> dict[str, str]:
+def _cells(pairs: Sequence[dict]) -> dict[str, str | Cell]:
     """The cells of a line: a difference a column, p and verdict of the first."""
     cells = {}
     for pair in pairs:
