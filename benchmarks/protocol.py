@@ -19,11 +19,12 @@ from pathlib import Path
 
 from benchmarks import _measure
 from tgd_lib import config
-from tgd_lib.config import InputError
+from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Spec
 from tgd_lib.report import sentences, significance, tables
 from tgd_lib.study import methods, protocol, questions
+from tgd_lib.study.protocol import Comparison
 from tgd_lib.study.specs import specs_of
 
 
@@ -78,30 +79,47 @@ def choice(lab: Lab, part: str) -> dict:
 
 def test(lab: Lab, part: str) -> dict:
     """Rows on the test images, the pairs of the part by sets of seeds, and what may be said."""
-    if protocol.CHOSEN[part] is None:
-        raise InputError(
-            f"--test: no candidate of the {part} is chosen yet; leave it out to choose"
-        )
-    asked = protocol.comparisons(part, protocol.CHOSEN[part])
-    members = {name for c in asked for name in (c.method, c.control)}
-    specs = [spec for spec in specs_of(lab).asked() if spec.method in members]
+    _check_chosen(lab, part)
+    family = protocol.family()  # of both parts, once both are chosen: Holm counts all of it
+    mine = protocol.comparisons(part, protocol.CHOSEN[part])
+    specs = [spec for spec in specs_of(lab).asked() if spec.method in protocol.members()]
     lab.train(specs)
     rows = _with_epochs(questions.metrics_on(lab, specs, "test"), specs)
-    names = [(c.method, c.control) for c in asked]
     pairs = {}
     for first in (0, protocol.PILOT_SEEDS, lab.settings.seeds):
         counted = [row for row in rows if row["seed"] >= first]
         if counted:
-            pairs[f"seeds from {first} on"] = significance.family(counted, names)
-    labels, asks = sentences.labels_of(rows), [c.asks for c in asked]
-    everything, *later = pairs.values()
-    text = [
-        _table(rows),
-        tables.markdown(tables.family(everything, labels, asks).reset_index()),
-        tables.markdown(tables.beside(pairs, labels).reset_index()),
-        sentences.protocol(everything, later[-1] if later else ()),
-    ]
-    return {"rows": rows, "pairs": pairs, "text": "\n\n".join(text)}
+            tested = significance.family(counted, [(c.method, c.control) for c in family])
+            pairs[f"seeds from {first} on"] = [tested[family.index(c)] for c in mine]
+    said = _said(pairs, sentences.labels_of(rows), mine, lab.settings)
+    members = {name for c in mine for name in (c.method, c.control)}
+    table = _table([row for row in rows if row["method"] in members])
+    return {"rows": rows, "pairs": pairs, "text": f"{table}\n\n{said}"}
+
+
+def _check_chosen(lab: Lab, part: str) -> None:
+    """InputError where there is nothing to test."""
+    if protocol.CHOSEN[part] is None:
+        raise InputError(
+            f"--test: no candidate of the {part} is chosen yet; leave it out to choose"
+        )
+    lacking = set(protocol.members()) - set(methods.of(lab.settings))
+    if lacking:
+        raise InputError(f"profile {lab.settings.profile!r} has no {', '.join(sorted(lacking))}")
+
+
+def _said(pairs: dict, labels: dict, asked: Sequence[Comparison], settings: Settings) -> str:
+    """Tables and the sentence that the protocol allows; of fewer images, intervals alone."""
+    everything = pairs["seeds from 0 on"]
+    beside = tables.beside(pairs, labels).reset_index()
+    if settings.n_train != config.PROFILES[settings.profile].n_train:
+        intervals = beside.filter(regex="difference|^n$|points")
+        return f"Described, not tested.\n\n{tables.markdown(intervals)}"
+    table = tables.family(everything, labels, [c.asks for c in asked]).reset_index()
+    count = f"Holm's correction over the {len(protocol.family())} comparisons of the chosen."
+    fresh = pairs.get(f"seeds from {settings.seeds} on", ())
+    text = [tables.markdown(table), count, tables.markdown(beside)]
+    return "\n\n".join([*text, sentences.protocol(everything, fresh)])
 
 
 def _with_epochs(rows: list[dict], specs: Sequence[Spec]) -> list[dict]:

@@ -7,6 +7,7 @@ import pytest
 
 from tgd_lib import config
 from tgd_lib.companion import command, graph, plan, recording
+from tgd_lib.config import InputError
 from tgd_lib.lab import results
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
@@ -38,7 +39,7 @@ def asked(lab, specs):
 
 def another(tmp_path, folder, monkeypatch, **options):
     """A lab with an empty store that goes on from the results in `folder`; and what it says."""
-    monkeypatch.setattr(config, "results_folders", lambda: [folder])
+    monkeypatch.setattr(config, "kept_results", lambda profile: folder)
     said = []
     store = Store(tmp_path, published=[], **{"newer_than": 0} | options)
     return Lab(config.resolve("smoke", **SIZE), store=store, say=said.append), said
@@ -59,7 +60,7 @@ def test_a_lab_with_results_answers_the_same_and_trains_nothing(kept, tmp_path, 
     assert f"network {start.key}" in tasks  # others start from its weights
     assert not [name for name in tasks if annealed.key in name]
     there = {line.label: line.there for line in plan.lines(here)}
-    assert there["Scratch"] == 1 and there["KD, annealing"] == 1 and there["KD"] == 0
+    assert there["Scratch"] == 0 and there["KD, annealing"] == 1 and there["KD"] == 0
 
 
 def test_weights_are_trained_where_they_are_needed(kept, tmp_path, monkeypatch):
@@ -67,9 +68,20 @@ def test_weights_are_trained_where_they_are_needed(kept, tmp_path, monkeypatch):
     here, said = another(tmp_path, folder, monkeypatch)
     network = here.network(specs(here)[0])
     assert network is not None and len(said) == 1
-    # From now on its own training counts, even where it should differ.
-    assert here.result(specs(here)[0]) is None and here.result(specs(here)[1])
-    assert here.record(specs(here)[0])["made_unix"] != lab.record(specs(lab)[0])["made_unix"]
+    # What is said of it stays that of the first training: the two must not be mixed.
+    assert here.find(specs(here)[0]).record["made_unix"] > lab.record(specs(lab)[0])["made_unix"]
+    assert asked(here, specs(here)) == asked(lab, specs(lab)) and len(said) == 1
+
+
+def test_a_result_that_does_not_answer_is_refused_in_a_line(kept, tmp_path, monkeypatch):
+    _, folder = kept
+    copy = shutil.copytree(folder, tmp_path / "results")
+    value = json.loads((copy / "scratch_0.json").read_text())
+    value["answers"] = {k: v for k, v in value["answers"].items() if not k.startswith("cal")}
+    (copy / "scratch_0.json").write_text(json.dumps(value))
+    here, _ = another(tmp_path / "artifacts", copy, monkeypatch)
+    with pytest.raises(InputError, match="results/scratch_0.json of smoke .*calibration.*remove"):
+        questions.calibration(here, specs(here))
 
 
 def test_without_the_option_and_under_force_results_do_not_count(kept, tmp_path, monkeypatch):
@@ -83,11 +95,13 @@ def test_without_the_option_and_under_force_results_do_not_count(kept, tmp_path,
     assert forced.result(specs(forced)[0]) is None
     monkeypatch.undo()
     monkeypatch.delenv("TGD_FROM_RESULTS", raising=False)
-    assert config.results_folders() == []
+    assert config.kept_results("study") is None
     plain = Lab(lab.settings, store=Store(tmp_path / "plain", newer_than=0, published=[]))
     assert plain.result(specs(plain)[0]) is None
     monkeypatch.setenv("TGD_FROM_RESULTS", "1")
-    assert all(folder.name == "results" for folder in config.results_folders())
+    assert config.kept_results("study") == config.ROOT / "figures/study/results"
+    monkeypatch.setenv("TGD_FROM_RESULTS", "0")
+    assert config.kept_results("study") is None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +120,7 @@ def test_what_is_no_result_is_left_out_with_a_warning(kept, tmp_path, damage):
     damage(value)
     path.write_text(json.dumps(value))
     with pytest.warns(UserWarning, match="scratch_0.json is no result"):
-        found = results.load([copy])
+        found = results.load(copy)
     assert [r.record["method"] for r in found.values()] == ["kd_annealed"]
 
 
@@ -120,7 +134,7 @@ def test_a_network_that_nothing_was_asked_about_is_not_kept(tmp_path):
     assert list((tmp_path / "results").iterdir()) == []
 
 
-def test_a_result_that_answers_more_stays(kept, tmp_path):
+def test_a_result_that_answers_all_of_it_stays(kept, tmp_path):
     lab, folder = kept
     copy = shutil.copytree(folder, tmp_path / "results")
     before = (copy / "scratch_0.json").read_text()
@@ -138,10 +152,16 @@ def test_the_command_writes_them_and_goes_on_from_them(tmp_path, monkeypatch, ca
     monkeypatch.setattr(recording, "FIGURES", tmp_path / "figures")
     monkeypatch.delenv("TGD_FROM_RESULTS", raising=False)
     lab = Lab(config.resolve("smoke"), say=lambda line: None)
-    lab.row(specs(lab)[0])
-    assert command.main(["--keep-results", "--profile", "smoke"]) == 0
-    assert "figures/smoke/results: 1 of" in capsys.readouterr().out
-    assert [p.name for p in (tmp_path / "figures/smoke/results").iterdir()] == ["scratch_0.json"]
+    lab.train(specs(lab)[:1])
+    for written in (1, 0):
+        assert command.main(["--keep-results", "--profile", "smoke"]) == 0
+        said = capsys.readouterr().out
+        assert f"figures/smoke/results: {written} students written, {1 - written} were" in said
+    (path,) = (tmp_path / "figures/smoke/results").iterdir()
+    kinds = {
+        name.partition("/")[0] for name in results.load(path.parent)[specs(lab)[0].key].answers
+    }
+    assert path.name == "scratch_0.json" and kinds >= {"evaluation", "robustness", "calibration"}
     assert command.main(["--force", "--from-results"]) == 2
     assert "--from-results and --force" in capsys.readouterr().err
     assert command.main(["--verify", "--from-results"]) == 2

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = "results"  # folder of a profile's record: of networks whose weights are not kept
+KEPT = "results"  # folder in a profile's record: of networks whose weights are not kept
 
 
 class InputError(ValueError):
@@ -285,7 +285,8 @@ PROFILES: dict[str, Settings] = {
             budget="6 hours on 2 cores", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, fresh_seeds=6, grid="study",
-            precision="bf16", gamma=FEW_STEPS, published=Published(NOT_HELD_OUT), publishes=True,
+            precision="bf16", gamma=FEW_STEPS, published=Published(NOT_HELD_OUT), n_corrupted=1000,
+            publishes=True,
         ),
         Settings(
             profile="paper-42", purpose="the first 42 of the paper's 200 epochs",
@@ -370,8 +371,7 @@ def forced_since() -> float:
         raise InputError(f"TGD_FORCE_SINCE={text!r}: not seconds since 1970; unset it") from None
 
 
-def results_folders() -> list[Path]:
-    """Folders of results that count as trained: the repository's if $TGD_FROM_RESULTS is set."""
-    if not os.environ.get("TGD_FROM_RESULTS"):
-        return []
-    return sorted(ROOT.glob(f"figures/*/{RESULTS}"))
+def kept_results(profile: str) -> Path | None:
+    """Where the results lie that a run goes on from; None unless $TGD_FROM_RESULTS asks for it."""
+    asked = os.environ.get("TGD_FROM_RESULTS", "") not in ("", "0")
+    return ROOT / "figures" / profile / KEPT if asked else None

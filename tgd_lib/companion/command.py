@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tgd_lib.companion import INTERRUPTED, recording, runner, twins
 from tgd_lib.companion.execution import no_room, room_wanted, short_path
-from tgd_lib.config import PARAMETERS, PROFILES, RESULTS, InputError, Settings, parse, resolve
+from tgd_lib.config import KEPT, PARAMETERS, PROFILES, InputError, Settings, parse, resolve
 
 EPILOG = """examples:
   ./run_all.sh                                    all notebooks, no download of data
@@ -339,22 +339,31 @@ def train(arguments: Namespace) -> int:
         print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
         if settings.holdout:
             lab.metrics(spec, "holdout")
-    questions.robustness(lab, [s for s in study.examined() if s not in lost])
+    questions.examine(lab, [s for s in study.examined() if s not in lost])
     return 0
 
 
 def keep_results(arguments: Namespace) -> int:
-    """What the store knows of a profile's students into the repository, without their weights."""
+    """What was measured of a profile's students into the repository, without their weights."""
     from tgd_lib.lab import results
     from tgd_lib.lab.lab import Lab  # torch, and only here
+    from tgd_lib.study import questions
     from tgd_lib.study.specs import specs_of
 
     settings = settings_of(arguments)
     lab = Lab(settings)
-    folder = recording.FIGURES / settings.profile / RESULTS
-    asked = specs_of(lab).asked()
-    kept = results.keep(lab.store, asked, folder)
-    print(f"{short_path(folder)}: {len(kept)} of {len(asked)} students written")
+    study = specs_of(lab)
+    trained = [spec for spec in study.asked() if lab.find(spec)]
+    # All that notebooks will ask, now that the weights are there; nothing is shown of it.
+    for spec in trained:
+        lab.metrics(spec)
+        if settings.holdout:
+            lab.metrics(spec, "holdout")
+    questions.examine(lab, [spec for spec in study.examined() if spec in trained])
+    folder = recording.FIGURES / settings.profile / KEPT
+    kept = results.keep(lab.store, trained, folder)
+    there = len(trained) - len(kept)
+    print(f"{short_path(folder)}: {len(kept)} students written, {there} were there already")
     return 0
 
 

@@ -83,18 +83,19 @@ def lines(lab: Lab) -> list[Line]:
     groups: dict[str, list[Spec]] = {}
     for spec in networks(lab):
         groups.setdefault(spec.method, []).append(spec)
+    left = _left(lab)
     timed: dict[tuple, float] = {}
     found = []
     for specs in groups.values():
-        there = sum(_there(lab, s) for s in specs)
+        there = sum(s.key not in left for s in specs)
         seconds = seconds_of(lab, specs[0], timed) if there < len(specs) else 0.0
         found.append(Line(specs[0].name, len(specs), there, seconds))
     return found
 
 
-def _there(lab: Lab, spec: Spec) -> bool:
-    """Whether it need not be trained."""
-    return lab.find(spec) is not None or lab.result(spec) is not None
+def _left(lab: Lab) -> set[str]:
+    """Keys of the networks that this run would train."""
+    return {spec.key for spec in lab.missing(specs_of(lab).asked())}
 
 
 def shape_of(lab: Lab, view: View) -> Shape:
@@ -231,7 +232,8 @@ def _features(lab: Lab, specs: Sequence[Spec]) -> float:
 
 def disk(lab: Lab) -> dict[str, float]:
     """Bytes that the store will take up, by kind, for what is not there yet."""
-    missing = [s for s in networks(lab) if not _there(lab, s)]
+    left = _left(lab)
+    missing = [spec for spec in networks(lab) if spec.key in left]
     weights = sum(FLOAT * parameter_count(sketch(s)) for s in missing)
     banks = lab.objectives.disk(guided(missing))
     return {"networks": float(weights), "teacher banks": float(banks)}

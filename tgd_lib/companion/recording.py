@@ -14,8 +14,7 @@ from pathlib import Path
 
 from tgd_lib.companion import twins
 from tgd_lib.companion.execution import Failure, Outcome, short_path
-from tgd_lib.config import BY_SIZE, PROFILES, ROOT, Settings, results_folders, run_dir
-from tgd_lib.config import RESULTS as KEPT
+from tgd_lib.config import BY_SIZE, KEPT, PROFILES, ROOT, Settings, kept_results, run_dir
 from tgd_lib.files import git, write_json, write_text
 
 FIGURES = ROOT / "figures"
@@ -83,7 +82,7 @@ def _described_run(settings: Settings) -> dict:
     return {
         "profile": settings.profile,
         "overrides": {k: v for k, v in settings.overrides if k != "data_dir"},
-        "from_results": bool(results_folders()),
+        "from_results": kept_results(settings.profile) is not None,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": git("rev-parse", "HEAD"),
         "changed_files": len(changed),

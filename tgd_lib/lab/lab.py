@@ -125,7 +125,14 @@ class Lab:
         its error is raised or, if `tolerant`, those of `specs` that could not be trained are
         returned.
         """
-        return self._train([s for s in specs if not self.result(s)], tolerant=tolerant)
+        return self._train(self._without_result(specs), tolerant=tolerant)
+
+    def missing(self, specs: Sequence[Spec]) -> list[Spec]:
+        """What `train` would train, needs first."""
+        return self._missing(self._without_result(specs))
+
+    def _without_result(self, specs: Sequence[Spec]) -> list[Spec]:
+        return [spec for spec in specs if not self.result(spec)]
 
     def _train(self, specs: Sequence[Spec], *, tolerant: bool = False) -> list[Spec]:
         """The same where weights are needed, so that a result is no substitute."""
@@ -278,12 +285,17 @@ class Lab:
 
     @cached_property
     def _results(self) -> dict[str, Result]:
-        return load(config.results_folders())
+        folder = config.kept_results(self.settings.profile)
+        return load(folder) if folder else {}
 
     def result(self, spec: Spec) -> Result | None:
-        """What is kept of a network that is not here itself; None without --from-results."""
+        """What is kept of a network; None without --from-results.
+
+        It counts even where the network is trained again for its weights: two trainings of one
+        network, on two machines, must not be mixed in what is said of it.
+        """
         kept = self._results.get(spec.key)
-        if kept is None or kept.record["made_unix"] < self.store.newer_than or self.find(spec):
+        if kept is None or kept.record["made_unix"] < self.store.newer_than:
             return None
         return kept
 
@@ -293,12 +305,21 @@ class Lab:
         return kept.record if kept else self.trained(spec).record
 
     def known(self, spec: Spec, kind: str, question: dict) -> dict | None:
-        """The record of what was asked about a network before: kept, or in the store."""
+        """The record of what was asked about a network before: kept, or in the store.
+
+        InputError where something is kept of the network, but not this.
+        """
         kept = self.result(spec)
-        if kept and f"{kind}/{key_of(kind, question)}" in kept.answers:
-            return kept.answers[f"{kind}/{key_of(kind, question)}"]
-        found = self.store.find(kind, question)
-        return found.record if found else None
+        if kept is None:
+            found = self.store.find(kind, question)
+            return found.record if found else None
+        answer = kept.answers.get(f"{kind}/{key_of(kind, question)}")
+        if answer is None:
+            raise InputError(
+                f"results/{spec.method}_{spec.seed}.json of {self.settings.profile} does not say"
+                f" this ({kind}); remove the file, so that the network is trained again"
+            )
+        return answer
 
     def answer(self, spec: Spec, kind: str, question: dict, build: Callable[[], dict]) -> dict:
         """The record of what is asked about a network: `known`, or made by `build` and stored."""

@@ -2,15 +2,15 @@
 
 `figures/<profile>/results/<method>_<seed>.json` holds a network's spec and record, and the record
 of every answer about it that needs no files: metrics on test and held-out images, under
-corruptions, calibration, transfer. A store that is given such folders (--from-results) lets a long
-study go on where another machine stopped: what has a result is not trained again.
+corruptions, calibration, transfer. With --from-results, what has a result is not trained again, so
+a long study goes on where another machine stopped.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,10 +34,9 @@ class Result:
     answers: dict[str, dict]
 
 
-def load(folders: Iterable[Path]) -> dict[str, Result]:
-    """The results in some folders, by the network's key; what cannot be one is left out, with a
-    warning."""
-    found = [_read(path) for folder in folders for path in sorted(folder.glob("*.json"))]
+def load(folder: Path) -> dict[str, Result]:
+    """The results in a folder, by the network's key; what is none is left out, with a warning."""
+    found = [_read(path) for path in sorted(folder.glob("*.json"))]
     return {result.key: result for result in found if result}
 
 
@@ -57,7 +56,7 @@ def _read(path: Path) -> Result | None:
 def keep(store: Store, specs: Sequence[Spec], folder: Path) -> list[Spec]:
     """Write the results of those of `specs` that the store has trained; returns these.
 
-    An older result of the same method and seed is replaced, unless it answers more.
+    An older result stays, unless it lacks one of the answers; then it is replaced as a whole.
     """
     answers = _answers(store)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +66,9 @@ def keep(store: Store, specs: Sequence[Spec], folder: Path) -> list[Spec]:
         if trained is None or spec.key not in answers:
             continue
         path = folder / f"{spec.method}_{spec.seed}.json"
-        # Trained again for its weights, a network has been asked less than the first time.
+        # Trained again for its weights, a network says the same in other digits.
         older = _read(path) if path.exists() else None
-        if older and older.key == spec.key and len(older.answers) > len(answers[spec.key]):
+        if older and older.key == spec.key and older.answers.keys() >= answers[spec.key].keys():
             continue
         write_text(path, _written(spec, trained.record, answers[spec.key]))
         kept.append(spec)

@@ -13,6 +13,10 @@ from tgd_lib.config import PROFILES
 from tgd_lib.report import sentences, significance, tables
 from tgd_lib.study import methods
 
+KEPT_ROWS = (
+    " Students were trained on several machines, one after the other; what was measured of each,"
+    " with its own versions and commit, is in the record's `results/`."
+)
 FOLDED = 30  # lines from which on a table is folded
 CONTROLS = ("kd_annealed", "tgd_alpha1")  # differences from them stand in the table
 _BLOCK = r"(<!-- results:{} -->\n).*?(<!-- /results -->)"
@@ -127,7 +131,7 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
         f"{run['versions']['torch']}, Python "
         f"{run['python']}, {run['platform']}; trained at commit {', '.join(commits)}, drawn at "
         f"{(run['commit'] or 'none')[:10]}."
-    )
+    ) + KEPT_ROWS * run.get("from_results", False)
 
 
 def _open(rows: Sequence[dict]) -> float:

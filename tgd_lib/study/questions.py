@@ -174,6 +174,14 @@ def _measured(
     return found
 
 
+def examine(lab: Lab, specs: Sequence[Spec]) -> None:
+    """All that is asked of `Specs.examined` beyond accuracy, into the store."""
+    robustness(lab, specs)
+    if lab.settings.holdout:
+        calibration(lab, specs)
+    transfer_sample(lab, specs)
+
+
 # ---------------------------------------------------------------- one image
 
 
