@@ -22,7 +22,7 @@ from tgd_lib import config
 from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Spec
-from tgd_lib.report import sentences, significance, tables
+from tgd_lib.report import charts, sentences, significance, tables
 from tgd_lib.study import methods, protocol, questions
 from tgd_lib.study.protocol import Comparison
 from tgd_lib.study.specs import specs_of
@@ -44,6 +44,16 @@ def main() -> None:
     name = f"protocol_{part}" + "_test" * options.test
     name += f"_{options.images}" if options.images else ""
     _measure.write(options.out, name, record, text)
+    if options.test:
+        draw(record, options.out / name)
+
+
+def draw(record: dict, path: Path) -> None:
+    """The differences of all seeds, as SVG and PNG."""
+    labels = sentences.labels_of(record["rows"])
+    figure = charts.differences(record["pairs"]["seeds from 0 on"], labels)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight")
+    figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")
 
 
 def _options() -> argparse.Namespace:

@@ -88,3 +88,15 @@ def test_every_figure_that_is_shown_has_its_alt_text():
         for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
             assert len(alt) >= 30, (page.name, path)
             assert (page.parent / path).is_file(), (page.name, path)
+
+
+def test_the_protocol_shows_what_was_recorded():
+    page = (config.ROOT / "docs/protocol-topology.md").read_text(encoding="utf-8")
+    recorded = (config.ROOT / "benchmarks/recorded/protocol_embedding_test.md").read_text(
+        encoding="utf-8"
+    )
+    lines = [line for line in recorded.splitlines() if line.startswith("|")]
+    assert len(lines) == 19 and not [line for line in lines if line not in page]
+    assert (
+        recorded.splitlines()[-1].endswith("no gain is shown.") and "**No gain is shown.**" in page
+    )
