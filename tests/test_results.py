@@ -11,6 +11,7 @@ from tgd_lib.config import InputError
 from tgd_lib.lab import results
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
+from tgd_lib.lab.trained import WEIGHTS
 from tgd_lib.study import questions
 from tgd_lib.study.specs import specs_of
 
@@ -165,3 +166,18 @@ def test_the_command_writes_them_and_goes_on_from_them(tmp_path, monkeypatch, ca
     assert command.main(["--force", "--from-results"]) == 2
     assert "--from-results and --force" in capsys.readouterr().err
     assert command.main(["--verify", "--from-results"]) == 2
+
+
+RECORDED = sorted(config.ROOT.glob("figures/*/results"))
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.parent.name)
+def test_what_is_recorded_stands_on_what_is_published(folder):
+    """The same teachers and, where they are published, the same starts: pairs share them."""
+    assert len(results.load(folder)) == len(list(folder.iterdir()))
+    for path in folder.iterdir():
+        kept = json.loads(path.read_text())
+        used = kept["record"].get("weights_used", {}).values()  # not in the oldest records
+        for key in filter(None, [*kept["spec"]["teachers"], kept["spec"]["start"]]):
+            for published in config.ROOT.glob(f"figures/*/networks/{key}/MANIFEST.json"):
+                assert json.loads(published.read_text())[WEIGHTS] in used, path.name
