@@ -17,6 +17,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from benchmarks import _measure
 from tgd_lib import config
 from tgd_lib.config import InputError, Settings
@@ -101,7 +103,10 @@ def test(lab: Lab, part: str) -> dict:
         if counted:
             tested = significance.family(counted, [(c.method, c.control) for c in family])
             pairs[f"seeds from {first} on"] = [tested[family.index(c)] for c in mine]
-    said = _said(pairs, sentences.labels_of(rows), mine, lab.settings)
+    labels = sentences.labels_of(rows)
+    said = _said(pairs, labels, mine, lab.settings)
+    if not _fewer_images(lab.settings):
+        said += f"\n\n{_described(lab, mine, labels)}"
     members = {name for c in mine for name in (c.method, c.control)}
     table = _table([row for row in rows if row["method"] in members])
     return {"rows": rows, "pairs": pairs, "text": f"{table}\n\n{said}"}
@@ -122,7 +127,7 @@ def _said(pairs: dict, labels: dict, asked: Sequence[Comparison], settings: Sett
     """Tables and the sentence that the protocol allows; of fewer images, intervals alone."""
     everything = pairs["seeds from 0 on"]
     beside = tables.beside(pairs, labels).reset_index()
-    if settings.n_train != config.PROFILES[settings.profile].n_train:
+    if _fewer_images(settings):
         intervals = beside.filter(regex="difference|^n$|points")
         return f"Described, not tested.\n\n{tables.markdown(intervals)}"
     table = tables.family(everything, labels, [c.asks for c in asked]).reset_index()
@@ -130,6 +135,31 @@ def _said(pairs: dict, labels: dict, asked: Sequence[Comparison], settings: Sett
     fresh = pairs.get(f"seeds from {settings.seeds} on", ())
     text = [tables.markdown(table), count, tables.markdown(beside)]
     return "\n\n".join([*text, sentences.protocol(everything, fresh)])
+
+
+def _fewer_images(settings: Settings) -> bool:
+    return settings.n_train != config.PROFILES[settings.profile].n_train
+
+
+def _described(lab: Lab, asked: Sequence[Comparison], labels: dict) -> str:
+    """What is described without a verdict: corrupted images, and the temperature-scaled."""
+    members = {name for c in asked for name in (c.method, c.control)}
+    specs = [spec for spec in specs_of(lab).examined() if spec.method in members]
+    corrupted = tables.under_corruption(questions.robustness(lab, specs))
+    scaled = [row | row["after"] for row in questions.calibration(lab, specs)]
+    columns = {
+        "accuracy when corrupted, points": (corrupted, "accuracy"),
+        "NLL when corrupted, nats": (corrupted, "nll"),
+        "NLL after scaling, nats": (scaled, "nll"),
+        "ECE after scaling, points": (scaled, "ece"),
+    }
+    lines = []
+    for c in asked:
+        line = {"difference": tables.versus({"method": c.method, "control": c.control}, labels)}
+        for name, (rows, column) in columns.items():
+            line[name] = tables.difference(significance.paired(rows, c.method, c.control, column))
+        lines.append(line)
+    return f"Described, not tested.\n\n{tables.markdown(tables.n_once(pd.DataFrame(lines)))}"
 
 
 def _with_epochs(rows: list[dict], specs: Sequence[Spec]) -> list[dict]:
