@@ -43,10 +43,13 @@ def main() -> None:
     text = f"{head}\n\n{made.pop('text')}"
     about = {"quick": options.quick, "machine": _measure.machine("torch")}
     record = about | {"profile": settings.run_name, "part": part} | made
-    name = f"protocol_{part}" + "_test" * options.test
-    name += f"_{options.images}" if options.images else ""
-    _measure.write(options.out, name, record, text)
+    name = f"protocol_{part}"
     if options.test:
+        name += "_test"
+    if options.images:
+        name += f"_{options.images}"
+    _measure.write(options.out, name, record, text)
+    if options.test and not _fewer_images(settings):  # it shows verdicts
         draw(record, options.out / name)
 
 

@@ -122,7 +122,7 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
     count = len(robust[0]["corrupted"])
     ways = "1 way" if count == 1 else f"{count} ways"
     commits = sorted({(r["commit"] or "none")[:10] for r in rows})
-    return (
+    text = (
         f"{first['n']} test images, which leave an accuracy open by up to ± {_open(rows):.1f} "
         "points (Wilson, "
         f"95 %), {robust[0]['n']} of them corrupted in {ways} at 5 severities; selection "
@@ -131,7 +131,8 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
         f"{run['versions']['torch']}, Python "
         f"{run['python']}, {run['platform']}; trained at commit {', '.join(commits)}, drawn at "
         f"{(run['commit'] or 'none')[:10]}."
-    ) + KEPT_ROWS * run.get("from_results", False)
+    )
+    return text + KEPT_ROWS if run.get("from_results") else text
 
 
 def _open(rows: Sequence[dict]) -> float:
