@@ -168,6 +168,27 @@ def test_the_command_writes_them_and_goes_on_from_them(tmp_path, monkeypatch, ca
     assert command.main(["--verify", "--from-results"]) == 2
 
 
+def test_what_is_kept_is_measured_even_where_results_are_in_use(tmp_path, monkeypatch, capsys):
+    """With TGD_FROM_RESULTS set, a result that lacks an answer does not stop what completes it."""
+    monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setattr(recording, "FIGURES", tmp_path / "figures")
+    folder = tmp_path / "figures/smoke/results"
+    real = config.kept_results
+    monkeypatch.setattr(config, "kept_results", lambda profile: real(profile) and folder)
+    monkeypatch.delenv("TGD_FROM_RESULTS", raising=False)
+    lab = Lab(config.resolve("smoke"), say=lambda line: None)
+    lab.train(specs(lab)[:1])
+    assert command.main(["--keep-results", "--profile", "smoke"]) == 0
+    whole = (folder / "scratch_0.json").read_text()
+    value = json.loads(whole)
+    value["answers"] = {k: v for k, v in value["answers"].items() if not k.startswith("cal")}
+    (folder / "scratch_0.json").write_text(json.dumps(value))
+    monkeypatch.setenv("TGD_FROM_RESULTS", "1")
+    assert command.main(["--keep-results", "--profile", "smoke"]) == 0
+    assert "1 students written" in capsys.readouterr().out
+    assert (folder / "scratch_0.json").read_text() == whole
+
+
 RECORDED = sorted(config.ROOT.glob("figures/*/results"))
 
 

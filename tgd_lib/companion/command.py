@@ -351,6 +351,7 @@ def keep_results(arguments: Namespace) -> int:
     from tgd_lib.study.specs import specs_of
 
     settings = settings_of(arguments)
+    os.environ.pop("TGD_FROM_RESULTS", None)  # what is kept is measured, not taken from a result
     lab = Lab(settings)
     study = specs_of(lab)
     trained = [spec for spec in study.asked() if lab.find(spec)]
