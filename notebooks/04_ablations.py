@@ -207,11 +207,12 @@ tables.contrasts(pairs, labels) if pairs else Markdown(none_here)
 # %% [markdown]
 # ## Looking for a topology that does help
 #
-# Candidates: the paper's second teacher and others that see topology, each with a real share:
-# a window that holds all points, cubical H0 and H1 in two dimensions, persistence images of noisy
-# copies of the images, a second teacher that sees the image with its persistence map. The choice is
-# made by the mean on *held-out* images alone, over the seeds that all have; the tables above show
-# all on the test set. What is chosen must also beat a second *image* teacher in the same place.
+# Candidates: TGD itself and, each with a real share, second teachers that see other topology: the
+# paper's persistence images, a window that holds all points, rows or columns alone, superlevel
+# sets, cubical H0 and H1, noisy copies of the images, the image with its persistence map. The
+# choice is made by the mean on *held-out* images alone, over the seeds that all have; the tables
+# above show all on the test set. What is chosen must also beat a second *image* teacher in the
+# same place.
 
 # %%
 controls = {methods.METHODS[name].control for name in methods.CANDIDATES}

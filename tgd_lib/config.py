@@ -266,7 +266,7 @@ PROFILES: dict[str, Settings] = {
             teacher=(10, 2), student=(10, 1), batch_size=32, n_corrupted=40,
         ),
         Settings(
-            profile="quick", purpose="a first run, offline", budget="10 minutes on 2 cores",
+            profile="quick", purpose="a first run, offline", budget="8 minutes on 2 slow cores",
             memory_gb=4, dataset="sample", n_train=2000, n_test=1500, holdout=500,
             epochs=12, teacher_epochs=SHORT_EPOCHS, seeds=2, extra_seeds=2, grid="quick",
             published=Published(NOT_HELD_OUT), batch_size=64, gamma=100.0,
@@ -282,7 +282,7 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             profile="study", purpose="58 methods on 5,000 images, strong teachers",
-            budget="6 hours on 2 cores", memory_gb=8,
+            budget="12 hours on 2 cores, resumable", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, fresh_seeds=6, grid="study",
             precision="bf16", gamma=FEW_STEPS, published=Published(NOT_HELD_OUT), n_corrupted=1000,

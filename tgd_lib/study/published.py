@@ -132,10 +132,10 @@ def card(folder: Path) -> str:
             *rows,
             "",
             f"One network each (n = 1), {first.about['exact']['n']} test images, float32"
-            " arithmetic. The spread over seeds: docs/results.",
+            " arithmetic. The spread over seeds: docs/results, and docs/protocol-topology.md.",
             "",
             f'**To use**: `tgd_lib.load("{profile}/{found[-1].record["method"]}")` gives the'
-            " network with its preprocessing, in eval mode;"
+            " network of seed 0 with its preprocessing, in eval mode (`seed=3`: of another);"
             f" called with uint8 images (N, H, W, 3) it returns logits (N, {len(classes)}).",
             "**To check**: `./run_all.sh --verify` evaluates all of them again.",
             "",
