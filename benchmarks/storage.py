@@ -71,7 +71,7 @@ def rounded(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 def accuracies(lab: Lab, study: Specs, name: str) -> list[dict]:
     """A row a type of storage: megabytes, and metrics on the test images."""
     spec = study.teacher(name)
-    network, pixels = lab.network(spec), lab.pixels(spec.view, "test")
+    network, pixels = lab.network(spec), lab.pixels(lab.view(spec), "test")
     labels = torch.from_numpy(lab.data.test.labels)
     numbers = sum(v.numel() for v in network.state_dict().values() if v.is_floating_point())
     rows, first = [], None
@@ -106,8 +106,9 @@ def student_losses(lab: Lab, study: Specs, batches: int) -> list[dict]:
 @torch.no_grad()
 def _loss(lab: Lab, student: nn.Module, teachers: list[Teacher], epoch: int) -> float:
     """TGD's loss on the first batch of an epoch."""
-    labels = torch.from_numpy(lab.data.train.labels)
-    index = batch_order(len(labels), seed=0, epoch=epoch)[: lab.settings.batch_size]
+    everything = torch.from_numpy(lab.data.train.labels)
+    index = batch_order(len(everything), seed=0, epoch=epoch)[: lab.settings.batch_size]
+    labels = everything[index].to(lab.compute.device)
     (first, one), (second, two) = (teacher.look(index) for teacher in teachers)
     maps = [[similarity_map(f) for f in features] for features in (one, two)]
     merged = merge_maps(*maps, alpha=lab.settings.alpha)
@@ -115,7 +116,7 @@ def _loss(lab: Lab, student: nn.Module, teachers: list[Teacher], epoch: int) -> 
     outputs = student.stages(lab.pixels(view, "train")[index])
     weights = {name: getattr(lab.settings, name) for name in WEIGHTS}
     logits = (first, second)
-    loss, _ = tgd_loss(outputs.logits, labels[index], outputs.features, logits, merged, **weights)
+    loss, _ = tgd_loss(outputs.logits, labels, outputs.features, logits, merged, **weights)
     return float(loss)
 
 

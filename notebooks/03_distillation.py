@@ -36,7 +36,7 @@
 # | KD | ✓ | ✓ | | | random | the usual distillation, averaged by the run's `kl_reduction` |
 # | KD, batchmean | ✓ | ✓ | | | random | the textbook's reduction, where the run's is `mean` |
 # | KD, annealing | ✓ | ✓ | | | scratch | **control**: as many epochs as TGD |
-# | KD, batchmean, annealing | ✓ | ✓ | | | scratch | the textbook's reduction and as many epochs as TGD, where the run's is `mean` |
+# | KD, batchmean, annealing | ✓ | ✓ | | | scratch | the last two, where the run's is `mean` |
 # | TGD without the PI teacher (α = 1) | ✓ | ✓ | | ✓ | scratch | **control**: no topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
 #

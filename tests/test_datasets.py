@@ -284,6 +284,50 @@ def test_the_sample_is_where_its_card_says_in_cifar10(tmp_path, sample_parts):
     assert not any(i.tobytes() in seen for i in sample_parts["valid"].images)
 
 
+@pytest.fixture
+def numbered_cifar(monkeypatch):
+    """As large as CIFAR-10, the pixels of an image its number; in place of the real one."""
+    numbers = np.arange(50_000, dtype="<u4").view(np.uint8).reshape(-1, 4)[:, :3]
+    images, labels = numbers.reshape(-1, 1, 1, 3), np.arange(50_000) % 10
+    whole = datasets._dataset(images, labels, tuple("abcdefghij"))
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: whole)
+    return whole
+
+
+@pytest.mark.parametrize("n_train", [5000, 1000, 5500])
+def test_what_is_held_out_is_unknown_to_published_teachers(numbered_cifar, n_train):
+    """With fewer or more training images, too."""
+    known = {i.tobytes() for i in datasets.not_held_out(numbered_cifar).images}
+    parts = datasets.load_parts(config.resolve("study", n_train=n_train, holdout=1000))
+    held_out = {i.tobytes() for i in parts.holdout.images}
+    assert len(held_out) == 1000 and not held_out & known
+    assert not held_out & {i.tobytes() for i in parts.train.images}
+
+
+def test_more_than_published_teachers_leave_cannot_be_held_out(numbered_cifar):
+    more = config.resolve("study", holdout=2001)
+    fails(lambda: datasets.load_parts(more), "holdout=2001", "the teachers' images", "2000 are")
+    parts = datasets.load_parts(config.resolve("study", holdout=2001, teacher_epochs=30))
+    assert len(parts.holdout.labels) == 2001  # its own teachers know the students' images alone
+
+
+def test_teachers_of_other_images_are_not_trained_again(numbered_cifar):
+    study = config.resolve("study")
+    fails(lambda: datasets.teachers_images("0" * 64, study), "000000000000 is known")
+    fails(lambda: datasets.teachers_images(config.NOT_HELD_OUT, study), "has other images")
+
+
+def test_without_cifar_published_teachers_are_not_trained_again(monkeypatch):
+    def nothing_there(*_, **__):
+        raise InputError("no CIFAR-10 in it")
+
+    monkeypatch.setattr(datasets, "load", nothing_there)
+    fails(
+        lambda: datasets.teachers_images(config.NOT_HELD_OUT, config.resolve("quick")),
+        "name a copy with --data", "no CIFAR-10 in it",
+    )  # fmt: skip
+
+
 def test_a_damaged_sample_is_said(tmp_path, monkeypatch):
     shutil.copytree(sample.FOLDER, tmp_path / "sample")
     monkeypatch.setattr(sample, "FOLDER", tmp_path / "sample")

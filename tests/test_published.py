@@ -46,6 +46,23 @@ def test_published_networks_are_what_their_card_says(given, capsys):
     )
 
 
+def test_a_teacher_is_normalised_as_in_its_own_training(given):
+    """Its constants were measured on what it was trained on, not on the images of this run."""
+    lab, _ = given
+    there = Lab(config.resolve("smoke", **SIZE | {"n_train": 64}), say=lambda line: None)
+    cubical = specs_of(lab).teacher("cubical")
+    expected, constants = lab.evaluation(cubical), lab.trained(cubical).record["constants"]
+    assert np.abs(np.subtract(constants, there.views.constants(cubical.view))).max() > 1e-4
+    made = published.publish(there, [cubical])
+    assert published.entries(made)[0].about["constants"] == constants
+    # Of the same test images, the same logits: exact arithmetic beside the run's.
+    found = there.evaluation(cubical, exact=True).array("logits")
+    np.testing.assert_allclose(found, expected.array("logits"), rtol=1e-4, atol=1e-4)
+    images = lab.data.test.images
+    shown = there.shown(specs_of(there).teacher("pi"), images)[torch.arange(4)]
+    assert torch.equal(shown, lab.shown(specs_of(lab).teacher("pi"), images)[torch.arange(4)])
+
+
 def test_a_store_finds_them_by_key_and_trains_nothing(given, tmp_path):
     lab, figures = given
     study, said = specs_of(lab), []

@@ -77,6 +77,16 @@ def test_sign_flips_are_all_sign_flips():
         assert significance.sign_flip(d) == pytest.approx(counted)
 
 
+def test_sign_flips_see_ties_of_accuracies_that_were_subtracted():
+    """0.7209 - 0.7197 is not quite 0.0012: equal means must be equal all the same."""
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        a, b = random.integers(7100, 7300, (2, 8))
+        signs = np.array(list(itertools.product((1, -1), repeat=8)))
+        counted = np.mean(np.abs(signs @ (a - b)) >= abs((a - b).sum()))  # in integers
+        assert significance.sign_flip(a / 10_000 - b / 10_000) == pytest.approx(counted)
+
+
 def test_alphas_are_paired_with_alpha_1():
     points = [
         {"alpha": a, "seed": s, "accuracy": a / 2 + s} for a in (0.5, 1.0, 0.9) for s in (0, 1)

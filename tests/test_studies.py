@@ -48,7 +48,7 @@ def test_robustness_is_the_evaluation_of_corrupted_images(lab):
     images, _ = questions._subset(lab)
     worst = corruptions.corrupt(images.images, "contrast", 5, seed=0)
     spec = specs(lab)[1]
-    logits = logits_of(lab.network(spec), lab.shown(spec.view, worst))
+    logits = logits_of(lab.network(spec), lab.shown(spec, worst))
     wanted = evaluation.metrics(logits, torch.from_numpy(images.labels))
     assert rows[1]["corrupted"]["contrast"][4]["nll"] == pytest.approx(wanted["nll"], abs=1e-5)
     assert questions.robustness(lab, specs(lab)) == rows  # from the store

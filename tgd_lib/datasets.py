@@ -226,6 +226,9 @@ def load_parts(settings: config.Settings) -> Parts:
     else:
         rest, exclude = whole, chosen
         label += " outside n_train"
+        if settings.published:  # of a smaller n_train, too, no image that its teachers know
+            exclude = np.union1d(chosen, _places_outside(_held_out(whole), whole))
+            label += " and the teachers' images"
     holdout = take(rest, _choose(rest, settings.holdout, label, settings, exclude=exclude))
     return Parts(train, test, holdout)
 
@@ -279,11 +282,18 @@ def teachers_images(fingerprint: str, settings: config.Settings) -> Dataset:
 
 def not_held_out(whole: Dataset) -> Dataset:
     """CIFAR-10's training images without the 2,000 that `study` holds out (`quick` 500 of them)."""
+    return take(whole, _places_outside(_held_out(whole), whole))
+
+
+def _held_out(whole: Dataset) -> np.ndarray:
+    """Places of the 2,000 of CIFAR-10's training images that `study` holds out."""
     study = config.PROFILES["study"]
     students = stratified(whole.labels, study.n_train, seed=study.data_seed)
-    held_out = stratified(whole.labels, study.holdout, seed=study.data_seed, exclude=students)
-    rest = np.setdiff1d(np.arange(len(whole.labels)), held_out)
-    return take(whole, rest)
+    return stratified(whole.labels, study.holdout, seed=study.data_seed, exclude=students)
+
+
+def _places_outside(places: np.ndarray, whole: Dataset) -> np.ndarray:
+    return np.setdiff1d(np.arange(len(whole.labels)), places)
 
 
 def _choose(

@@ -100,9 +100,16 @@ class Lab:
         """What `view` shows of "train", "test" or "holdout" (`compute.Pixels`, on the device)."""
         return self._networks.pixels(view, part)
 
-    def shown(self, view: View, images):
-        """Other images uint8 (N, H, W, 3) as networks of `view`, "image" or "pi", see theirs."""
-        return self._networks.shown(view, images)
+    def view(self, spec: Spec) -> View:
+        """What the trained network sees, normalised as in its own training."""
+        self._train([spec])
+        return self._networks.view(spec)
+
+    def shown(self, spec: Spec, images):
+        """Other images uint8 (N, H, W, 3) as the trained network, whose view is "image" or "pi",
+        sees its own.
+        """
+        return self._networks.shown(self.view(spec), images)
 
     def trained(self, spec: Spec) -> Artefact:
         """The trained network that `spec` describes: found in the store, or trained now."""
@@ -341,9 +348,7 @@ class Lab:
         """
         images = self.part(part)
         trained = self.trained(spec)  # outside the lock of the evaluation
-        question = self._asked(spec, images)
-        if exact:  # whatever is in the store may come from another device
-            question |= {"arithmetic": "exact fp32"}
+        question = self._asked(spec, images, exact=exact)
 
         def build(folder: Path) -> dict:
             import numpy as np
@@ -351,7 +356,7 @@ class Lab:
 
             from tgd_lib import evaluation
 
-            pixels = self.pixels(spec.view, part)
+            pixels = self.pixels(self.view(spec), part)
             logits = evaluation.logits_of(self._networks.network(spec), pixels, exact=exact)
             np.save(folder / "logits.npy", logits.numpy())
             metrics = evaluation.metrics(logits, torch.from_numpy(images.labels))
@@ -359,9 +364,14 @@ class Lab:
 
         return self.store.make("evaluation", question, build)
 
-    @staticmethod
-    def _asked(spec: Spec, images: datasets.Dataset) -> dict:
-        return {"network": spec.key, "test": images.fingerprint}
+    def _asked(self, spec: Spec, images: datasets.Dataset, *, exact: bool = False) -> dict:
+        question = {"network": spec.key, "test": images.fingerprint}
+        if exact:  # whatever is in the store may come from another device
+            return question | {"arithmetic": "exact fp32"}
+        # A published teacher may have been trained in another precision than it is asked in.
+        if spec.precision != self.settings.precision:
+            return question | {"precision": self.settings.precision}
+        return question
 
     def part(self, part: str) -> datasets.Dataset:
         """The "train", "test" or "holdout" images; InputError where none are held out."""

@@ -205,10 +205,15 @@ class Objectives:
         return [torch.from_numpy(found.array(name)) for name in names]
 
     def _question(self, teacher: Spec) -> dict:
-        """What is asked of a teacher: of the images it was trained on, unless others are named."""
-        if teacher.data == self.images:
-            return {"teacher": teacher.key}
-        return {"teacher": teacher.key, "images": self.images}
+        """What is asked of a teacher: of the images that it was trained on and in the precision
+        that it was trained in, unless others are named.
+        """
+        question = {"teacher": teacher.key}
+        if teacher.data != self.images:
+            question["images"] = self.images
+        if teacher.precision != self.compute.precision:
+            question["precision"] = self.compute.precision
+        return question
 
     # ---- baselines: logits, embeddings, features
 

@@ -46,10 +46,14 @@ class Trained:
 
     def teacher(self, spec: Spec) -> Teacher:
         """The trained network together with the training images as it sees them."""
-        view = spec.view
-        if view.constants is None:  # measured on what it was trained on, which may be other images
-            view = replace(view, constants=_as_tuples(self.find(spec).record["constants"]))
-        return Teacher(self.network(spec), self.pixels(view, "train"))
+        return Teacher(self.network(spec), self.pixels(self.view(spec), "train"))
+
+    def view(self, spec: Spec) -> View:
+        """What the trained network sees, normalised as in its own training."""
+        if spec.view.constants:
+            return spec.view
+        # Measured on what it was trained on, which may be other images than this run's.
+        return replace(spec.view, constants=_as_tuples(self.find(spec).record["constants"]))
 
     def pixels(self, view: View, part: str) -> Pixels:
         """What `view` shows of "train", "test" or "holdout", resident on the device."""

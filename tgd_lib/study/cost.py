@@ -136,7 +136,7 @@ def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
     normalisation included."""
     import torch
 
-    network, pixels = lab.network(spec), lab.pixels(spec.view, "test")
+    network, pixels = lab.network(spec), lab.pixels(lab.view(spec), "test")
     index = torch.from_numpy(_first(batch, lab))
 
     def forward(_: int) -> None:
@@ -159,7 +159,7 @@ def _step(lab: Lab, spec: Spec) -> Callable[[int], object]:
 def _network(lab: Lab, spec: Spec, name: str, seconds: dict) -> dict:
     from tgd_lib.networks import parameter_count
 
-    network, pixels = lab.network(spec), lab.pixels(spec.view, "test")
+    network, pixels = lab.network(spec), lab.pixels(lab.view(spec), "test")
     depth, width, _ = spec.network
     shape = tuple(pixels.array.shape[1:])
     return {

@@ -49,7 +49,7 @@ def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
         about = {
             "profile": lab.settings.profile,
             "class_names": list(lab.data.train.class_names),
-            "constants": lab.views.constants(spec.view),
+            "constants": lab.view(spec).constants,
             "test": lab.data.test.fingerprint,
             "exact": measured,
         }

@@ -168,7 +168,7 @@ def _measured(
         if severity:
             pictures = source.images(pictures, places, name, severity)
         for spec in specs:
-            logits = logits_of(networks[spec.key], lab.shown(spec.view, pictures))
+            logits = logits_of(networks[spec.key], lab.shown(spec, pictures))
             metrics = _chosen(evaluation.metrics(logits, labels))
             found[spec.key].append({k: round(value, 6) for k, value in metrics.items()})
     return found
@@ -189,7 +189,7 @@ def probabilities(lab: Lab, networks: dict[str, Spec], image: np.ndarray) -> dic
     """What each network says of one image uint8 (H, W, 3): probabilities (classes,) by its name."""
     found = {}
     for name, spec in networks.items():
-        logits = logits_of(lab.network(spec), lab.shown(spec.view, image[None]))
+        logits = logits_of(lab.network(spec), lab.shown(spec, image[None]))
         found[name] = logits[0].softmax(0).cpu().numpy()
     return found
 
@@ -203,6 +203,7 @@ def calibration(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     {..., temperature, before: {accuracy, nll, ece, brier, reliability}, after: the same, n}. The
     temperature is fitted on held-out images; raises InputError in a profile that has none.
     """
+    lab.train(specs)  # outside the locks of the answers
     rows = []
     for spec in specs:
         question = {"network": spec.key, "test": lab.data.test.fingerprint}
@@ -235,14 +236,14 @@ def _calibrated(logits: Tensor, labels: Tensor) -> dict:
 # ---------------------------------------------------------------- choices, transfer, features
 
 
-def metrics_on(lab: Lab, specs: Sequence[Spec], part: str) -> list[dict]:
+def metrics_on(lab: Lab, specs: Sequence[Spec], part: str, *, exact: bool = False) -> list[dict]:
     """A row a network: its metrics on "holdout", for choices, or "test".
 
-    With alpha and gamma, where its loss has them.
+    With alpha and gamma, where its loss has them. exact: in float32, as `Lab.evaluation` does.
     """
     rows = []
     for spec in specs:
-        record = lab.metrics(spec, part)
+        record = lab.evaluation(spec, part, exact=True).record if exact else lab.metrics(spec, part)
         # Weights of the loss go along, for tables by alpha and gamma.
         row = _about(spec) | _chosen(record) | {"n": record["n"]}
         if spec.guidance:
@@ -265,7 +266,7 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     counts = {"n": int((~seen).sum()), "n_seen": int(seen.sum())}
 
     def accuracies(spec: Spec) -> dict:
-        logits = logits_of(lab.network(spec), lab.shown(spec.view, images))
+        logits = logits_of(lab.network(spec), lab.shown(spec, images))
         right = logits.argmax(1).numpy() == labels
         return {"transfer": float(right[~seen].mean()), "seen": float(right[seen].mean())}
 
@@ -325,7 +326,7 @@ def spanning_trees(lab: Lab, specs: Sequence[Spec], *, n: int = 64) -> list[dict
 
 def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
     """float32 (n, c): what the last layer of the network sees of test images."""
-    pixels = lab.shown(spec.view, lab.data.test.images[where])
+    pixels = lab.shown(spec, lab.data.test.images[where])
     return teacher_embedding(Teacher(lab.network(spec), pixels)).cpu().numpy()
 
 
@@ -348,6 +349,9 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
         asked = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
         question = asked | {"teachers": [teacher.key for teacher in spec.teachers]}
         question |= {"batches": batches, "size": lab.settings.batch_size}
+        if any(teacher.data != spec.data for teacher in spec.teachers):
+            question["images"] = spec.data  # published teachers, asked about this run's images
+        lab.train(spec.teachers)  # outside the lock of the share
         made = lab.store.make(
             "shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches)}
         )
