@@ -63,6 +63,24 @@ def test_a_teacher_is_normalised_as_in_its_own_training(given):
     assert torch.equal(shown, lab.shown(specs_of(lab).teacher("pi"), images)[torch.arange(4)])
 
 
+def test_a_run_adds_its_networks_to_those_that_are_there(given, tmp_path):
+    """The card is of all of them; one that answers an older question of the same name goes."""
+    lab, figures = given
+    there = shutil.copytree(figures / "smoke/networks", tmp_path / "there")
+    scratch, kd = (specs_of(lab).student(name, 0) for name in ("scratch", "kd"))
+    older = there / scratch.key
+    older.rename(there / "older")
+    shutil.rmtree(there / kd.key)
+    made = tmp_path / "made"
+    for spec in (scratch, kd):
+        shutil.copytree(figures / "smoke/networks" / spec.key, made / spec.key)
+    published.add(made, there)
+    pi = specs_of(lab).teacher("pi")
+    names = {path.name for path in there.iterdir()}
+    assert names == {scratch.key, kd.key, pi.key, "README.md"}
+    assert (there / "README.md").read_text() == published.card(figures / "smoke/networks")
+
+
 def test_a_store_finds_them_by_key_and_trains_nothing(given, tmp_path):
     lab, figures = given
     study, said = specs_of(lab), []

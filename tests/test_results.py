@@ -143,6 +143,14 @@ def test_a_result_that_answers_all_of_it_stays(kept, tmp_path):
     again.metrics(specs(again)[0])
     assert results.keep(again.store, specs(again), copy) == []
     assert (copy / "scratch_0.json").read_text() == before
+    # Nor does it go for one answer more: what the new one lacks would be lost.
+    again.evaluation(specs(again)[0], "train")
+    again.evaluation(specs(again)[0], exact=True)  # of what is published: no answer of a result
+    assert results.keep(again.store, specs(again), copy) == []
+    assert (copy / "scratch_0.json").read_text() == before
+    unreadable = again.store.root / "evaluation/0"  # damaged: no reason to stop
+    unreadable.mkdir()
+    (unreadable / "spec.json").write_text("{")
     (copy / "scratch_0.json").write_text("{}")  # what is no result is no reason to stay
     with pytest.warns(UserWarning, match="no result"):
         assert results.keep(again.store, specs(again), copy) == specs(again)[:1]

@@ -435,6 +435,19 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(
     assert main(["--twins"]) == 0 and "01_a.ipynb: as it was" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("profile", "published"), [("quick", True), ("smoke", False)])
+def test_a_record_brings_the_networks_of_a_profile_that_publishes(
+    artifacts, figures, monkeypatch, profile, published
+):
+    made = run_dir(resolve(profile)) / "networks"
+    made.mkdir(parents=True)
+    asked = []
+    add = "tgd_lib.study.published.add"
+    monkeypatch.setattr(add, lambda made, folder: asked.append((made, folder.parent.name)))
+    recording.record([], resolve(profile))
+    assert asked == ([(made, f".{profile}.new")] if published else [])
+
+
 def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, monkeypatch):
     """In docs/results; what people wrote around them stays."""
     from tgd_lib.report import summary

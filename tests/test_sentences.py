@@ -194,10 +194,18 @@ def test_what_the_protocol_allows_to_say(points, said):
 
 def test_fresh_seeds_of_the_other_sign_withdraw_a_claim():
     found = family_of(1, 1, 1, n=10)
-    assert "withdrawn" in sentences.protocol(found, family_of(1, -1, 1))
-    assert "topology helps" in sentences.protocol(found, family_of(1, 1, 1))
+    withdrawn = "; more was claimed, and withdrawn, because the fresh seeds do not share its sign."
+    said = sentences.protocol(found, family_of(1, -1, 1))
+    assert said.startswith("*KD + signature of H0*: the guidance helps, and topology is not shown")
+    assert said.endswith(withdrawn)
+    # Of the sign against locality only that part of the claim goes.
+    said = sentences.protocol(found, family_of(1, 1, -1))
+    assert said.endswith(f"topology helps, though not more than locality{withdrawn}")
+    assert sentences.protocol(found, family_of(1, 1, 1)).endswith("and it is not locality.")
     # What was not claimed cannot be withdrawn.
-    assert "no gain" in sentences.protocol(family_of(0, 0, 0, n=10), family_of(-1, -1, -1))
+    for few in ((0, 0, 0), (0, 0, 1)):
+        said = sentences.protocol(family_of(*few, n=10), family_of(-1, -1, -1))
+        assert said.endswith(": no gain is shown.")
 
 
 def test_a_family_with_few_seeds_says_nothing():

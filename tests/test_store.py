@@ -309,6 +309,14 @@ def published(tmp_path):
     return Store(tmp_path / "artifacts", newer_than=0, published=[tmp_path / "networks"])
 
 
+def test_a_recording_under_way_publishes_nothing(tmp_path, monkeypatch):
+    """Killed, it leaves a hidden folder with half of the networks in it."""
+    for name in ("study", ".study.new"):
+        (tmp_path / "figures" / name / "networks").mkdir(parents=True)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    assert Store(tmp_path, newer_than=0).published == [tmp_path / "figures/study/networks"]
+
+
 def test_a_published_network_is_found_and_stands_in_for_a_damaged_one(published):
     found = published.make("network", {"q": 1}, never)
     assert found.path.parent.name == "networks"

@@ -127,8 +127,10 @@ def _replace(target: Path, settings: Settings) -> None:
     # After the scrub: networks come with sums of every file, their texts among them.
     for name in STAY:
         _copy(target / name, fresh / name)
-    if settings.publishes:
-        _copy(run_dir(settings) / NETWORKS, fresh / NETWORKS)
+    if settings.publishes and (run_dir(settings) / NETWORKS).is_dir():
+        from tgd_lib.study import published  # with torch, and only here
+
+        published.add(run_dir(settings) / NETWORKS, fresh / NETWORKS)
     if target.exists():
         target.rename(old)
     fresh.rename(target)

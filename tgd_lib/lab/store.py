@@ -118,7 +118,8 @@ class Store:
         published: Sequence[Path] | None = None,
     ):
         self.root = Path(root or config.artifacts_dir())
-        found = sorted(config.ROOT.glob("figures/*/networks"))
+        # Not of a hidden folder: that is a recording under way, or one that was killed.
+        found = sorted(config.ROOT.glob("figures/[!.]*/networks"))
         self.published = found if published is None else list(published)
         self.newer_than = config.forced_since() if newer_than is None else newer_than
         self._checked: set[Path] = set()

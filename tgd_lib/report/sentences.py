@@ -309,13 +309,6 @@ def trees(rows: Sequence[dict]) -> str:
     return f"Of {len(rows[0]['edges'])} edges join two classes: {', '.join(parts)}."
 
 
-def _beside_locality(above: Sequence[bool]) -> str:
-    """How the sentence goes on, by the comparisons with short pairs; not at all without any."""
-    if not above:
-        return ""
-    return ", and it is not locality" if all(above) else ", though not more than locality"
-
-
 def candidates(pairs: Sequence[dict], parts: dict[str, Sequence[str]]) -> str:
     """Of each part of the protocol the candidate that held-out images choose.
 
@@ -342,13 +335,26 @@ def protocol(pairs: Sequence[dict], fresh: Sequence[dict] = ()) -> str:
     if any(pair["adjusted"] is None for pair in pairs):
         return f"{name}: n too small to conclude anything."
     above = [pair["verdict"] == DIFFERS and pair["mean"] > 0 for pair in pairs]
-    if any(a and f["mean"] <= 0 for a, f in zip(above, fresh, strict=False)):
-        return f"{name}: a claim is withdrawn, because the fresh seeds do not share its sign."
-    if all(above[:2]):
-        return f"{name}: topology helps{_beside_locality(above[2:])}."
-    if above[0]:
-        return f"{name}: the guidance helps, and topology is not shown to be why."
-    return f"{name}: no gain is shown."
+    said = _claim(above)
+    if fresh:
+        shared = [a and f["mean"] > 0 for a, f in zip(above, fresh, strict=True)]
+        if _claim(shared) != said:
+            said = f"{_claim(shared)}; more was claimed, and withdrawn, because the fresh seeds"
+            said += " do not share its sign"
+    return f"{name}: {said}."
+
+
+def _claim(above: Sequence[bool]) -> str:
+    """What may be said, by the comparisons that show a gain; see `protocol` for their order."""
+    helps, topology, *not_locality = above
+    if helps and topology:
+        if not not_locality:
+            return "topology helps"
+        beside = "and it is not locality" if all(not_locality) else "though not more than locality"
+        return f"topology helps, {beside}"
+    if helps:
+        return "the guidance helps, and topology is not shown to be why"
+    return "no gain is shown"
 
 
 # ---------------------------------------------------------------- robustness, calibration, cost

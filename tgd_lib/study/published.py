@@ -7,6 +7,7 @@ by key.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,28 @@ def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
             "exact": measured,
         }
         republish(lab.trained(spec).path, folder / spec.key, {"published": about})
+    _drop_outdated(folder, {(spec.method, spec.seed): spec.key for spec in specs})
     write_text(folder / "README.md", card(folder))
     return folder
+
+
+def add(made: Path, folder: Path) -> None:
+    """Bring what a run has published in `made` to the networks in `folder`; those there stay.
+
+    But one of the same method and seed as a new one, which answers an older question, goes.
+    """
+    new = entries(made)
+    for e in new:
+        shutil.copytree(e.folder, folder / e.folder.name, dirs_exist_ok=True)
+    _drop_outdated(folder, {e.name: e.folder.name for e in new})
+    write_text(folder / "README.md", card(folder))
+
+
+def _drop_outdated(folder: Path, keys: dict[tuple[str, int], str]) -> None:
+    """Remove what has the method and seed of one in `keys`, and another key."""
+    for e in entries(folder):
+        if keys.get(e.name, e.folder.name) != e.folder.name:
+            shutil.rmtree(e.folder)
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,11 @@ class Entry:
         if name not in methods.METHODS:
             return self.record["label"]
         return f"{methods.METHODS[name].label}, seed {self.record['seed']}"
+
+    @property
+    def name(self) -> tuple[str, int]:
+        """Method (or teacher) and seed, as its record has them."""
+        return self.record["method"], self.record["seed"]
 
     @property
     def about(self) -> dict:
