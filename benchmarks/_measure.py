@@ -8,6 +8,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from tgd_lib.config import cores
 from tgd_lib.files import provenance
 
 
@@ -29,10 +30,9 @@ def peak_mib() -> float:
 
 def machine(*packages: str) -> dict:
     """Processor, cores, load and versions; no name of the machine, no paths."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
-        "cores": usable,
+        "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "load_1min_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),

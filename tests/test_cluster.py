@@ -19,8 +19,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import filelock
+import psutil
 import pytest
 
+from tgd_lib import bank, config
 from tgd_lib.companion import cluster, crew, graph, schedule, worker
 from tgd_lib.companion.worker import Job, Outcome, Source, source
 from tgd_lib.config import ROOT, InputError, resolve
@@ -41,6 +43,30 @@ TIMES = {"made", "made_unix", "seconds", "training_seconds", "history", "worker"
 
 
 # ---------------------------------------------------------------- without Dask
+
+
+def test_workers_share_the_cores_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(config, "cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [crew.threads(n) for n in (1, 3, 9)] == [8, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert crew.threads(3) == 5
+
+
+def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert config.cores() == 6
+
+
+def test_workers_take_no_more_memory_than_the_container_leaves(monkeypatch):
+    monkeypatch.setattr(bank, "_left_in_container", lambda: 6e9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2e11))
+    asked = []
+    shares = crew._memory(2, lambda room, gpu: asked.append(room) or [])
+    assert asked == [6e9] and sum(shares) <= 6e9
+
 
 HERE = Source("aaa", "c0ffee", (("numpy", "2.0"), ("torch", "2.15")))
 
@@ -95,18 +121,6 @@ def test_what_arrives_stays_in_its_folder(made, tmp_path):
     parcel.files["../outside"] = b""
     with pytest.raises(InputError, match="no file's"):
         worker.unpack(parcel, tmp_path / "ours")
-
-
-def test_a_full_disk_is_known_whoever_says_it():
-    full = OSError(errno.ENOSPC, "No space left on device")
-    wrapped = InputError("the store")
-    wrapped.__cause__ = full
-    assert all(
-        map(
-            worker.no_room, (full, wrapped, RuntimeError("I/O error: File too large (os error 27)"))
-        )
-    )
-    assert not any(map(worker.no_room, (OSError(errno.EACCES, "no"), InputError("bad"), None)))
 
 
 def test_what_cannot_be_asked_for_is_one_line():

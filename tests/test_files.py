@@ -1,5 +1,6 @@
 """Files: whole or not at all; where a result came from."""
 
+import errno
 import os
 
 import pytest
@@ -49,3 +50,13 @@ def test_the_environment_is_read_with_care(monkeypatch):
     monkeypatch.setenv("TGD_FORCE_SINCE", "abc")
     with pytest.raises(InputError, match="TGD_FORCE_SINCE"):
         config.forced_since()
+
+
+def test_a_full_disk_is_known_whoever_says_it():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    wrapped = InputError("the store")
+    wrapped.__cause__ = full
+    safetensors = RuntimeError("I/O error: File too large (os error 27)")
+    numpy = OSError("1000 requested and 0 written")  # without a number
+    assert all(map(files.no_room, (full, wrapped, safetensors, numpy)))
+    assert not any(map(files.no_room, (OSError(errno.EACCES, "no"), InputError("bad"), None)))

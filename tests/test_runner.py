@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tgd_lib import files
 from tgd_lib.companion import execution, recording, runner, twins
 from tgd_lib.companion.command import main
 from tgd_lib.companion.execution import parameter_names, prepare
@@ -241,13 +242,13 @@ HALF = '{"cells": [{"cell_type": "code", "sou'  # of a notebook
     ],
 )
 def test_a_full_disk_is_known_by_its_words(said):
-    assert execution.no_room(said)
+    assert files.no_room(said)
     line = execution.room_wanted(said)
     assert "no room left on the disk" in line and "make some" in line and "\n" not in line
 
 
 def test_other_errors_are_not_a_full_disk():
-    assert not execution.no_room("[Errno 2] No such file or directory: 'a'")
+    assert not files.no_room("[Errno 2] No such file or directory: 'a'")
 
 
 def test_a_half_written_notebook_does_not_kill_the_runner(tmp_path):

@@ -345,6 +345,13 @@ def _profile(name: str) -> Settings:
 # ---------------------------------------------------------------- paths and environment
 
 
+def cores() -> int:
+    """Cores that this process may use: in a container, or under SLURM, not all there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def data_path(settings: Settings) -> Path:
     """Where the data set lies; relative paths count from the repository's root."""
     return ROOT / Path(settings.data_dir or "data").expanduser()

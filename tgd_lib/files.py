@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from datetime import UTC, datetime
@@ -16,6 +18,17 @@ from pathlib import Path
 from tgd_lib.config import ROOT
 
 PACKAGES = ("torch", "torchvision", "numpy", "gudhi", "scipy", "scikit-image", "torchmetrics")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit of this process
+# Words by which a full disk is known. Libraries pass on the system's own (safetensors does, in an
+# error of its own); NumPy counts instead: "1000 requested and 0 written".
+_NO_ROOM_SAID = re.compile(
+    "|".join([
+        *(re.escape(os.strerror(number)) for number in NO_ROOM),
+        r"\d+ requested and \d+ written",
+        "no room left",
+    ])
+)  # fmt: skip
 
 
 def sha256(path: Path) -> str:
@@ -51,6 +64,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:  # a full disk: nothing half-made is left
         temporary.unlink(missing_ok=True)
         raise
+
+
+def no_room(problem: BaseException | str | None) -> bool:
+    """Whether an error, what it comes from, or a message says that the disk is full, or a file
+    larger than allowed.
+    """
+    if isinstance(problem, str):
+        return _NO_ROOM_SAID.search(problem) is not None
+    while problem is not None:
+        if getattr(problem, "errno", None) in NO_ROOM or no_room(str(problem)):
+            return True
+        problem = problem.__cause__
+    return False
 
 
 def sync(path: Path) -> None:

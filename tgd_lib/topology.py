@@ -13,7 +13,6 @@ start-up, no copies between processes.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -192,11 +191,7 @@ def _checked(
 def _threads(n_jobs: int | None) -> int:
     """n_jobs, or the number of cores this process may use."""
     if n_jobs is None:
-        return (
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1
-        )
+        return config.cores()
     if not isinstance(n_jobs, Integral) or isinstance(n_jobs, bool) or n_jobs < 1:
         raise InputError(f"n_jobs={n_jobs!r}: give a whole number from 1, or None for all cores")
     return int(n_jobs)

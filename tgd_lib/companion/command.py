@@ -18,8 +18,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from tgd_lib.companion import INTERRUPTED, recording, runner, twins
-from tgd_lib.companion.execution import no_room, room_wanted, short_path
+from tgd_lib.companion.execution import room_wanted, short_path
 from tgd_lib.config import KEPT, PARAMETERS, PROFILES, InputError, Settings, parse, resolve
+from tgd_lib.files import no_room
 
 EPILOG = """examples:
   ./run_all.sh                                    all notebooks, no download of data

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tgd_lib import config
 from tgd_lib.companion import schedule, worker
 from tgd_lib.companion.schedule import Task
 from tgd_lib.companion.worker import Job
@@ -116,15 +117,15 @@ def threads(workers: int) -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked):
         return int(asked)
-    # Not os.cpu_count(): in a container, or under SLURM, not all of those are ours.
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    return max(1, config.cores() // workers)
 
 
 def _memory(workers: int, tasks: Callable[[float, bool], list[Task]]) -> list[float]:
     """Bytes for each of the workers of this machine."""
-    import psutil
+    from tgd_lib import bank  # torch, and only here
+    from tgd_lib.compute import Compute
 
-    room = float(psutil.virtual_memory().available)
+    room = float(bank.available(Compute("cpu")))
     return schedule.shares(room, workers, [t.memory for t in tasks(room, False)])
 
 

@@ -8,7 +8,6 @@ machine has registered, that Ctrl-C leaves none behind, and that a failure says 
 from __future__ import annotations
 
 import ast
-import errno
 import logging
 import os
 import re
@@ -22,20 +21,11 @@ from pathlib import Path
 
 from tgd_lib.companion import twins
 from tgd_lib.config import ROOT, Diverged, InputError, artifacts_dir
+from tgd_lib.files import no_room
 
 PARAMETERS = ("profile", "overrides")  # what the parameters cell of a notebook assigns to
 FOR_PEOPLE = (InputError.__name__, Diverged.__name__)  # errors that say it all in one line
 LOOPBACK = "127.0.0.1"
-
-# Words by which a full disk is known. Libraries pass on the system's own (safetensors does, in an
-# error of its own); NumPy counts instead: "1000 requested and 0 written".
-_FULL = re.compile(
-    "|".join([
-        *(re.escape(os.strerror(n)) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
-        r"\d+ requested and \d+ written",
-        "no room left",
-    ])
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,11 +167,6 @@ def _place(output: Path) -> tuple[int | None, str]:
     if not begun:
         return None, ""
     return begun[-1], own[begun[-1] - 1].source
-
-
-def no_room(said: str) -> bool:
-    """Whether an error's message says that the disk is full, or a file larger than allowed."""
-    return _FULL.search(said) is not None
 
 
 def room_wanted(said: str) -> str:

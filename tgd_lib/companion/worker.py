@@ -6,7 +6,6 @@ the store's folder is not shared, artefacts come and go as bytes, their sums che
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import logging
@@ -23,12 +22,11 @@ from typing import NamedTuple
 from tgd_lib import config, files
 from tgd_lib.companion.schedule import Task
 from tgd_lib.config import Diverged, InputError, Settings
+from tgd_lib.files import no_room
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Artefact, Store, damage
 
 SENT = ("network", "evaluation", "robustness")  # kinds of artefacts that are handed over
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_ROOM_SAID = re.compile("no room left|No space left|File too large|quota exceeded")
 
 
 # ---------------------------------------------------------------- the code, the same everywhere
@@ -264,16 +262,6 @@ def number(name: object) -> int | None:
     """
     found = re.fullmatch(r"(?:[A-Za-z_-]*-)?(\d+)", str(name))
     return int(found[1]) if found else None
-
-
-def no_room(error: BaseException | None) -> bool:
-    """Whether `error`, or what it comes from, is a full disk."""
-    while error is not None:
-        # safetensors writes by itself, and says what the system said in an error of its own.
-        if getattr(error, "errno", None) in NO_ROOM or NO_ROOM_SAID.search(str(error)):
-            return True
-        error = error.__cause__
-    return False
 
 
 def introduce(root: str | None, token: str) -> tuple[Source, bool]:

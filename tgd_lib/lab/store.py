@@ -24,11 +24,10 @@ import filelock
 
 from tgd_lib import config
 from tgd_lib.config import InputError
-from tgd_lib.files import provenance, read_json, sha256, sync, write_json
+from tgd_lib.files import no_room, provenance, read_json, sha256, sync, write_json
 
 MANIFEST = "MANIFEST.json"
 DROPPED = ".dropped"  # what an artefact is called on its way out
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # EFBIG: a limit of this process
 NO_RIGHT = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -124,14 +123,12 @@ class Store:
         self.newer_than = config.forced_since() if newer_than is None else newer_than
         self._checked: set[Path] = set()
 
-    def find(
-        self, kind: str, spec, *, version: int = 1, of_any_age: bool = False
-    ) -> Artefact | None:
+    def find(self, kind: str, spec, *, of_any_age: bool = False) -> Artefact | None:
         """The artefact that answers `spec`, checked against its manifest; None if none is whole.
 
         of_any_age: one that was made before `newer_than` counts, too.
         """
-        return self._look(kind, key_of(kind, spec, version), of_any_age=of_any_age)[0]
+        return self._look(kind, key_of(kind, spec), of_any_age=of_any_age)[0]
 
     def _look(
         self, kind: str, key: str, *, of_any_age: bool = False
@@ -163,31 +160,29 @@ class Store:
             return path
         return next((f / key for f in self.published if (f / key).is_dir()), path)
 
-    def make(self, kind: str, spec, build: Callable[[Path], dict], *, version: int = 1) -> Artefact:
+    def make(self, kind: str, spec, build: Callable[[Path], dict]) -> Artefact:
         """The artefact that answers `spec`: found, or made by `build` now.
 
         `build` gets an empty folder to write data files to and returns the results for the record.
         Raises InputError when the store cannot be written to (no right, no room).
         """
         # Without the lock first: a store that may only be read still answers.
-        found = self.find(kind, spec, version=version)
+        found = self.find(kind, spec)
         if found:
             return found
-        with self.claim(kind, spec, version=version) as claim:
+        with self.claim(kind, spec) as claim:
             if claim:
                 claim.finish(build(claim.folder))
-        return self.find(kind, spec, version=version)
+        return self.find(kind, spec)
 
     @contextmanager
-    def claim(
-        self, kind: str, spec, *, version: int = 1, resumable: bool = False
-    ) -> Iterator[Claim | None]:
+    def claim(self, kind: str, spec, *, resumable: bool = False) -> Iterator[Claim | None]:
         """The right to make an artefact; None if another run has made it while this one waited.
 
         The block fills `claim.folder` and calls `claim.finish(results)`. If it does not, nothing is
         left; with `resumable`, the folder stays as it is, to go on with.
         """
-        path = self.root / kind / key_of(kind, spec, version)
+        path = self.root / kind / key_of(kind, spec)
         with self._readable_errors(), self._lock(kind, path.name):
             partial = path.with_name(path.name + ".partial")
             if partial.is_dir() and not path.exists() and damage(partial) is None:
@@ -260,7 +255,7 @@ class Store:
         try:
             yield
         except OSError as e:
-            if e.errno in NO_ROOM:
+            if no_room(e):
                 raise InputError(
                     f"{self.root}: no room left on the disk; make some and start again"
                 ) from e
