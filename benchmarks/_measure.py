@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
 import platform
+import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from tgd_lib.config import cores
-from tgd_lib.files import provenance
+import numpy as np
+
+from tgd_lib.config import InputError, artifacts_dir, cores
+from tgd_lib.files import provenance, write_json, write_text
+
+AGREEMENT = "tiny; asserts agreement, not times"
+OR_SAMPLE = "a folder with CIFAR-10 (default: the sample)"
 
 
 def peak_mib() -> float:
@@ -62,9 +69,44 @@ def table(rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
+def ratio(values, of) -> dict:
+    """Median and quartiles of the ratios of steps taken one after the other."""
+    low, middle, high = np.quantile(np.divide(values, of), (0.25, 0.5, 0.75))
+    return {"median": float(middle), "quartiles": [float(low), float(high)]}
+
+
 def write(folder: Path, name: str, record: dict, text: str) -> None:
     """`name`.json and `name`.md in the folder; the text goes to the screen too."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    (folder / f"{name}.md").write_text(text + "\n")
+    write_json(folder / f"{name}.json", record)
+    write_text(folder / f"{name}.md", text + "\n")
     print(text)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def parser(about: str, *, quick: str, folder: str = "") -> argparse.ArgumentParser:
+    """With --quick, which means `quick`, and --out, `folder` of artifacts/benchmarks/."""
+    made = argparse.ArgumentParser(description=about.split("\n")[0])
+    made.add_argument("--quick", action="store_true", help=quick)
+    out = artifacts_dir() / "benchmarks" / folder
+    where = f"default: artifacts/benchmarks/{folder}"
+    made.add_argument("--out", metavar="DIR", type=Path, default=out, help=where)
+    return made
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on, as an argument."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 on is needed")
+    return int(text)
+
+
+def run(main: Callable[[], None]) -> None:
+    """`main`, for which what a person has to mend is a line and exit status 2, no traceback."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

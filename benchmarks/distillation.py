@@ -40,11 +40,12 @@ from scipy.optimize import nnls
 
 from benchmarks import _measure
 from benchmarks.training import contiguous
-from tgd_lib import bank, config, datasets, losses, tiles, topology, training
+from tgd_lib import bank, datasets, losses, tiles, topology, training
 from tgd_lib.bank import Bank, Online, Pair, Teacher
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
 from tgd_lib.networks import wide_resnet
+from tgd_lib.report import figures
 from tgd_lib.study.cost import interleaved, summary
 from tgd_lib.training import Run, label_objective
 
@@ -70,7 +71,7 @@ EPOCHS = (30, 42, 200)  # for which it is said where the bank pays
 
 def main() -> None:
     options = _options()
-    folder = options.out or config.artifacts_dir() / "benchmarks" / "distillation"
+    folder = options.out
     folder.mkdir(parents=True, exist_ok=True)
     width, repeats, slow = (1, 2, 1) if options.quick else (3, 30, 3)
     train, pis = _data(options)
@@ -98,16 +99,12 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.distillation", description=__doc__.split("\n")[0]
-    )
+    parser = _measure.parser(__doc__, quick=_measure.AGREEMENT, folder="distillation")
     add = parser.add_argument
-    add("--quick", action="store_true", help="tiny; asserts agreement, not times")
-    add("--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)")
-    add("--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/distillation")
+    add("--data", metavar="DIR", help=_measure.OR_SAMPLE)
     add("--device", default="cpu", choices=("cpu", "cuda"))
-    add("--n", type=int, default=5000, help="training images of the bank")
-    counts = {"type": int, "nargs": "+", "metavar": "N"}
+    add("--n", type=_measure.count, default=5000, help="training images of the bank")
+    counts = {"type": _measure.count, "nargs": "+", "metavar": "N"}
     add("--curve", default=[1000, 2000, 5000, 10_000], help="images to build a bank of", **counts)
     add("--steps", default=[5000, 20_000, 50_000], help="images whose maps a step reads", **counts)
     options = parser.parse_args()
@@ -181,7 +178,7 @@ class Case:
         for name, source in sources.items():
             steps[name] = self.stepper(_objective(source))
         seconds = interleaved(steps, repeats, clock=self.now)
-        ratios = {name: _ratio(values, seconds[PLAIN]) for name, values in seconds.items()}
+        ratios = {name: _measure.ratio(values, seconds[PLAIN]) for name, values in seconds.items()}
         # Online steps are slow, so they are fewer, with a plain one between to compare with.
         online = {PLAIN: steps[PLAIN], ONLINE: self.stepper(_objective(Online(self.teachers)))}
         if authors:
@@ -189,7 +186,7 @@ class Case:
         slower = interleaved(online, slow, clock=self.now)
         plain = slower.pop(PLAIN)
         for name, values in slower.items():
-            seconds[name], ratios[name] = values, _ratio(values, plain)
+            seconds[name], ratios[name] = values, _measure.ratio(values, plain)
         summaries = {name: summary(values) for name, values in seconds.items()}
         return {"step_s": summaries, "times_plain": ratios}
 
@@ -299,7 +296,7 @@ class Case:
             steps = {PLAIN: self.stepper(label_objective)}
             steps[FILES] = self.stepper(_objective(source))
             seconds = interleaved(steps, repeats, clock=self.now)
-        ratio = _ratio(seconds[FILES], seconds[PLAIN])
+        ratio = _measure.ratio(seconds[FILES], seconds[PLAIN])
         return {
             "n": n,
             "bytes": tiles.disk(n),
@@ -361,12 +358,6 @@ def _objective(source, *, gamma: float = WEIGHTS["gamma"]):
         )
 
     return objective
-
-
-def _ratio(values: Sequence[float], plain: Sequence[float]) -> dict:
-    """Median and quartiles of the ratios of steps taken one after the other."""
-    low, middle, high = np.quantile(np.divide(values, plain), (0.25, 0.5, 0.75))
-    return {"median": float(middle), "quartiles": [float(low), float(high)]}
 
 
 # ---- 4. where the bank pays
@@ -522,8 +513,7 @@ def plot(record: dict, folder: Path) -> None:
     for axis in (left, middle, right):
         axis.set(xlabel="training images")
         axis.legend(frameon=False, fontsize=8)
-    for suffix in ("svg", "png"):
-        figure.savefig(folder / f"distillation.{suffix}", dpi=150)
+    figures.draw(figure, folder / "distillation")
 
 
 def _points(points: Sequence[dict], key: str) -> tuple[list, list]:
@@ -531,4 +521,4 @@ def _points(points: Sequence[dict], key: str) -> tuple[list, list]:
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

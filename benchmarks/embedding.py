@@ -12,16 +12,14 @@ need. Images and embeddings are made up, ten clusters of them: that does not cha
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks import _measure
-from tgd_lib import baselines, config, embedding, losses
+from tgd_lib import baselines, embedding, losses
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
 from tgd_lib.networks import Outputs, wide_resnet
@@ -37,16 +35,10 @@ FED = ("cc", "rkd", "pkt", "topkd")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.embedding", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
-    where = "default: artifacts/benchmarks/embedding"
-    parser.add_argument("--out", metavar="DIR", type=Path, help=where)
+    parser = _measure.parser(__doc__, quick=_measure.AGREEMENT, folder="embedding")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--repeats", type=_measure.count, default=30)
     options = parser.parse_args()
-    folder = options.out or config.artifacts_dir() / "benchmarks" / "embedding"
     repeats = 2 if options.quick else options.repeats
     device = Compute.choose(options.device).name
     record = {"machine": _measure.machine(*PACKAGES), "device": device, "quick": options.quick}
@@ -57,7 +49,7 @@ def main() -> None:
     record["host_s"] = on_host(case.teacher.cpu(), repeats)
     record["deaths_disagree"] = disagreement(case.teacher[:32].cpu())
     assert record["deaths_disagree"] < 1e-5, "trees do not give gudhi's deaths"
-    _measure.write(folder, "embedding", record, report(record))
+    _measure.write(options.out, "embedding", record, report(record))
 
 
 class Case:
@@ -89,7 +81,7 @@ class Case:
             own = own and self.compute.place(own)
             steps[name] = self.stepper(self.baseline(name, own), own=own)
         seconds = interleaved(steps, repeats, clock=self.now)
-        ratios = {name: _ratio(values, seconds["KD"]) for name, values in seconds.items()}
+        ratios = {name: _measure.ratio(values, seconds["KD"]) for name, values in seconds.items()}
         return {"step_s": {k: summary(v) for k, v in seconds.items()}, "times_kd": ratios}
 
     def now(self) -> float:
@@ -168,12 +160,6 @@ def disagreement(cloud: torch.Tensor) -> float:
     return float(np.abs(embedding.deaths(cloud).numpy() - died).max())
 
 
-def _ratio(values, kd) -> dict:
-    """Median and quartiles of the ratios of steps taken one after the other."""
-    low, middle, high = np.quantile(np.divide(values, kd), (0.25, 0.5, 0.75))
-    return {"median": float(middle), "quartiles": [float(low), float(high)]}
-
-
 def report(record: dict) -> str:
     lines = [f"device {record['device']}, batch {BATCH}; {record['machine']}"]
     for precision in ("fp32", "bf16"):
@@ -196,4 +182,4 @@ def report(record: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -24,7 +23,7 @@ from tgd_lib import config
 from tgd_lib.config import InputError, Settings
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Spec
-from tgd_lib.report import charts, sentences, significance, tables
+from tgd_lib.report import charts, figures, sentences, significance, tables
 from tgd_lib.study import methods, protocol, questions
 from tgd_lib.study.protocol import Comparison
 from tgd_lib.study.specs import specs_of
@@ -50,27 +49,20 @@ def main() -> None:
         name += f"_{options.images}"
     _measure.write(options.out, name, record, text)
     if options.test and not _fewer_images(settings):  # it shows verdicts
-        draw(record, options.out / name)
-
-
-def draw(record: dict, path: Path) -> None:
-    """The differences of all seeds, as SVG and PNG."""
-    labels = sentences.labels_of(record["rows"])
-    figure = charts.differences(record["pairs"]["seeds from 0 on"], labels)
-    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None}, bbox_inches="tight")
-    figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")
+        labels = sentences.labels_of(record["rows"])
+        figure = charts.differences(record["pairs"]["seeds from 0 on"], labels)
+        figures.draw(figure, options.out / name)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = _measure.parser(__doc__, quick="toy size")
     parser.add_argument("--profile", default="study")
     parser.add_argument("--part", choices=sorted(protocol.CANDIDATES), required=True)
     parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10")
-    parser.add_argument("--images", type=int, metavar="N", help="training images, if not all")
+    fewer = "training images, if not all"
+    parser.add_argument("--images", type=_measure.count, metavar="N", help=fewer)
     parser.add_argument("--test", action="store_true", help="test images, the chosen candidate")
     parser.add_argument("--from-results", action="store_true", help="do not train what has results")
-    parser.add_argument("--quick", action="store_true", help="toy size")
-    parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
     return parser.parse_args()
 
 
@@ -108,11 +100,16 @@ def test(lab: Lab, part: str) -> dict:
             pairs[f"seeds from {first} on"] = [tested[family.index(c)] for c in mine]
     labels = sentences.labels_of(rows)
     said = _said(pairs, labels, mine, lab.settings)
+    described = []
     if not _fewer_images(lab.settings):
-        said += f"\n\n{_described(lab, mine, labels)}"
+        described = _described(lab, mine, labels)
+        table = tables.markdown(tables.n_once(pd.DataFrame(described)))
+        said += f"\n\nDescribed, not tested.\n\n{table}"
     members = {name for c in mine for name in (c.method, c.control)}
     table = _table([row for row in rows if row["method"] in members])
-    return {"rows": rows, "pairs": pairs, "text": f"{table}\n\n{said}"}
+    text = f"{table}\n\n{said}"
+    described = [{name: str(cell) for name, cell in row.items()} for row in described]
+    return {"rows": rows, "pairs": pairs, "described": described, "text": text}
 
 
 def _check_chosen(lab: Lab, part: str) -> None:
@@ -144,25 +141,26 @@ def _fewer_images(settings: Settings) -> bool:
     return settings.n_train != config.PROFILES[settings.profile].n_train
 
 
-def _described(lab: Lab, asked: Sequence[Comparison], labels: dict) -> str:
-    """What is described without a verdict: corrupted images, and the temperature-scaled."""
+def _described(lab: Lab, asked: Sequence[Comparison], labels: dict) -> list[dict]:
+    """A row a comparison: differences without a verdict, corrupted and temperature-scaled."""
     members = {name for c in asked for name in (c.method, c.control)}
     specs = [spec for spec in specs_of(lab).examined() if spec.method in members]
     corrupted = tables.under_corruption(questions.robustness(lab, specs))
-    scaled = [row | row["after"] for row in questions.calibration(lab, specs)]
     columns = {
         "accuracy when corrupted, points": (corrupted, "accuracy"),
         "NLL when corrupted, nats": (corrupted, "nll"),
-        "NLL after scaling, nats": (scaled, "nll"),
-        "ECE after scaling, points": (scaled, "ece"),
     }
+    if lab.settings.holdout:  # on which a temperature is fitted
+        scaled = [row | row["after"] for row in questions.calibration(lab, specs)]
+        columns["NLL after scaling, nats"] = scaled, "nll"
+        columns["ECE after scaling, points"] = scaled, "ece"
     lines = []
     for c in asked:
         line = {"difference": tables.versus({"method": c.method, "control": c.control}, labels)}
         for name, (rows, column) in columns.items():
             line[name] = tables.difference(significance.paired(rows, c.method, c.control, column))
         lines.append(line)
-    return f"Described, not tested.\n\n{tables.markdown(tables.n_once(pd.DataFrame(lines)))}"
+    return lines
 
 
 def _with_epochs(rows: list[dict], specs: Sequence[Spec]) -> list[dict]:
@@ -174,4 +172,4 @@ def _table(rows: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

@@ -10,7 +10,6 @@ float32. The mean difference stands beside the spread of single seeds. --quick: 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
@@ -49,12 +48,10 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = _measure.parser(__doc__, quick="toy size")
     parser.add_argument("--profile", default="study")
     parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="toy size")
-    parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
+    parser.add_argument("--seeds", type=_measure.count, default=3)
     return parser.parse_args()
 
 
@@ -88,4 +85,4 @@ def compared(rows: list[dict], name: str) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

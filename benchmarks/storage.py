@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -49,12 +48,10 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = _measure.parser(__doc__, quick="toy size")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--data", metavar="DIR", help="a folder with CIFAR-10")
-    parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="toy size")
-    parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
+    parser.add_argument("--batches", type=_measure.count, default=20)
     return parser.parse_args()
 
 
@@ -138,4 +135,4 @@ def report(record: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

@@ -12,7 +12,6 @@ a few images, agreement asserted, no time asserted.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import tempfile
 import time
@@ -25,7 +24,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import _measure
-from tgd_lib import config, datasets, topology
+from tgd_lib import datasets, topology
+from tgd_lib.report import figures
 from tgd_lib.study.cost import interleaved, summary
 
 PACKAGES = ("numpy", "scipy", "gudhi", "ripser", "persim")
@@ -34,20 +34,10 @@ SIGNALS = 6  # of an image: 3 channels, row-wise and column-wise
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.topology", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="few images; asserts agreement, not times"
-    )
-    parser.add_argument(
-        "--data", metavar="DIR", help="a folder with CIFAR-10 (default: the sample)"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="default: artifacts/benchmarks/topology"
-    )
+    parser = _measure.parser(__doc__, quick=_measure.AGREEMENT, folder="topology")
+    parser.add_argument("--data", metavar="DIR", help=_measure.OR_SAMPLE)
     options = parser.parse_args()
-    folder = options.out or config.artifacts_dir() / "benchmarks" / "topology"
+    folder = options.out
     record = {"machine": _measure.machine(*PACKAGES), "quick": options.quick}
 
     # In a process of its own, for its peak memory; first, while the machine is cold.
@@ -288,9 +278,8 @@ def plot(rows: list[dict], folder: Path) -> None:
     axis.set_xticks(n, [f"{k:,}" for k in n])
     axis.minorticks_off()
     axis.legend(frameon=False)
-    figure.savefig(folder / "topology_cost.png", dpi=150, metadata={"Software": None})
-    figure.savefig(folder / "topology_cost.svg", metadata={"Date": None})
+    figures.draw(figure, folder / "topology_cost")
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from pathlib import Path
 
 import torch
 
 from benchmarks import _measure
-from tgd_lib import config, datasets, topology, training
+from tgd_lib import datasets, topology, training
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
 from tgd_lib.networks import wide_resnet
@@ -52,7 +51,7 @@ QUICK = {"WRN-10-1 on images": (10, 1, "image")}
 
 def main() -> None:
     options = arguments()
-    folder = options.out or config.artifacts_dir() / "benchmarks" / "training"
+    folder = options.out
     name = "cifar10" if options.data else "sample"
     train = datasets.load(name, "train", options.data, download=False)
     n = 256 if options.quick else 1280
@@ -78,11 +77,8 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    summary_line = __doc__.split("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=summary_line)
-    parser.add_argument("--quick", action="store_true", help="tiny; asserts agreement, not times")
-    parser.add_argument("--data", metavar="DIR", help="with CIFAR-10 (default: the sample)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="artifacts/benchmarks/training")
+    parser = _measure.parser(__doc__, quick=_measure.AGREEMENT, folder="training")
+    parser.add_argument("--data", metavar="DIR", help=_measure.OR_SAMPLE)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     return parser.parse_args()
 
@@ -161,4 +157,4 @@ def row(name: str, result: dict, base: float) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

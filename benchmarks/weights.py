@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 from benchmarks import _measure
 from tgd_lib import config
@@ -58,15 +57,13 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = _measure.parser(__doc__, quick="few values, one seed, toy size")
     parser.add_argument("--profile", default="quick")
     parser.add_argument("--of", choices=sorted(HEADS), default="maps")
     parser.add_argument(
         "--data", metavar="DIR", help="a folder with CIFAR-10, where the profile needs it"
     )
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="few values, one seed, toy size")
-    parser.add_argument("--out", type=Path, default=config.artifacts_dir() / "benchmarks")
+    parser.add_argument("--seeds", type=_measure.count, default=3)
     return parser.parse_args()
 
 
@@ -120,4 +117,4 @@ def table(rows: list[dict]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    _measure.run(main)

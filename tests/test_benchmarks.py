@@ -1,12 +1,27 @@
 """The benchmarks run and find agreement; no time is asserted."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 from tgd_lib import config
+
+
+def run(command, store):
+    """`python -m benchmarks.` with a command; `store` holds what it trains."""
+    called = [sys.executable, "-m", *f"benchmarks.{command}".split()]
+    environment = os.environ | {"TGD_ARTIFACTS": str(store)}
+    return subprocess.run(
+        called, cwd=config.ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
 
 
 @pytest.mark.slow
@@ -25,11 +40,8 @@ from tgd_lib import config
         "rounding",
     ],
 )
-def test_quick(command, tmp_path):
-    name, *options = command.split()
-    options += ["--quick", "--out", str(tmp_path)]
-    called = [sys.executable, "-m", f"benchmarks.{name}", *options]
-    done = subprocess.run(called, cwd=config.ROOT, capture_output=True, text=True, timeout=300)
+def test_quick(command, tmp_path, store):
+    done = run(f"{command} --quick --out {tmp_path}", store)
     assert done.returncode == 0, done.stderr
     (written,) = tmp_path.glob("*.json")
     assert written.stem == "_".join(
@@ -39,3 +51,17 @@ def test_quick(command, tmp_path):
     assert record["quick"] is True and record["machine"]["python"]
     assert str(config.ROOT) not in written.read_text()
     assert written.with_suffix(".md").read_text().count("|") > 10
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("weights --seeds 0", "'0': a whole number from 1 on"),
+        ("rounding --profile studdy", "error: profile 'studdy'"),
+        ("protocol --part image --images 7 --profile smoke", "error: 7 images leave class"),
+    ],
+)
+def test_bad_input_is_a_line(command, said, tmp_path):
+    done = run(f"{command} --out {tmp_path}", tmp_path / "store")
+    assert done.returncode == 2 and said in done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.glob("*.json"))

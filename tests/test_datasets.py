@@ -1086,16 +1086,19 @@ def test_cinic10_folders(tmp_path, below):
 
 
 @pytest.mark.parametrize("inner", ["", "CINIC-10"])  # published without a folder of its own
-def test_cinic10_archive(tmp_path, monkeypatch, inner):
+@pytest.mark.parametrize("place", ["", "CINIC-10", "cinic10"])
+def test_cinic10_archive(tmp_path, monkeypatch, inner, place):
     images = cinic(tmp_path / "made" / inner)
     root = tmp_path / "root"
-    root.mkdir()
-    md5 = pack(tmp_path / "made", root / "CINIC-10.tar.gz")
+    (root / place).mkdir(parents=True)
+    md5 = pack(tmp_path / "made", root / place / "CINIC-10.tar.gz")
     fails(lambda: datasets.load("cinic10", "train", root), "CINIC-10.tar.gz", "md5")
-    assert tree(root) == ["CINIC-10.tar.gz"]
+    assert tree(root / place) == ["CINIC-10.tar.gz"]
     monkeypatch.setattr(cifar, "CINIC10_MD5", md5)
     assert (datasets.load("cinic10", "valid", root).images == images).all()
-    assert sorted(p.name for p in root.iterdir()) == ["CINIC-10", "CINIC-10.tar.gz"]
+    assert sorted(p.name for p in (root / place).iterdir()) == ["CINIC-10", "CINIC-10.tar.gz"]
+    (root / place / "CINIC-10.tar.gz").unlink()
+    assert (datasets.load("cinic10", "valid", root).images == images).all()
 
 
 def test_cinic10_bad_folders(tmp_path):

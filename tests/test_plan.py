@@ -37,7 +37,7 @@ def test_a_plan_counts_and_trains_nothing(lab, tmp_path):
     lab.trained(specs_of(lab).student("kd", 0))
     again = {x.label: x.there for x in plan.lines(lab)}
     assert {label for label, there in again.items() if there} == {"image teacher", "KD"}
-    said = plan.text(lab.settings)
+    said = plan.text(lab)
     assert "2 of them there" in said and "Memory: up to" in said and "Disk: up to" in said
     assert said.count("are free") == 2
 

@@ -12,6 +12,7 @@ import tgd_lib
 from tgd_lib import config
 from tgd_lib.config import InputError
 from tgd_lib.files import sha256
+from tgd_lib.lab import trained
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
 from tgd_lib.study import methods, published
@@ -128,6 +129,28 @@ def test_ready_in_one_line(given):
         torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-4)
         assert not network.training and network.class_names[0] == "airplane"
         assert network(torch.from_numpy(images[:2])).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["kd", "teacher_pi"])
+def test_images_of_another_kind_are_refused(given, name):
+    """Between 0 and 1 they would be divided by 255 once more, and answered all the same."""
+    network = published.load(f"smoke/{name}", figures=given[1])
+    images = given[0].data.test.images[:2]
+    for wrong in (images / 255, images[0], images.transpose(0, 3, 1, 2)):
+        with pytest.raises(InputError, match="give uint8"):
+            network(wrong)
+        with pytest.raises(InputError, match="give uint8"):
+            network(torch.from_numpy(np.ascontiguousarray(wrong)))
+
+
+def test_what_a_single_image_cannot_be_shown_as_is_said(given):
+    lab, _ = given
+    images = lab.data.test.images[:2]
+    study = specs_of(lab)
+    both = trained.seen(study.teacher("image_map").view, images)
+    assert both.shape == (2, 9, 32, 32) and (both[:, :3] == images.transpose(0, 3, 1, 2)).all()
+    with pytest.raises(InputError, match="sees 'noise'"):
+        trained.seen(study.teacher("noise").view, images)
 
 
 def test_unknown_names_say_which_there_are(given):

@@ -462,6 +462,19 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
         assert page.read_text().count(marks) == 1
         page.write_text(page.read_text() + "prose\n")
     assert page.read_text().count("prose") == 2 and "old results" not in page.read_text()
+    page.write_text("no marks\n")
+    with pytest.raises(InputError, match="quick.md: no place for the results; add\n<!-- results"):
+        recording.record([], resolve())
+
+
+def test_a_run_says_whether_it_went_on_from_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "kept_results", lambda profile: tmp_path)
+    assert recording._described_run(resolve())["from_results"] is False  # asked for, and none there
+    (tmp_path / "scratch_0.json").write_text("{}")
+    assert recording._described_run(resolve())["from_results"] is True
+    monkeypatch.undo()
+    monkeypatch.delenv("TGD_FROM_RESULTS", raising=False)
+    assert recording._described_run(resolve())["from_results"] is False
 
 
 def test_a_recording_that_was_killed_leaves_the_older_record_and_no_trace(artifacts, figures):

@@ -5,19 +5,19 @@ Nothing happens at import, and nothing heavy is imported: ask for the room you n
 
     diagrams, topology     from an image to its persistence diagrams and images (no torch)
     networks, losses       wide residual networks; the terms of the loss
-    bank                   the teachers' outputs for every training image, computed once
+    bank, tiles            the teachers' outputs for every training image, computed once
     training, evaluation   one training loop for every network; metrics
     embedding              topology of a batch's embedding, and losses that distil it
     baselines, ripsnet     losses from the literature; TopKD's network for persistence images
     datasets, compute, files, config
 
-Five subpackages are built on it, each importing only those above it:
+It stands on `images` (CIFAR-10, CINIC-10, folders, the sample, corruptions). Four subpackages are
+built on it, each importing only those above it:
 
-    images      where pictures come from: CIFAR-10, CINIC-10, folders, the sample, corruptions
-    lab         a spec -> a trained network: spec, store, views, objectives, lab
-    study       what is asked: methods, specs, questions, cost, published networks
-    report      what is said: significance, tables, figures, charts, summary
-    companion   how the notebooks run: runner, execution, recording, twins, plan
+    lab         a spec -> a trained network: spec, store, results, views, trained, objectives, lab
+    study       what is asked: methods, protocol, specs, questions, published networks, cost
+    report      what is said: significance, tables, sentences, figures, charts, clouds, summary
+    companion   how it is run: command, runner, execution, recording, twins, plan, workers
 """
 
 __version__ = "0.1.0"

@@ -273,22 +273,25 @@ def _parameters() -> list[str]:
 def show_plan(arguments: Namespace) -> int:
     """What would be trained, what is there, what the rest takes."""
     from tgd_lib.companion import plan  # torch, and only here
+    from tgd_lib.lab.lab import Lab
 
     workers = _workers(arguments)
-    print(plan.text(settings_of(arguments)))
+    lab = Lab(settings_of(arguments), say=lambda line: None)
+    timed: dict = {}
+    print(plan.text(lab, timed))
     if workers:
-        print("\n" + "\n".join(_forecast(settings_of(arguments), workers)))
+        print("\n" + "\n".join(_forecast(lab, workers, timed)))
     return 0
 
 
-def _forecast(settings: Settings, workers: int) -> list[str]:
-    """How long the rest of a run takes with so many workers, and with more."""
+def _forecast(lab, workers: int, timed: dict) -> list[str]:
+    """How long the rest of a run takes with so many workers, and with more.
+
+    timed: seconds of a step by kind of network, as `plan.seconds_of` has them.
+    """
     from tgd_lib import bank  # torch, and only here
     from tgd_lib.companion import graph, plan, schedule
-    from tgd_lib.lab.lab import Lab
 
-    lab = Lab(settings, say=lambda line: None)
-    timed: dict = {}
     tasks = graph.of_run(
         lab,
         room=float(bank.available(lab.compute)),

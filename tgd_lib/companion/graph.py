@@ -189,10 +189,13 @@ def _network(
     spec: Spec, missing: Mapping[str, Spec], banks: Mapping[str, Task], size: Size
 ) -> Task:
     """Training `spec`."""
+    from tgd_lib.baselines import NEEDS  # torch, and only here
+
     bank = bank_of(spec, size.train)
     needs = _trained(spec.needs, missing) + ((bank,) if bank in banks else ())
     memory = bank_memory(size.train, _sets(spec), size.room) if _has_maps(spec) else 0.0
-    if spec.baseline:  # it remembers features, where half of the memory is enough
+    # Features are remembered where half of the memory is enough; logits and embeddings are small.
+    if spec.baseline and NEEDS[spec.baseline.loss] == "features":
         memory = min(size.room / 2, 4.0 * FEATURES * size.train)
     maps = _sets(spec) * _map_bytes(size.train)
     if not _merged(size.train) and _has_maps(spec):

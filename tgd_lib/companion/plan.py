@@ -37,6 +37,9 @@ BACKWARD = 2  # a backward pass takes the operations of two forward passes
 # features (mean of such baselines by KD's, in a study on 2,500 images).
 BANK_STEP, FEATURES_STEP = 1.2, 1.5
 FLOAT = 4  # bytes
+# Bytes of what evaluation and corruptions import (torchmetrics, scikit-image) and hold: measured,
+# 0.3 GB above the rest.
+EVALUATION = 4e8
 
 Shape = tuple[int, int, int]  # channels, height, width of what a network looks at
 
@@ -51,20 +54,16 @@ class Line:
     seconds: float
 
 
-def text(settings: Settings) -> str:
-    """The plan of a run in words, for `./run_all.sh --plan`."""
-    lab = Lab(settings, say=lambda line: None)
-    found = lines(lab)
+def text(lab: Lab, timed: dict[tuple, float] | None = None) -> str:
+    """The plan of a run in words, for `./run_all.sh --plan`; `timed` as for `seconds_of`."""
+    settings = lab.settings
+    found = lines(lab, timed)
     head = (
         f"{settings.run_name}: {len(lab.data.train.labels)} training images, "
         f"{lab.compute.name}, {settings.precision}"
     )
     return "\n".join([head, "", *_table(found), "", *_time_words(found), *_room_words(lab)])
 
-
-# Bytes of what evaluation and corruptions import (torchmetrics, scikit-image) and hold: measured,
-# 0.3 GB above the rest.
-EVALUATION = 4e8
 
 # ---------------------------------------------------------------- networks
 
@@ -78,13 +77,13 @@ def networks(lab: Lab) -> list[Spec]:
     return sorted(found.values(), key=lambda spec: spec.method in methods.METHODS)
 
 
-def lines(lab: Lab) -> list[Line]:
-    """A line a teacher and a method, in the order of training."""
+def lines(lab: Lab, timed: dict[tuple, float] | None = None) -> list[Line]:
+    """A line a teacher and a method, in the order of training; `timed` as for `seconds_of`."""
+    timed = {} if timed is None else timed
     groups: dict[str, list[Spec]] = {}
     for spec in networks(lab):
         groups.setdefault(spec.method, []).append(spec)
     left = _left(lab)
-    timed: dict[tuple, float] = {}
     found = []
     for specs in groups.values():
         there = sum(s.key not in left for s in specs)
@@ -224,7 +223,7 @@ def _features(lab: Lab, specs: Sequence[Spec]) -> float:
         for teacher in filter(None, spec.teachers):
             numbers = feature_numbers(teacher, shape_of(lab, teacher.view))
             largest = max(largest, numbers)
-            if spec.baseline:
+            if spec.baseline and NEEDS[spec.baseline.loss] == "features":
                 kept = max(kept, numbers)
     making = min(tiles.FEATURES[lab.compute.device], FLOAT * n * largest)
     return float(max(making, min(bank.available(lab.compute) / 2, FLOAT * n * kept)))

@@ -82,7 +82,7 @@ def _described_run(settings: Settings) -> dict:
     return {
         "profile": settings.profile,
         "overrides": {k: v for k, v in settings.overrides if k != "data_dir"},
-        "from_results": kept_results(settings.profile) is not None,
+        "from_results": _from_results(settings.profile),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": git("rev-parse", "HEAD"),
         "changed_files": len(changed),
@@ -90,6 +90,12 @@ def _described_run(settings: Settings) -> dict:
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
+
+
+def _from_results(profile: str) -> bool:
+    """Whether the run went on from results of other machines, and not just asked for them."""
+    folder = kept_results(profile)
+    return folder is not None and any(folder.glob("*.json"))
 
 
 # ---------------------------------------------------------------- in the repository

@@ -192,11 +192,12 @@ def cinic10(root: Path, split: str) -> Arrays:
     Returns images uint8 (N, 32, 32, 3), labels int64 (N,), class names.
     Raises InputError if it is not there, damaged or incomplete.
     """
-    bases = (root, root / "CINIC-10", root / "cinic10")
+    places = (root, root / "CINIC-10", root / "cinic10")
+    bases = (*places, *(place / "CINIC-10" for place in places[1:]))  # unpacked beside an archive
     if not any((base / "train").is_dir() for base in bases):
-        for archive in (base / CINIC10_ARCHIVE for base in bases):
+        for archive in (place / CINIC10_ARCHIVE for place in places):
             if archive.is_file():
-                _unpack(archive, CINIC10_MD5, root / "CINIC-10")
+                _unpack(archive, CINIC10_MD5, archive.parent / "CINIC-10")
                 break
     for base in bases:
         if (base / "train").is_dir():

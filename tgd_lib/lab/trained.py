@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 from safetensors.torch import load_file
 from torch import nn
 
 from tgd_lib.bank import Teacher
 from tgd_lib.compute import Compute, Pixels
+from tgd_lib.config import InputError
+from tgd_lib.diagrams import persistence_maps
 from tgd_lib.lab.spec import Spec, View
 from tgd_lib.lab.store import Artefact
 from tgd_lib.lab.views import Views
@@ -71,13 +74,23 @@ class Trained:
                 del self._pixels[held, part]
 
     def shown(self, view: View, images) -> Pixels:
-        """Other images uint8 (N, H, W, 3) as the networks of `view` are shown theirs: the images
-        themselves or, for a "pi" view, their persistence images, made now.
-        """
-        array = images.transpose(0, 3, 1, 2)
-        if view.kind == "pi":
-            array = persistence_images(images, view.orientation, view.params)
-        return Pixels(array, *self.views.constants(view), self.compute)
+        """Other images uint8 (N, H, W, 3) as the networks of `view` are shown theirs (`seen`)."""
+        return Pixels(seen(view, images), *self.views.constants(view), self.compute)
+
+
+def seen(view: View, images: np.ndarray) -> np.ndarray:
+    """uint8 (N, C, H, W): what networks of `view` see of images uint8 (N, H, W, 3), made now.
+
+    InputError for a view that no single image has: permuted, noisy or random ones.
+    """
+    pictures = images.transpose(0, 3, 1, 2)
+    if view.kind == "image":
+        return pictures
+    if view.kind == "pi":
+        return persistence_images(images, view.orientation, view.params)
+    if view.kind == "image_map":
+        return np.concatenate([pictures, persistence_maps(images)], axis=1)
+    raise InputError(f"a network that sees {view.kind!r}: only those of a whole run can be shown")
 
 
 def _as_tuples(constants) -> tuple:

@@ -6,6 +6,7 @@ import functools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -61,13 +62,18 @@ def save(
     folder = config.run_dir(settings) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     # Without dates and versions the same figure is the same bytes.
-    with plt.rc_context(STYLE):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    draw(figure, folder / name)
     record = {"figure": name, "caption": caption, "run": settings.run_name, "source": source}
     files.write_json(folder / f"{name}.json", record | files.provenance())
     plt.close(figure)  # else a notebook shows it twice
     return Captioned(figure, caption)
+
+
+def draw(figure: Figure, path: Path) -> None:
+    """Write `path`.svg and `path`.png; the same figure gives the same files."""
+    with plt.rc_context(STYLE):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
 
 
 def styled(plot):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from tgd_lib import files
-from tgd_lib.config import PROFILES
+from tgd_lib.config import PROFILES, InputError
 from tgd_lib.report import sentences, significance, tables
 from tgd_lib.study import methods
 
@@ -51,7 +51,9 @@ def update(page: Path, folder: Path, profile: str) -> None:
     """Write the block of `profile` between its marks in a page; what else stands there stays."""
     text = page.read_text(encoding="utf-8")
     pattern = re.compile(_BLOCK.format(re.escape(profile)), re.DOTALL)
-    written = pattern.sub(lambda found: found[1] + block(folder, profile) + found[2], text)
+    written, count = pattern.subn(lambda found: found[1] + block(folder, profile) + found[2], text)
+    if not count:
+        raise InputError(f"{page.name}: no place for the results; add\n{marks(profile)}")
     files.write_text(page, written)
 
 
@@ -74,7 +76,7 @@ def _table(rows: Sequence[dict], anchored: bool) -> pd.DataFrame:
     return tables.n_once(frame)
 
 
-def _against(rows: Sequence[dict], name: str, control: str) -> str:
+def _against(rows: Sequence[dict], name: str, control: str) -> str | tables.Cell:
     """The cell of a method in a control's column."""
     if name == control:
         return ""
@@ -121,13 +123,14 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
     # All rows of a profile have these in common.
     count = len(robust[0]["corrupted"])
     ways = "1 way" if count == 1 else f"{count} ways"
+    devices = ", ".join(sorted({r["device"] for r in rows}))
     commits = sorted({(r["commit"] or "none")[:10] for r in rows})
     text = (
         f"{first['n']} test images, which leave an accuracy open by up to ± {_open(rows):.1f} "
         "points (Wilson, "
         f"95 %), {robust[0]['n']} of them corrupted in {ways} at 5 severities; selection "
         f"`{first['selection']}`; "
-        f"{first['network']}, {first['precision']}, {first['device']}; torch "
+        f"{first['network']}, {first['precision']}, {devices}; torch "
         f"{run['versions']['torch']}, Python "
         f"{run['python']}, {run['platform']}; trained at commit {', '.join(commits)}, drawn at "
         f"{(run['commit'] or 'none')[:10]}."

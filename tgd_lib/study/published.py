@@ -19,17 +19,18 @@ from torch import Tensor, nn
 
 from tgd_lib import config, evaluation
 from tgd_lib.config import InputError, Settings, unknown
+from tgd_lib.diagrams import checked_images
 from tgd_lib.files import read_json, write_text
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Architecture, Spec, View
 from tgd_lib.lab.store import damage, republish
+from tgd_lib.lab.trained import WEIGHTS, seen
 from tgd_lib.networks import wide_resnet
 from tgd_lib.study import methods
-from tgd_lib.topology import PersistenceImageParams, persistence_images
+from tgd_lib.topology import PersistenceImageParams
 
 FIGURES = config.ROOT / "figures"
 FOLDER = "networks"
-WEIGHTS = "weights.safetensors"
 TOLERANCE = 0.0002  # of an accuracy: two images in ten thousand, for another processor's rounding
 
 
@@ -180,7 +181,8 @@ class Ready(nn.Module):
     """A published network with its preprocessing.
 
     Called with images uint8 (N, H, W, 3) of the size of training it returns logits float32 (N,
-    classes). A teacher that sees persistence images computes them first.
+    classes); InputError for other arrays. A teacher that sees persistence images computes them
+    first.
     """
 
     def __init__(self, network: nn.Module, view: View, class_names: Sequence[str]):
@@ -192,11 +194,13 @@ class Ready(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, images: Tensor | np.ndarray) -> Tensor:
-        if self.view.kind == "image":
-            pixels = torch.as_tensor(images).permute(0, 3, 1, 2)  # (N, 3, H, W)
+        if self.view.kind == "image":  # of a tensor, too, so that it can be exported
+            images = torch.as_tensor(images)
+            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+                checked_images(images.cpu())  # says so
+            pixels = images.permute(0, 3, 1, 2)  # (N, 3, H, W)
         else:
-            made = persistence_images(np.asarray(images), self.view.orientation, self.view.params)
-            pixels = torch.from_numpy(made)  # (N, 3 or 6, R, R)
+            pixels = torch.from_numpy(seen(self.view, checked_images(images)))  # (N, C, H, W)
         return self.network((pixels.to(self.mean.device) / 255 - self.mean) / self.std)
 
 
