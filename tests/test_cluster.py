@@ -30,6 +30,7 @@ from tgd_lib.files import read_json
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
 from tgd_lib.study import methods
+from tgd_lib.study.specs import specs_of
 
 needs_dask = [
     pytest.mark.slow,
@@ -243,7 +244,7 @@ def settings_of(**changed):
         "corruptions": ("fog", "contrast"),
         "n_corrupted": 20,
     }
-    return replace(resolve("smoke", n_train=64, n_test=40, holdout=0), **small | changed)
+    return replace(resolve("smoke", n_train=64, n_test=40, holdout=20), **small | changed)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -302,6 +303,10 @@ class TestOnThisMachine:
             r["threads"] for r in records
         } == {1}
         assert not list(tmp_path.glob("cluster-*"))
+        # As one process does at the end, calibration is asked of those that the text compares.
+        examined = specs_of(Lab(settings_of(), say=lambda line: None)).examined()
+        asked = {read_json(p)["network"] for p in (tmp_path / "calibration").glob("*/spec.json")}
+        assert examined and asked == {spec.key for spec in examined}
 
     def test_workers_keep_the_memory_that_they_free(self):
         """Dask would have them ask the system for it again in every step."""

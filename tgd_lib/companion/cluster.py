@@ -74,7 +74,22 @@ def train(
             if type(error).__name__ == "CommClosedError":  # in the midst of asking it something
                 raise InputError(GONE) from error
             raise
-        return report(outcomes)
+    status = report(outcomes)
+    if not status:
+        _examine(lab)
+    return status
+
+
+def _examine(lab: Lab) -> None:
+    """What workers are not asked, being a matter of seconds: calibration and transfer.
+
+    Corruptions are in the store by now.
+    """
+    from tgd_lib.study import questions  # torch, and only here
+    from tgd_lib.study.specs import specs_of
+
+    there = [s for s in specs_of(lab).examined() if lab.result(s) or lab.find(s)]
+    questions.examine(lab, there)
 
 
 def report(outcomes: Mapping[str, Outcome]) -> int:
