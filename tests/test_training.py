@@ -64,17 +64,23 @@ def test_every_epoch_visits_every_image_once_in_an_order_of_its_own():
 
 
 def test_it_is_plain_sgd(data):
-    """One epoch against PyTorch's own pieces, written out."""
+    """Five epochs against PyTorch's own pieces, written out: each has its order and its rate."""
     _, labels = data
-    ours = run(data, epochs=1)
-    one_epoch(ours)
+    ours = run(data, epochs=5)
+    entries = [one_epoch(ours) for _ in range(5)]
     network = wide_resnet(10, 1, 3, CLASSES, seed=0).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    for index in training.batch_order(70, seed=0, epoch=0).split(16):
-        loss = torch.nn.functional.cross_entropy(network(ours.pixels[index]), labels[index])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    for epoch, rate in enumerate([0.1, 0.02, 0.004, 0.0008, 0.00016]):
+        optimiser.param_groups[0]["lr"] = rate
+        total = 0.0
+        for index in training.batch_order(70, seed=0, epoch=epoch).split(16):
+            loss = torch.nn.functional.cross_entropy(network(ours.pixels[index]), labels[index])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach()) * len(index)
+        # Of all images, those of the last, shorter batch like others.
+        assert entries[epoch]["loss"] == pytest.approx(total / 70, rel=1e-5)
     for a, b in zip(ours.network.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
