@@ -8,7 +8,8 @@ from tgd_lib.config import InputError, Schedule
 
 
 def test_every_profile_has_its_place_among_the_records():
-    assert set(config.BY_SIZE) == set(config.PROFILES)
+    telling = ("paper", "paper-42", "study", "cifar10-small", "quick", "smoke")
+    assert telling == config.BY_SIZE and set(telling) == set(config.PROFILES)
 
 
 def test_the_paper_s_constants_are_the_defaults():

@@ -991,8 +991,17 @@ def test_download(tmp_path, archive, fetch, monkeypatch):
     path, images = archive
     monkeypatch.setattr(config, "ROOT", tmp_path / "repository")  # whose data/ does not exist yet
     (tmp_path / "repository").mkdir()
-    fetch(lambda url, folder, filename, md5: (folder / filename).write_bytes(path.read_bytes()))
+    patience = []
+
+    def download(url, folder, filename, md5):
+        patience.append(socket.getdefaulttimeout())
+        (folder / filename).write_bytes(path.read_bytes())
+
+    fetch(download)
+    before = socket.getdefaulttimeout()
     assert (datasets.load("cifar10", "train").images == images).all()
+    # torchvision sets no limit, and would wait for a silent host for ever.
+    assert patience == [cifar.STALLED] and socket.getdefaulttimeout() == before
     assert len(tree(tmp_path / "repository" / "data")) == 7  # the archive is not kept
     fetch(None)
     assert len(datasets.load("cifar10", "test").labels) == 10  # no second download

@@ -7,6 +7,7 @@ import pytest
 from tgd_lib import config
 from tgd_lib.files import read_json
 from tgd_lib.report import significance, summary, tables
+from tgd_lib.study import methods
 
 README = (config.ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = config.ROOT / "docs" / "results"
@@ -88,6 +89,51 @@ def test_every_figure_that_is_shown_has_its_alt_text():
         for alt, path in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
             assert len(alt) >= 30, (page.name, path)
             assert (page.parent / path).is_file(), (page.name, path)
+
+
+def test_the_readme_s_topology_of_the_embedding_is_what_was_recorded():
+    recorded = read_json(config.ROOT / "benchmarks/recorded/protocol_embedding_test.json")
+    text = " ".join(README.split())
+    for pair in recorded["pairs"]["seeds from 0 on"]:
+        if pair["control"] == "kd_nearest":  # in the protocol alone
+            continue
+        mean, low, high = (
+            f"{100 * pair[k]:+.2f}".replace("-", "−") for k in ("mean", "low", "high")
+        )
+        assert f"{mean} against" in text.replace(" points against", " against"), pair["control"]
+        assert f"[{low}, {high}]" in text, pair["control"]
+        assert f"{100 * pair['detectable']:.2f}" in text, pair["control"]
+    kd = [r["accuracy"] for r in recorded["rows"] if r["method"] == "kd_batchmean_annealed"]
+    assert str(tables.spread(kd)).removesuffix(" (n=12)") + " %" in text
+
+
+def test_the_protocol_s_rows_are_the_results_of_study():
+    """Each row's accuracy is one that its network's result says of 10,000 test images."""
+    recorded = read_json(config.ROOT / "benchmarks/recorded/protocol_embedding_test.json")
+    for row in recorded["rows"]:
+        name = f"{row['method']}_{row['seed']}.json"
+        kept = read_json(config.ROOT / "figures/study/results" / name)
+        answers = [a for a in kept["answers"].values() if "accuracy" in a]
+        said = [a["accuracy"] for a in answers if a["n"] == 10_000]
+        assert row["accuracy"] in said and kept["record"]["key"] == row["key"], name
+    assert len(recorded["rows"]) >= 60
+
+
+def test_the_table_of_profiles_is_what_they_are():
+    text = (config.ROOT / "REPRODUCING.md").read_text(encoding="utf-8")
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    table = {line[0].strip("`"): line for line in cells if line[0].strip("`") in config.PROFILES}
+    assert list(table) == list(config.PROFILES)
+    for profile, (_, _, networks, seeds, memory, how_long) in table.items():
+        s = config.PROFILES[profile]
+        for depth, width in (s.teacher, s.student):
+            assert f"WRN-{depth}-{width}" in networks, profile
+        assert f"{s.epochs} " in networks or f" {s.epochs} epoch" in networks, profile
+        assert seeds.split(",")[0] == str(s.seeds) and memory == f"{s.memory_gb:g} GB", profile
+        # "12 hours on 2 cores, resumable" says no other number than the list of profiles does.
+        numbers = re.findall(r"\d+ (?:hours|minutes)", s.budget)
+        assert all(number in how_long for number in numbers), profile
+    assert f"{len(methods.of(config.resolve('study')))} methods" in table["study"][2]
 
 
 def test_the_protocol_shows_what_was_recorded():

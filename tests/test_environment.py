@@ -259,7 +259,9 @@ def test_ctrl_c_is_answered_from_the_first_moment(script, clone, tmp_path):
     path = pythons(tmp_path / "bin", python3=f"echo >'{begun}'; {script}")
     (clone / "tgd_lib/companion/__main__.py").write_text(MAIN)
     process = command(clone, path=path)
+    deadline = time.monotonic() + 60
     while not begun.exists():
+        assert time.monotonic() < deadline, "it did not begin"
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     status, out, err = outcome(process)

@@ -21,6 +21,7 @@ def export():
 
 @pytest.mark.slow
 def test_an_exported_student_answers_as_the_trained_one(export, tmp_path):
+    import onnxruntime
     import torch
 
     from tgd_lib.lab.spec import View
@@ -41,6 +42,9 @@ def test_an_exported_student_answers_as_the_trained_one(export, tmp_path):
         expected = network((images.permute(0, 3, 1, 2) / 255 - mean) / std)
     found = torch.export.load(tmp_path / "mine.pt2").module()(images)
     np.testing.assert_allclose(found.detach(), expected, atol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "mine.onnx")
+    (by_onnx,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    np.testing.assert_allclose(by_onnx, expected, atol=1e-4)
 
 
 def test_a_student_is_distilled_from_arrays_alone():
@@ -57,3 +61,5 @@ def test_a_student_is_distilled_from_arrays_alone():
     found = module.distil(train, test, epochs=1, teacher=(10, 1), student=(10, 1))
     assert list(found) == ["image teacher", "PI teacher", "scratch", "TGD"]
     assert all(0 <= accuracy <= 1 for accuracy in found.values())
+    again = module.distil(train, test, epochs=1, teacher=(10, 1), student=(10, 1))
+    assert again == found

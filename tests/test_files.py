@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 
 import pytest
 
@@ -42,6 +43,7 @@ def test_provenance_names_no_machine():
     found = files.provenance()
     assert {"made", "made_unix", "versions", "commit", "modified"} == set(found)
     assert str(config.ROOT) not in repr(found)
+    assert found["versions"]["platform"] == f"{platform.system()} {platform.machine()}"
 
 
 def test_the_environment_is_read_with_care(monkeypatch):

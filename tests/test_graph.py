@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tgd_lib.companion import graph, schedule
 from tgd_lib.companion.graph import Size
 from tgd_lib.companion.schedule import Task
-from tgd_lib.config import InputError, resolve
+from tgd_lib.config import PROFILES, InputError, resolve
 from tgd_lib.study import methods
 from tgd_lib.study.specs import Specs
 
@@ -250,7 +250,7 @@ def test_large_maps_are_kept_as_they_are_merged():
     assert {t.written for t in banks} == {3 * 2 * large**2}  # float16, once, whatever the teachers
 
 
-@pytest.mark.parametrize("profile", ["smoke", "quick", "study", "paper"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_the_graph_of_every_profile_can_be_gone_through(profile):
     settings = resolve(profile)
     specs = Specs(settings, "train", "test", 10)

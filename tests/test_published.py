@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tgd_lib
-from tgd_lib import config
+from tgd_lib import config, datasets
 from tgd_lib.config import InputError
 from tgd_lib.files import sha256
 from tgd_lib.lab import trained
@@ -177,6 +177,22 @@ def test_an_accuracy_that_does_not_hold_is_found(given, tmp_path, capsys):
     (folder / "MANIFEST.json").write_text(json.dumps(sums))
     assert published.verify(lab.settings, tmp_path / "figures") == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_published_networks_of_a_first_run_are_what_they_were(capsys):
+    """On the images of the sample, by whatever code there is now."""
+    assert published.verify(config.resolve("quick")) == 0
+    assert capsys.readouterr().out.count(" ok") == 5
+
+
+def test_the_readme_s_network_knows_the_sample(given):
+    """`tgd_lib.load`, as README shows it: 61 % of the whole test set."""
+    images = datasets.load("sample", "test")
+    with torch.inference_mode():
+        logits = tgd_lib.load("cifar10-small/tgd")(images.images[:300])
+    right = logits.argmax(1).numpy() == images.labels[:300]
+    assert logits.shape == (300, 10) and 0.5 < right.mean() < 0.75
 
 
 def test_other_test_images_are_named_as_such(given, capsys):

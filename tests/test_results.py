@@ -171,6 +171,18 @@ def test_the_command_writes_them_and_goes_on_from_them(tmp_path, monkeypatch, ca
         name.partition("/")[0] for name in results.load(path.parent)[specs(lab)[0].key].answers
     }
     assert path.name == "scratch_0.json" and kinds >= {"evaluation", "robustness", "calibration"}
+    seen = []
+    for verb in ("run", "train", "plan"):
+
+        def note(_):
+            seen.append(config.kept_results("study"))
+            return 0
+
+        monkeypatch.setitem(command.DO, verb, note)
+        asked = [] if verb == "run" else [f"--{verb}"]
+        assert command.main([*asked, "--from-results", "--profile", "study"]) == 0
+        monkeypatch.delenv("TGD_FROM_RESULTS")  # for kernels and workers; not for other tests
+    assert seen == 3 * [config.ROOT / "figures/study/results"]
     assert command.main(["--force", "--from-results"]) == 2
     assert "--from-results and --force" in capsys.readouterr().err
     assert command.main(["--verify", "--from-results"]) == 2
@@ -204,9 +216,18 @@ RECORDED = sorted(config.ROOT.glob("figures/*/results"))
 def test_what_is_recorded_stands_on_what_is_published(folder):
     """The same teachers and, where they are published, the same starts: pairs share them."""
     assert len(results.load(folder)) == len(list(folder.iterdir()))
+    starts: dict[str, set] = {}  # of each start: the sums of its weights that students began with
     for path in folder.iterdir():
         kept = json.loads(path.read_text())
         used = kept["record"].get("weights_used", {}).values()  # not in the oldest records
-        for key in filter(None, [*kept["spec"]["teachers"], kept["spec"]["start"]]):
-            for published in config.ROOT.glob(f"figures/*/networks/{key}/MANIFEST.json"):
-                assert json.loads(published.read_text())[WEIGHTS] in used, path.name
+        needs = [key for key in [*kept["spec"]["teachers"], kept["spec"]["start"]] if key]
+        published = {}
+        for key in needs:
+            for manifest in config.ROOT.glob(f"figures/*/networks/{key}/MANIFEST.json"):
+                published[key] = json.loads(manifest.read_text())[WEIGHTS]
+        assert set(published.values()) <= set(used), path.name
+        assert published or not needs, path.name  # its teachers, at least, can be looked up
+        if kept["spec"]["start"]:
+            begun = set(used) - {s for k, s in published.items() if k != kept["spec"]["start"]}
+            starts.setdefault(kept["spec"]["start"], set()).update(begun)
+    assert starts and all(len(sums) == 1 for sums in starts.values())

@@ -1,6 +1,7 @@
 """The runner on toy notebooks: what runs, in which order, and what happens when things go wrong."""
 
 import csv
+import dataclasses
 import json
 import os
 import platform
@@ -463,7 +464,9 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
         page.write_text(page.read_text() + "prose\n")
     assert page.read_text().count("prose") == 2 and "old results" not in page.read_text()
     page.write_text("no marks\n")
-    with pytest.raises(InputError, match="quick.md: no place for the results; add\n<!-- results"):
+    with pytest.raises(
+        InputError, match="quick.md: put back its lines <!-- results:quick --> and <!-- /"
+    ):
         recording.record([], resolve())
 
 
@@ -539,6 +542,28 @@ def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeyp
     )
     assert main(["--plan", *size]) == 0
     assert "10 networks, 10 of them there" in capsys.readouterr().out
+    assert main(["--plan", *size, "--workers", "2"]) == 0
+    assert "limited by" in capsys.readouterr().out
+
+
+def test_what_diverges_is_said_and_the_rest_is_trained(artifacts, monkeypatch, capsys):
+    """And --force trains all of it again."""
+    from tgd_lib.study import methods
+
+    wild = dataclasses.replace(methods.METHODS["tgd_alpha1"], name="wild", gamma=1e30, start=None)
+    monkeypatch.setitem(methods.METHODS, "wild", wild)
+    monkeypatch.setattr(methods, "of", lambda settings: ("scratch", "wild"))
+    monkeypatch.setattr(methods, "EXAMINED", ("scratch", "wild"))
+    size = ["--profile", "smoke", "-p", "n_train", "64", "-p", "n_test", "40", "-p", "holdout", "0"]
+    made = []
+    for force in ([], ["--force"]):
+        assert main(["--train", *size, *force]) == 0
+        said = capsys.readouterr().out
+        assert f"{wild.label}, seed 0: diverged, or its teacher or start did" in said
+        assert "Scratch, seed 0: " in said
+        records = [files.read_json(p) for p in artifacts.glob("network/*/record.json")]
+        made.append(max(r["made_unix"] for r in records if r["method"] == "scratch"))
+    assert made[1] > made[0]
 
 
 def test_verify_says_when_nothing_is_recorded(figures, capsys):

@@ -437,7 +437,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments = arguments_of(argv)
         if arguments.from_results:  # for the kernels and workers, too
             os.environ["TGD_FROM_RESULTS"] = "1"
-        return DO[_verb(arguments)](arguments)
+        status = DO[_verb(arguments)](arguments)
+        sys.stdout.flush()  # here, where it is answered that nobody reads on
+        return status
     except KeyboardInterrupt as stop:
         _complain(f"\n{INTERRUPTED}")
         return 128 + getattr(stop, "number", signal.SIGINT)

@@ -53,7 +53,11 @@ def update(page: Path, folder: Path, profile: str) -> None:
     pattern = re.compile(_BLOCK.format(re.escape(profile)), re.DOTALL)
     written, count = pattern.subn(lambda found: found[1] + block(folder, profile) + found[2], text)
     if not count:
-        raise InputError(f"{page.name}: no place for the results; add\n{marks(profile)}")
+        first, last = marks(profile).split()[:3], marks(profile).split()[-3:]
+        raise InputError(
+            f"{page.name}: put back its lines {' '.join(first)} and {' '.join(last)},"
+            " between which the results are written"
+        )
     files.write_text(page, written)
 
 
