@@ -80,6 +80,19 @@ def test_the_method_needs_no_wing_but_images():
             assert all("." not in m or m.startswith("images.") for m in imported(path)), path
 
 
+@pytest.mark.parametrize("name", ["diagrams", "topology", "datasets", "config", "files"])
+def test_topology_and_data_need_no_torch(name):
+    """Not inside a function either."""
+    nodes = ast.walk(ast.parse((LIBRARY / f"{name}.py").read_text(encoding="utf-8")))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    assert found and not [m for m in found if m.split(".")[0] == "torch"]
+
+
 @pytest.mark.parametrize("module", LIGHT)
 def test_what_is_light_stays_light(module):
     package, _, name = f"tgd_lib.{module}".rpartition(".")

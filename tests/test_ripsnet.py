@@ -110,6 +110,10 @@ def test_it_learns(fitted):
     y = torch.from_numpy(ripsnet.images([deaths(c).numpy() for c in x])).float()
     found = torch.nn.functional.mse_loss(network(x[48:]), y[48:])
     assert float(found) == pytest.approx(about["loss"], rel=1e-6)
+    # It tells clouds apart, and not just what they have in common.
+    trivial = ((y[48:] - y[:48].mean(0)) ** 2).mean()
+    assert about["loss_of_mean"] == pytest.approx(float(trivial), rel=1e-5)
+    assert about["loss"] < about["loss_of_mean"]
     before = torch.nn.functional.mse_loss(ripsnet.fresh(6, seed=0)(x[48:]), y[48:])
     assert about["loss"] < float(before.detach()) / 3
 
