@@ -41,7 +41,8 @@ def main() -> None:
     head = f"Topology of the {part}, `{settings.run_name}`, {images} images."
     text = f"{head}\n\n{made.pop('text')}"
     about = {"quick": options.quick, "machine": _measure.machine("torch")}
-    record = about | {"profile": settings.run_name, "part": part} | made
+    record = about | {"profile": settings.run_name, "part": part}
+    record |= {"device": lab.compute.name} | made
     name = f"protocol_{part}"
     if options.test:
         name += "_test"

@@ -39,6 +39,7 @@ def main() -> None:
         "quick": options.quick,
         "machine": _measure.machine("torch"),
         "profile": profile,
+        "device": lab.compute.name,
         "rows": rows,
         "compared": found,
     }

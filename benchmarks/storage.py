@@ -41,6 +41,7 @@ def main() -> None:
         "machine": _measure.machine("torch"),
         "profile": settings.run_name,
         "arithmetic": settings.precision,
+        "device": lab.compute.name,
         "rows": rows,
         "losses": losses,
     }

@@ -46,6 +46,7 @@ def main() -> None:
         "quick": options.quick,
         "machine": _measure.machine("torch"),
         "profile": settings.run_name,
+        "device": lab.compute.name,
         "of": options.of,
         "rows": rows,
         "chosen": best,

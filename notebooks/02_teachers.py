@@ -46,7 +46,8 @@ Markdown(sentences.settings(settings))
 #
 # A published teacher is taken from the repository, by the key of its spec and with its sum checked;
 # any other is found in the store, or trained now. One line an epoch goes to the log. If a training
-# is interrupted, the next run goes on after the last whole epoch, and ends in the same bits.
+# is interrupted, the next run goes on after the last whole epoch, and ends (on a CPU) in the same
+# bits.
 
 # %%
 specs = [study.teacher("image"), study.teacher("pi")]

@@ -134,19 +134,6 @@ def test_runs_that_train_together_end_as_if_alone(data, tmp_path):
     assert all(same(weights(a), weights(b)) for a, b in zip(alone, together, strict=True))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_trains_like_the_cpu(data, tmp_path):
-    images, labels = data
-    found = []
-    for device in ("cpu", "cuda"):
-        pixels = Pixels(images.transpose(0, 3, 1, 2), (0.3,) * 3, (0.2,) * 3, Compute(device))
-        network = wide_resnet(10, 1, 3, CLASSES, seed=0)
-        runs = [training.Run(network, pixels, labels, Schedule(3, 3, 16), seed=0)]
-        training.train([(r, tmp_path / device) for r in runs])
-        found.append([h["loss"] for h in runs[0].history])
-    assert found[0] == pytest.approx(found[1], rel=1e-2)
-
-
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_training_does_not_depend_on_the_caller_s_gradient_mode(data, tmp_path, mode):
     """Notebooks ask for networks inside torch.no_grad(), and some are trained only then."""

@@ -25,7 +25,7 @@ from tgd_lib.losses import merge_maps, similarity_map
 from tgd_lib.networks import Outputs
 
 STAGES = 3
-GLANCE = {"cpu": 125, "cuda": 1000}  # images a teacher looks at in one go
+GLANCE = {"cpu": 125, "cuda": 250}  # images a teacher looks at in one go
 MAPS_KEPT = 4e9  # bytes of a set of float32 maps; larger ones are built as float16, into files
 ROOM = 0.8  # share of the free memory that float16 maps may fill; the rest is for the student
 

@@ -5,8 +5,8 @@ student and teacher are `networks.Outputs`, labels int64 (B,), `own` the module 
 `own_parameters` (None where a method has none). The teacher never gets a gradient. Where a paper
 leaves a choice open it is made as in the KD literature's common code, RepDistiller (Tian et al.,
 "Contrastive Representation Distillation", ICLR 2020), whose weights those in `methods` are. Nothing
-here waits for the device (no .item(), no boolean indexing), as CUDA graphs ask. Each is fed what
-its paper feeds: stages' features, the embedding, or logits (`NEEDS`).
+here waits for the device (no .item(), no boolean indexing). Each is fed what its paper feeds:
+stages' features, the embedding, or logits (`NEEDS`).
 """
 
 from __future__ import annotations

@@ -281,7 +281,8 @@ def _begin(folder: Path, weighted: Weighted, plan: Plan | None, say: Callable) -
     state = _read_state(folder) if (folder / PROGRESS).exists() else None
     if state:
         # The number of threads decides how a sum is split.
-        if state["threads"] != torch.get_num_threads():
+        on_cpu = weighted[0][0].pixels.compute.device == "cpu"
+        if on_cpu and state["threads"] != torch.get_num_threads():
             say(f"similarity maps: begun with {state['threads']} threads, so last bits will differ")
         return state
     check_room(folder, n)

@@ -88,6 +88,9 @@ def _examine(lab: Lab) -> None:
     from tgd_lib.study import questions  # torch, and only here
     from tgd_lib.study.specs import specs_of
 
+    if lab.settings.device == "cuda":  # which the workers have; here there may be none
+        settings = replace(lab.settings, device="auto")
+        lab = Lab(settings, store=lab.store, data=lab.data, say=lab.say)
     there = [s for s in specs_of(lab).examined() if lab.result(s) or lab.find(s)]
     questions.examine(lab, there)
 

@@ -209,7 +209,7 @@ def settings_of(arguments: Namespace) -> Settings:
     from tgd_lib import datasets  # with NumPy
 
     datasets.check(settings)
-    if settings.device == "cuda":
+    if settings.device == "cuda" and not arguments.scheduler:  # else its workers must have it
         _check_cuda()
     return settings
 

@@ -96,7 +96,9 @@ def _nanny(i: int, memory: float, threads: int, gpu: bool) -> dict:
     environment["DASK_LOGGING__DISTRIBUTED"] = "critical"
     resources = {MEMORY: memory}
     if gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = i
+        # Of those that this process may use, where it was told which.
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[i] if visible else i
         resources[GPU] = 1
     options = {
         "name": i,

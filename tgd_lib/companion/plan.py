@@ -173,9 +173,11 @@ def memory(lab: Lab) -> dict[str, float]:
     """Bytes at the worst moment, by what they are for, if all that could be held were held."""
     specs = networks(lab)
     maps = [_map_bytes(lab, s) for s in guided(specs)]
-    return {
-        "Python and a training step": _own_peak(),
-        "evaluation and corruptions": EVALUATION,
+    here = {}
+    if lab.compute.device == "cpu":  # else this is about the GPU's memory
+        here["Python and a training step"] = _own_peak()
+        here["evaluation and corruptions"] = EVALUATION
+    return here | {
         "images and persistence images": _pixels(lab, specs),
         "similarity maps": float(max(maps, default=0)),
         "features": _features(lab, specs),
@@ -266,11 +268,13 @@ def _room_words(lab: Lab) -> list[str]:
     lab.store.root.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(lab.store.root).free
     held, free = memory(lab), bank.available(lab.compute)
+    on_gpu = lab.compute.device == "cuda"
     return [
         _sizes(
             "Memory", held, free, "maps are kept in half precision, or teachers run in every step"
         ),
-        *_ceiling_words(lab.settings, sum(held.values())),
+        # A ceiling of main memory says nothing of a GPU's.
+        *([] if on_gpu else _ceiling_words(lab.settings, sum(held.values()))),
         _sizes("Disk", disk(lab), room, "make room, or set TGD_ARTIFACTS to a larger disk"),
     ]
 

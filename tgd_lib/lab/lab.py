@@ -254,7 +254,8 @@ class Lab:
         if run.own.state_dict():
             training.save_tensors(folder / "own.safetensors", run.own.state_dict())
         used = {n.label: sha256(self.trained(n).path / WEIGHTS) for n in spec.needs}
-        tf32 = self.compute.device == "cuda" and torch.backends.cudnn.allow_tf32
+        on_gpu = self.compute.device == "cuda" and spec.precision == "fp32"
+        tf32 = on_gpu and torch.backends.cudnn.allow_tf32
         return {
             "label": spec.label,
             "method": spec.method,
@@ -360,7 +361,7 @@ class Lab:
             logits = evaluation.logits_of(self._networks.network(spec), pixels, exact=exact)
             np.save(folder / "logits.npy", logits.numpy())
             metrics = evaluation.metrics(logits, torch.from_numpy(images.labels))
-            return metrics | {"network": trained.key}
+            return metrics | {"network": trained.key, "device": self.compute.name}
 
         return self.store.make("evaluation", question, build)
 

@@ -137,7 +137,7 @@ def _forward(lab: Lab, spec: Spec, batch: int) -> Callable[[int], object]:
     import torch
 
     network, pixels = lab.network(spec), lab.pixels(lab.view(spec), "test")
-    index = torch.from_numpy(_first(batch, lab))
+    index = torch.from_numpy(_first(batch, lab)).to(lab.compute.device)  # as an evaluation has it
 
     def forward(_: int) -> None:
         with torch.inference_mode(), lab.compute.autocast():
