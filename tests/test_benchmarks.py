@@ -58,7 +58,7 @@ def test_quick(command, tmp_path, store):
     [
         ("weights --seeds 0", "'0': a whole number from 1 on"),
         ("rounding --profile studdy", "error: profile 'studdy'"),
-        ("protocol --part image --images 7 --profile smoke", "error: 7 images leave class"),
+        ("protocol --part image --images 7 --profile smoke", ": 7 images leave class"),
     ],
 )
 def test_bad_input_is_a_line(command, said, tmp_path):
