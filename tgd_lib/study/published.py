@@ -276,9 +276,8 @@ def _compare(entry: Entry, accuracy: float) -> bool:
     """Print a line; whether the accuracy is another than the published one."""
     published = entry.about["exact"]["accuracy"]
     off = accuracy - published
-    allowed = max(TOLERANCE, 1 / entry.about["exact"]["n"])  # one image, of few
-    differs = abs(off) > allowed + 1e-9
-    said = f"DIFFERS by more than {100 * allowed:.2f} points" if differs else "ok"
+    differs = abs(off) > TOLERANCE + 1e-9
+    said = f"DIFFERS by more than {100 * TOLERANCE:.2f} points" if differs else "ok"
     print(
         f"{entry.title:<28} {100 * published:11.2f}  {100 * accuracy:7.2f}"
         f"  {100 * off:+10.2f}  {said}"
