@@ -338,9 +338,8 @@ class TestOnThisMachine:
         history = lab.store.find("network", scratch[0].specs[0].question).record["history"]
         before = killed["history"]
         assert 0 < len(before) < len(history) == 60
-        assert (
-            history[: len(before)] == before
-        )  # with its seconds: those epochs were not trained again
+        # With its seconds: those epochs were not trained again.
+        assert history[: len(before)] == before
 
     def test_a_worker_that_dies_of_its_task_is_not_asked_for_ever(
         self, tmp_path, monkeypatch, capsys

@@ -80,9 +80,8 @@ def test_one_s_own_images_are_all_used_unless_told_otherwise():
     s = config.resolve("quick", dataset="folder", data_dir="somewhere", n_test=50)
     assert (s.n_train, s.n_test, s.holdout) == (None, 50, 0)
     named = config.resolve("quick", dataset="folder", data_dir="somewhere", n_train=2000)
-    assert (
-        named.n_train == 2000 and named.run_name != s.run_name
-    )  # though it is the profile's own number
+    # Though it is the profile's own number.
+    assert named.n_train == 2000 and named.run_name != s.run_name
     other = config.resolve("quick", dataset="folder", data_dir="elsewhere")
     assert (
         other.run_name != config.resolve("quick", dataset="folder", data_dir="somewhere").run_name

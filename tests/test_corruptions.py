@@ -188,18 +188,15 @@ def test_gaussian_blur_goes_on_as_the_edge():
 
 
 def test_defocus_blur_of_a_point():
-    ninth = corrupt(point(), "defocus_blur", 5)[
-        0, :, :, 1
-    ]  # radius 1.5: the 3x3 square; blur 0.1: none
+    # Radius 1.5: the 3x3 square; blur 0.1: none.
+    ninth = corrupt(point(), "defocus_blur", 5)[0, :, :, 1]
     assert set(ninth[15:18, 15:18].flat) <= {28} and ninth.sum() == 9 * 28  # 255 / 9 = 28.3
-    fifth = corrupt(point(), "defocus_blur", 4)[
-        0, :, :, 1
-    ]  # radius 1: a cross; blur 0.2: next to none
+    # Radius 1: a cross; blur 0.2: next to none.
+    fifth = corrupt(point(), "defocus_blur", 4)[0, :, :, 1]
     assert np.array_equal(fifth[15:18, 15:18], [[0, 50, 0], [50, 50, 50], [0, 50, 0]])
     for severity, (radius, sigma) in enumerate(((0.3, 0.4), (0.4, 0.5), (0.5, 0.6)), 1):
-        bell = np.exp(
-            -np.array([1, 0, 1]) / (2 * sigma**2)
-        )  # of so small a disk only the blur is left
+        # Of so small a disk only the blur is left.
+        bell = np.exp(-np.array([1, 0, 1]) / (2 * sigma**2))
         kernel = np.outer(bell, bell) / bell.sum() ** 2
         assert corruptions.disk_kernel(radius, sigma) == pytest.approx(kernel)
         found = corrupt(point(), "defocus_blur", severity)[0, 15:18, 15:18, 0]

@@ -158,9 +158,8 @@ def test_fingerprint_sees_every_byte_shape_and_name():
     images, labels = arrays(4, 2)
     one = datasets.fingerprint(images, labels, ("a", "b"))
     assert one == datasets.fingerprint(images.copy(), labels.copy(), ["a", "b"])
-    assert one == datasets.fingerprint(
-        np.asfortranarray(images), labels, ("a", "b")
-    )  # layout is no content
+    # Layout is no content.
+    assert one == datasets.fingerprint(np.asfortranarray(images), labels, ("a", "b"))
     other = images.copy()
     other[3, 1, 1, 2] ^= 1
     changed = [
@@ -175,11 +174,8 @@ def test_fingerprint_sees_every_byte_shape_and_name():
 
 def test_shares_by_hand():
     assert datasets._shares(np.array([10, 10, 10]), 6).tolist() == [2, 2, 2]
-    assert datasets._shares(np.array([10, 10, 10]), 7).tolist() == [
-        3,
-        2,
-        2,
-    ]  # a tie goes to the first
+    # A tie goes to the first.
+    assert datasets._shares(np.array([10, 10, 10]), 7).tolist() == [3, 2, 2]
     assert datasets._shares(np.array([60, 30, 10]), 10).tolist() == [6, 3, 1]
     assert datasets._shares(np.array([5, 3, 1]), 4).tolist() == [2, 1, 1]  # 2.2, 1.3, 0.4
     assert datasets._shares(np.array([4, 0, 2]), 6).tolist() == [4, 0, 2]
@@ -205,9 +201,8 @@ def test_stratified_properties(labels, n, seed, data):
     try:
         chosen = datasets.stratified(labels, n, seed=seed, exclude=exclude)
     except InputError:
-        assert (
-            n < 1 or n > len(free) or (n * sizes < len(free)).any()
-        )  # too few, or a class below one image
+        # Too few, or a class below one image.
+        assert n < 1 or n > len(free) or (n * sizes < len(free)).any()
         return
     assert chosen.dtype == np.int64 and len(chosen) == n
     assert (np.diff(chosen) > 0).all() and not set(chosen) & set(exclude)
@@ -533,10 +528,8 @@ def pipe(path):
 
 
 def local_socket(path):
-    with (
-        socket.socket(socket.AF_UNIX) as s,
-        contextlib.chdir(path.parent),
-    ):  # long paths are refused
+    # Long paths are refused.
+    with socket.socket(socket.AF_UNIX) as s, contextlib.chdir(path.parent):
         s.bind(path.name)
 
 
@@ -1118,9 +1111,8 @@ def test_cinic10_bad_folders(tmp_path):
         "CINIC-10.tar.gz",
     )
     cinic(tmp_path)
-    fails(
-        lambda: datasets.load("cifar10", "train", tmp_path, download=False), "no CIFAR-10"
-    )  # not mistaken
+    # Not mistaken.
+    fails(lambda: datasets.load("cifar10", "train", tmp_path, download=False), "no CIFAR-10")
     (tmp_path / "valid").rename(tmp_path / "val")
     fails(
         lambda: datasets.load("cinic10", "valid", tmp_path),

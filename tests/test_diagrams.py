@@ -115,9 +115,8 @@ def test_a_ring_has_one_hole_and_one_component():
     assert h0[np.isfinite(h0[:, 1])].size == 0 and h1.tolist() == [[10, 200]]
     maps = persistence_maps(ring(200, 10, 250))
     assert maps.shape == (1, 6, 5, 5) and not maps[0, :3].any()
-    assert (
-        maps[0, 3, 2, 2] == 190 and np.count_nonzero(maps[0, 3]) == 2
-    )  # the filling, and the pixel that closed the ring
+    # The filling, and the pixel that closed the ring.
+    assert maps[0, 3, 2, 2] == 190 and np.count_nonzero(maps[0, 3]) == 2
 
 
 def test_a_dark_spot_in_a_bright_wall_is_a_component():

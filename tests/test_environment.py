@@ -244,9 +244,8 @@ def test_words_install_nothing(arguments, clone, tmp_path):
 
 def test_the_real_help_without_any_package(clone, tmp_path):
     shutil.copytree(ROOT / "tgd_lib", clone / "tgd_lib", dirs_exist_ok=True)
-    path = pythons(
-        tmp_path / "bin", python3=GOOD.replace('"$@"', '-S "$@"')
-    )  # -S: as if none were installed
+    # -S: as if none were installed.
+    path = pythons(tmp_path / "bin", python3=GOOD.replace('"$@"', '-S "$@"'))
     status, out, err = outcome(command(clone, "--help", path=path))
     assert (status, err) == (0, "") and "exit status:" in out and not (clone / ".venv").exists()
 

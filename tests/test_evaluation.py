@@ -56,9 +56,8 @@ def test_brier_by_hand():
     assert brier(p, torch.tensor([0, 1])) == pytest.approx(5 / 8, abs=1e-12)
     assert brier(torch.eye(3), torch.tensor([0, 1, 2])) == 0
     assert brier(torch.eye(3), torch.tensor([1, 2, 0])) == 2
-    assert brier(torch.full((4, 10), 0.1), torch.arange(4)) == pytest.approx(
-        0.9
-    )  # a tenth: 9 * .01 + .81
+    # A tenth: 9 * .01 + .81.
+    assert brier(torch.full((4, 10), 0.1), torch.arange(4)) == pytest.approx(0.9)
     logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])
     assert metrics(logits, torch.tensor([0, 1]))["brier"] == pytest.approx(5 / 8, abs=1e-6)
 
@@ -101,9 +100,8 @@ def test_temperature_by_hand():
 
 
 def test_temperature_at_its_bounds():
-    assert (
-        0.01 <= fit_temperature(torch.eye(3), torch.arange(3)) < 0.03
-    )  # always right: the NLL is 0 there
+    # Always right: the NLL is 0 there.
+    assert 0.01 <= fit_temperature(torch.eye(3), torch.arange(3)) < 0.03
     assert fit_temperature(torch.eye(3), torch.tensor([1, 2, 0])) == pytest.approx(100, rel=1e-3)
 
 

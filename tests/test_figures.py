@@ -113,9 +113,8 @@ def test_corruptions_are_drawn_as_differences_from_the_control():
     figure = charts.corruption_differences(rows, "control")
     course = [line for line in figure.axes[0].lines if line.get_label() == "tgd (n=2)"][0]
     assert course.get_ydata() == pytest.approx([0, -1, -2, -3, -4, -5])
-    assert (
-        not figure.axes[0].collections and len(figure.axes[0].lines) == 4
-    )  # zero, mean, two seeds
+    # Zero, mean, two seeds.
+    assert not figure.axes[0].collections and len(figure.axes[0].lines) == 4
 
 
 def test_the_median_is_written_at_the_median():
@@ -154,6 +153,7 @@ def test_every_plot_draws():
     )
     labels, names = np.arange(6) % 3, ("a", "b", "c")
     signal, diagram = rng.random(64), np.array([[0.1, 0.3]])
+    # Absent classes.
     drawn = [
         charts.accuracies(ROWS, {"a": 0.5}),
         charts.curves(ROWS, "loss", "loss"),
@@ -161,9 +161,7 @@ def test_every_plot_draws():
         figures.pipeline(images[0], signal, diagram, pis[0, 0], channel="red", upto=0.3, level=0.2),
         figures.by_class(images, pis, labels, names, orientation="both", upto=0.3),
         figures.by_class(images, pis[:, :3], labels, names, orientation="column", upto=0.3),
-        figures.by_class(
-            images, pis, 2 * labels, "axbxc", orientation="both", upto=0.3
-        ),  # absent classes
+        figures.by_class(images, pis, 2 * labels, "axbxc", orientation="both", upto=0.3),
         figures.by_class(images, pis, 0 * labels, names, orientation="both", upto=0.3),
         figures.readings(images[0], {"by rows": pis[0, 0], "by columns": pis[0, 3]}, upto=0.3),
         figures.mean_pis(pis, labels, names, upto=0.3),

@@ -65,9 +65,8 @@ def test_chains_gain_nothing_and_free_tasks_all():
         2,
         2,
     ]
-    assert (
-        schedule.simulate(free(3, 3, 2, 2, 2), 2).makespan == 7
-    )  # longest first: 3 + 2 + 2 and 3 + 2
+    # Longest first: 3 + 2 + 2 and 3 + 2.
+    assert schedule.simulate(free(3, 3, 2, 2, 2), 2).makespan == 7
     assert schedule.simulate([], 3).makespan == 0
 
 

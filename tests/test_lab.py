@@ -63,9 +63,8 @@ def test_what_does_not_change_the_answer_does_not_change_the_key(root):
     tgd = specs_of(lab(root)).student("tgd", 0)
     assert replace(tgd, name="another name", method="other").key == tgd.key
     assert specs_of(lab(root, device="cpu")).student("tgd", 0).key == tgd.key
-    assert (
-        specs_of(lab(root, n_test=40)).student("tgd", 0).key == tgd.key
-    )  # nothing is chosen on it
+    # Nothing is chosen on it.
+    assert specs_of(lab(root, n_test=40)).student("tgd", 0).key == tgd.key
     scratch = specs_of(lab(root)).student("scratch", 0).key
     assert (
         specs_of(lab(root, alpha=0.5, gamma=1.0, temperature=2.0)).student("scratch", 0).key
@@ -267,9 +266,8 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(tmp_path, precision):
     broken = start("broken")
     for line in broken.stdout:
         if line.startswith("KD, annealing") and "epoch 3/6" in line:
-            broken.send_signal(
-                signal.SIGKILL
-            )  # epoch 3 may or may not be saved; 4 is under way or about to be
+            # Epoch 3 may or may not be saved; 4 is under way or about to be.
+            broken.send_signal(signal.SIGKILL)
             break
     assert broken.wait() == -signal.SIGKILL
     resumed = start("broken")
@@ -294,9 +292,8 @@ def test_two_labs_at_once_train_once(tmp_path):
     threads = [threading.Thread(target=x.trained, args=(spec,)) for x in labs]
     [t.start() for t in threads]
     [t.join() for t in threads]
-    assert (
-        len([line for line in said if "epoch 1/1" in line]) == 2
-    )  # teacher and student, each once
+    # Teacher and student, each once.
+    assert len([line for line in said if "epoch 1/1" in line]) == 2
 
 
 # ---------------------------------------------------------------- the study's other methods

@@ -46,9 +46,10 @@ def test_the_grids_name_methods():
     assert set(methods.GRIDS) == {s.grid for s in config.PROFILES.values()} | {"main"}
     for names in methods.GRIDS.values():
         assert set(names) <= set(methods.METHODS)
+    # CI sees every one.
     assert set(methods.GRIDS[config.PROFILES["smoke"].grid]) == set(methods.METHODS) - set(
         methods.MAIN
-    )  # CI sees every one
+    )
     left_out = set(methods.METHODS) - {
         s.method for s in specs("smoke").students(methods.of(config.resolve("smoke")))
     }
@@ -72,9 +73,8 @@ def test_keys_of_the_first_methods_are_as_they_ever_were():
     ]
 
 
-KEYS = read_json(
-    config.ROOT / "tests/golden/keys.json"
-)  # of what was recorded before the wings were built
+# Of what was recorded before the wings were built.
+KEYS = read_json(config.ROOT / "tests/golden/keys.json")
 
 
 @pytest.mark.parametrize("profile", KEYS)
@@ -139,9 +139,8 @@ def test_the_published_teachers_are_asked_for_by_their_keys():
         assert specs(profile).teacher("image").key == "99130ef324462b4bda4f"
         assert specs(profile).teacher("pi").key == "852d69d9245f45c86a20"
     assert specs("study").teacher("image").data == config.NOT_HELD_OUT
-    assert (
-        specs("study", teacher_epochs=3).teacher("image").data == "a"
-    )  # a run with teachers of its own
+    # A run with teachers of its own.
+    assert specs("study", teacher_epochs=3).teacher("image").data == "a"
 
 
 def test_a_small_pair_is_trained_where_the_teachers_are_published():

@@ -180,9 +180,8 @@ def test_other_sizes():
             np.random.default_rng(height).integers(0, 90, (2, height, width, 3)).astype(np.uint8)
         )
         assert (persistence_images(images) == by_definition(images)).all()
-    few = PersistenceImageParams(
-        threshold=0.34
-    )  # a block of its own for each image, 60,000 samples a signal
+    # A block of its own for each image, 60,000 samples a signal.
+    few = PersistenceImageParams(threshold=0.34)
     images = np.random.default_rng(0).integers(0, 90, (2, 200, 300, 3)).astype(np.uint8)
     assert (persistence_images(images, params=few) == by_definition(images, params=few)).all()
 

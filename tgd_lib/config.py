@@ -220,9 +220,8 @@ class Settings:
     selection: str = "last"
     # ---- fixed by the profile
     grid: str = "main"  # which methods beside the main table, see `methods.GRIDS`
-    schedule_epochs: int | None = (
-        None  # length of the whole schedule, if `epochs` is only its beginning
-    )
+    # Length of the whole schedule, if `epochs` is only its beginning.
+    schedule_epochs: int | None = None
     extra_seeds: int = 3  # of methods that the text does not compare
     fresh_seeds: int = 0  # beyond `seeds`, for what docs/protocol-topology.md tests
     teacher: tuple[int, int] = (16, 3)  # depth, width of a WRN

@@ -111,10 +111,8 @@ def line_pairs(images: np.ndarray, orientation: str) -> np.ndarray:
     which only what would never die dies. Exact in float32: all values are whole numbers up to
     2**24.
     """
-    rows, columns = (
-        images.transpose(0, 3, 1, 2),
-        images.transpose(0, 3, 2, 1),
-    )  # (n, 3, H, W), (n, 3, W, H)
+    rows = images.transpose(0, 3, 1, 2)  # (n, 3, H, W)
+    columns = images.transpose(0, 3, 2, 1)  # (n, 3, W, H)
     halves = {"column": [columns], "both": [rows, columns]}.get(orientation, [rows])
     n, length = len(images), images.shape[1] * images.shape[2]
     signals = np.full((n, len(halves), 3, length + 1), 2**24, np.float32)

@@ -155,11 +155,8 @@ def save_persistence_images(
     blocks are written, not mapped: a mapping's dirty pages would count as this process's memory.
     """
     images, shape = _checked(images, orientation, params)
-    n_jobs, lock, size = (
-        _threads(n_jobs),
-        Lock(),
-        math.prod(shape[1:]),
-    )  # checked before the file is touched
+    n_jobs = _threads(n_jobs)  # checked before the file is touched
+    lock, size = Lock(), math.prod(shape[1:])
 
     def put(start: int, block: np.ndarray) -> None:
         with lock:
@@ -211,9 +208,8 @@ def _compute(images, orientation, params, n_jobs, progress, put) -> None:
             own.scratch = _Scratch(6 * min(step, len(images)), params.resolution)
         put(start, _block(images[start : start + step], orientation, params, own.scratch))
 
-    with ThreadPoolExecutor(
-        n_jobs
-    ) as pool:  # its map calls off the rest when one fails, or at Ctrl-C
+    # The pool's map calls off the rest when one fails, or at Ctrl-C.
+    with ThreadPoolExecutor(n_jobs) as pool:
         done = map(work, starts) if n_jobs == 1 else pool.map(work, starts)
         if progress:
             from tqdm import tqdm

@@ -236,9 +236,8 @@ class Lab:
 
         widths = [[16 * s.network[1] * k for k in (1, 2, 4)] for s in (spec, spec.teachers[0])]
         module = baselines.own_parameters(spec.baseline.loss, *widths, seed=spec.seed)
-        if (
-            spec.baseline.loss == "topkd"
-        ):  # its stand-in for persistence images is trained beforehand
+        # TopKD's stand-in for persistence images is trained beforehand.
+        if spec.baseline.loss == "topkd":
             module["ripsnet"].load_state_dict(self.objectives.ripsnet(spec))
         return module and self.compute.place(module)
 

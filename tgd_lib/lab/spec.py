@@ -21,9 +21,8 @@ class View:
 
     kind: str
     channels: int
-    constants: (
-        tuple[tuple[float, ...], tuple[float, ...]] | None
-    )  # mean, std; None: measured on the training images
+    # Mean and standard deviation per channel; None: measured on the training images.
+    constants: tuple[tuple[float, ...], tuple[float, ...]] | None
     orientation: str | None = None
     params: PersistenceImageParams | None = None
 

@@ -18,10 +18,8 @@ from tgd_lib.lab.store import Store
 from tgd_lib.topology import save_persistence_images
 
 SEED = 0  # of the permutations; one each for all students, as there is one PI teacher
-NOISY = (
-    "gaussian_noise",
-    3,
-)  # of CIFAR-10-C's corruptions and severities: what "pi_noisy" is drawn from
+# Of CIFAR-10-C's corruptions and severities: what "pi_noisy" is drawn from.
+NOISY = ("gaussian_noise", 3)
 
 
 class Views:
@@ -154,9 +152,8 @@ def measured_constants(array) -> tuple[list[float], list[float]]:
     """Mean and standard deviation on [0, 1] of each channel of uint8 (N, C, H, W); a constant one
     gets 1.
     """
-    parts = [
-        array[i : i + 1000] for i in range(0, len(array), 1000)
-    ]  # bincount makes eight bytes of each
+    # Bincount makes eight bytes of each.
+    parts = [array[i : i + 1000] for i in range(0, len(array), 1000)]
     counts = [
         sum(np.bincount(p[:, c].ravel(), minlength=256) for p in parts)
         for c in range(array.shape[1])

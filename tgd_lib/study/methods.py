@@ -31,9 +31,8 @@ class TeacherKind:
     params: PersistenceImageParams = PersistenceImageParams()
 
 
-WIDE = PersistenceImageParams(
-    high=1.0, sigma=0.02
-)  # a window that holds all births and persistences
+# A window that holds all births and persistences.
+WIDE = PersistenceImageParams(high=1.0, sigma=0.02)
 
 TEACHERS: dict[str, TeacherKind] = {
     t.name: t
@@ -85,17 +84,15 @@ class Method:
     distils: bool = True
     first: str = "image"  # weighs alpha
     second: str = "pi"  # weighs 1 - alpha; a teacher without weight is not trained
-    start: str | None = (
-        None  # the method whose student of the same seed it starts from ("annealing")
-    )
+    # The method whose student of the same seed it starts from ("annealing").
+    start: str | None = None
     alpha: float | None = None
     lam: float | None = None
     temperature: float | None = None
     gamma: float | None = None
     kl_reduction: str | None = None
-    order: str | None = (
-        None  # "normalise": each map is normalised before merging; None: after, as the authors
-    )
+    # "normalise": each map is normalised before merging; None: after, as the authors.
+    order: str | None = None
     baseline: Baseline | None = None
     embedding: EmbeddingGuidance | None = None
     control: str | None = None  # a method that differs in nothing but the second teacher's topology
