@@ -47,8 +47,9 @@ print(f"{record['device']}, {record['threads']} threads, {repetitions} repetitio
 tables.costs(record)
 
 # %% [markdown]
-# *What to see:* median and range. A lone image (batch 1) is dominated by the number of layers, a
-# batch of 128 by the multiply-adds.
+# *What to see:* median and range. With one image (batch 1) the fixed cost of a layer weighs more,
+# so networks differ less in time than in multiply-adds; with a batch of 128 they differ nearly as
+# much.
 #
 # ## Topology and training
 

@@ -82,6 +82,13 @@ def test_one_s_own_images_are_all_used_unless_told_otherwise():
     named = config.resolve("quick", dataset="folder", data_dir="somewhere", n_train=2000)
     # Though it is the profile's own number.
     assert named.n_train == 2000 and named.run_name != s.run_name
+    # Its teachers are its own, and have as many epochs as its students unless told otherwise.
+    longer = config.resolve("quick", dataset="folder", data_dir="somewhere", epochs=40)
+    assert (longer.epochs, longer.teacher_epochs, longer.published) == (40, 40, None)
+    shorter = config.resolve(
+        "quick", dataset="folder", data_dir="somewhere", epochs=40, teacher_epochs=5
+    )
+    assert (shorter.epochs, shorter.teacher_epochs) == (40, 5)
     other = config.resolve("quick", dataset="folder", data_dir="elsewhere")
     assert (
         other.run_name != config.resolve("quick", dataset="folder", data_dir="somewhere").run_name

@@ -214,5 +214,11 @@ def test_a_family_is_corrected_for_being_one():
     few = significance.family(both[:6] + both[6:9], [("a", "b")])[0]
     assert (few["adjusted"], few["verdict"]) == (None, significance.TOO_SMALL)
     one = significance.family([both[0], both[6]], [("a", "b")])[0]
-    assert one["detectable"] is None  # a single pair has no spread
+    assert one["detectable"] is one["detectable_holm"] is None  # a single pair has no spread
+    scattered = [*seeds("a", 0.6, 0.62, 0.64, 0.6, 0.62, 0.64), *both[6:]]
+    said = significance.family(scattered, [("a", "b"), ("a", "c")])[0]
+    spread = float(np.std([0.1, 0.12, 0.14] * 2, ddof=1))
+    assert said["detectable"] == pytest.approx(significance.detectable(spread, 6))
+    halved = significance.detectable(spread, 6, level=0.05 / 2)
+    assert said["detectable_holm"] == pytest.approx(halved)
     assert significance.family([], []) == []

@@ -82,7 +82,7 @@ PARAMETERS: dict[str, Parameter] = {
     "holdout": Parameter(int, "images held out for choices", low=0),
     "epochs": Parameter(int, "epochs of a student", low=1, high=10_000),
     "teacher_epochs": Parameter(int, "epochs of a teacher", low=1, high=10_000),
-    "seeds": Parameter(int, "students of each main method", low=1, high=16),
+    "seeds": Parameter(int, "students of each method that the text compares", low=1, high=16),
     "alpha": Parameter(float, "weight of the image teacher against the PI teacher", low=0, high=1),
     "lam": Parameter(float, "weight of the teachers' logits against the labels", low=0, high=1),
     "temperature": Parameter(float, "softening of the logits", low=0.01, high=1000),
@@ -203,7 +203,7 @@ class Settings:
     holdout: int  # images for choices, never among the n_train
     epochs: int
     teacher_epochs: int
-    seeds: int  # of the main five methods (`methods.MAIN`)
+    seeds: int  # of the methods that the text compares (`methods.COMPARED`)
     purpose: str
     budget: str
     memory_gb: float  # that a process of the run takes at most (--plan holds its estimate to it)
@@ -274,7 +274,7 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             profile="cifar10-small", purpose="the main methods on 5,000 images, weak teachers",
-            budget="2 hours on 2 cores", memory_gb=8,
+            budget="3 hours on 2 cores", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=30, seeds=6, grid="recorded",
             precision="bf16", gamma=FEW_STEPS, publishes=True,
@@ -324,7 +324,7 @@ def resolve(profile: str = "quick", **overrides) -> Settings:
     changed = {k: v for k, v in given.items() if v != getattr(base, k)}
     if base.published and any(name in changed for name in TRAINS_OWN_TEACHERS):
         # On a run's own images a few epochs are few steps: as many as a student's, then.
-        base = replace(base, published=None, teacher_epochs=base.epochs)
+        base = replace(base, published=None, teacher_epochs=given.get("epochs", base.epochs))
     if "seeds" in changed:
         same = base.extra_seeds == base.seeds  # of all methods, then, and they stay so
         changed["extra_seeds"] = (

@@ -107,8 +107,8 @@ def merge_maps(
 ) -> list[Tensor]:
     """alpha G1 + (1 - alpha) G2 for each stage: merged raw and normalised later, as the authors do.
 
-    order "normalise": on maps whose rows are normalised, so that alpha alone decides the shares,
-    whatever the scale of the features. A teacher whose weight is 0 may be None.
+    order "normalise": on maps whose rows are normalised, so that the scale of the features plays no
+    part. A teacher whose weight is 0 may be None.
     Raises InputError for another order, an alpha outside 0 to 1, or maps that do not fit.
     """
     if order not in (None, "normalise"):

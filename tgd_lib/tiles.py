@@ -1,7 +1,7 @@
 """How a bank's similarity maps are built: small ones in memory, large ones by tiles into files.
 
 A raw map is the Gram matrix F F^T over all n images, F (n, d) the flattened features of a stage.
-For n = 50,000 neither F (12 GB for one stage of the second teacher, in float32) nor the map
+For n = 50,000 neither F (24 GB for the first stage of the PI teacher, in float32) nor the map
 (10 GB) can be held. So the images are taken in blocks, and two blocks at a time make one *tile* of
 the map. Of a pair of blocks one tile is made, since the map is symmetric; features are made again
 for each tile that needs them, which costs a few passes of the teachers and no room on the disk.

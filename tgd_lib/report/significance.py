@@ -116,8 +116,8 @@ def family(rows: Sequence[dict], names: Sequence[tuple[str, str]]) -> list[dict]
     """The pairs (method, control) tested together on accuracy: verdicts after Holm's correction.
 
     Each as `paired`, with `adjusted` (p, corrected; None where a pair has fewer than six seeds) and
-    `detectable`: the difference that its n pairs would show with probability 0.8 at a level of
-    0.05, from their own spread (None for one pair).
+    the differences that its n pairs would show with probability 0.8, from their own spread (None
+    for one pair): `detectable` at a level of 0.05, `detectable_holm` at that of Holm's first step.
     """
     pairs = [paired(rows, method, control) for method, control in names]
     # A family with a pair that cannot be tested has no size to correct by.
@@ -125,11 +125,21 @@ def family(rows: Sequence[dict], names: Sequence[tuple[str, str]]) -> list[dict]
     adjusted = holm([pair["p"] for pair in pairs]) if testable else [None] * len(pairs)
     found = []
     for pair, p in zip(pairs, adjusted, strict=True):
-        n = pair["n"]
-        shown = detectable(float(np.std(pair["differences"], ddof=1)), n) if n > 1 else None
-        said = verdict(n, p) if p is not None else TOO_SMALL
-        found.append(pair | {"adjusted": p, "verdict": said, "detectable": shown})
+        said = verdict(pair["n"], p) if p is not None else TOO_SMALL
+        shown = {
+            "detectable": _detectable(pair, level=0.05),
+            "detectable_holm": _detectable(pair, level=0.05 / len(pairs)),
+        }
+        found.append(pair | {"adjusted": p, "verdict": said} | shown)
     return found
+
+
+def _detectable(pair: dict, *, level: float) -> float | None:
+    """`detectable` for the pair's own n and spread; None for one seed, which has no spread."""
+    n = pair["n"]
+    if n < 2:
+        return None
+    return detectable(float(np.std(pair["differences"], ddof=1)), n, level=level)
 
 
 # ---------------------------------------------------------------- choices

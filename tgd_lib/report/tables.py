@@ -232,14 +232,16 @@ def family(pairs: Sequence[dict], labels: dict[str, str], asks: Sequence[str]) -
     """Comparisons that are tested together, as `significance.family` gives them, a line each."""
     lines = []
     for pair, asked in zip(pairs, asks, strict=True):
-        shown = "" if pair["detectable"] is None else f"{100 * pair['detectable']:.2f}"
         line = {
             "difference": versus(pair, labels),
             "asks": asked,
             "accuracy, points": difference(pair),
         }
         line |= {"p": _p(pair["p"]), "p after Holm": _p(pair["adjusted"])}
-        lines.append(line | {"verdict": pair["verdict"], "80 % power at, points": shown})
+        line |= {"verdict": pair["verdict"]}
+        line |= {"80 % power at level 0.05, points": _points(pair["detectable"])}
+        line |= {"at Holm's first step, points": _points(pair["detectable_holm"])}
+        lines.append(line)
     return n_once(_indexed(lines, "difference"))
 
 
@@ -256,6 +258,10 @@ def beside(groups: dict[str, Sequence[dict]], labels: dict[str, str]) -> pd.Data
             line[f"p, {seeds}"] = _p(pair["p"])
         lines.append(line)
     return n_once(_indexed(lines, "difference"))
+
+
+def _points(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def _p(p: float | None) -> str:

@@ -95,7 +95,7 @@ class Method:
     order: str | None = None
     baseline: Baseline | None = None
     embedding: EmbeddingGuidance | None = None
-    control: str | None = None  # a method that differs in nothing but the second teacher's topology
+    control: str | None = None  # the method with something else in the topology's place
 
 
 _MAIN = (
@@ -259,7 +259,7 @@ _ABLATIONS = (
     _tgd(
         "tgd_normalise",
         "TGD, normalise then merge",
-        "alpha decides the shares, not the features' scale",
+        "the features' scale plays no part in the shares",
         order="normalise",
     ),
     _tgd(
@@ -278,7 +278,8 @@ _ABLATIONS = (
 )
 
 # At alpha = 0.99 on raw maps a second teacher's share is under 5 %: all come to the same. Where
-# maps are normalised before merging, its share is 1 - alpha, and second teachers can differ.
+# maps are normalised before merging, it is a half at alpha = 0.5 and up to a tenth at 0.9
+# (`questions.share`), and second teachers can differ.
 SHARES = (0.5, 0.9)  # alphas
 
 

@@ -1,6 +1,6 @@
 """The search for a topology that helps, as docs/protocol-topology.md lays it down: constants.
 
-CANDIDATES  each with its matched control, which differs in nothing but topology
+CANDIDATES  each with its matched control: something else in the topology's place
 CHOSEN      of each part, on held-out images (None: not chosen yet)
 family      the comparisons that are tested together on the test images
 """
