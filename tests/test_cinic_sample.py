@@ -47,6 +47,7 @@ def test_a_right_file(tmp_path):
         ({"labels": np.arange(3)}, "4 whole numbers are needed"),
         ({"source": np.array([0, 1, 2, 0])}, "4 whole numbers from 0 to 1"),
         ({"source": np.zeros(4)}, "source is float64"),
+        ({"source": np.ones(4, np.uint8)}, "source is 1 throughout"),  # no mean of nothing
         ({"labels": np.array([{}] * 4)}, "cannot be read"),  # a pickle
     ],
 )

@@ -255,6 +255,29 @@ def one_thread():
         yield
 
 
+def test_workers_without_the_data_are_not_asked_for_official_corruptions(tmp_path, monkeypatch):
+    from tgd_lib.study import questions
+
+    lab = Lab(settings_of(), store=Store(tmp_path), say=lambda line: None)
+    monkeypatch.setattr(questions, "official_corruptions", lambda lab: True)
+    kinds = {t.kind for t in graph.of_run(lab, room=1e10, shared=True)}
+    assert "corruption" in kinds
+    kinds = {t.kind for t in graph.of_run(lab, room=1e10, shared=False)}
+    assert "network" in kinds and "corruption" not in kinds
+
+
+def test_a_teacher_of_other_images_is_trained_where_the_data_are(tmp_path, monkeypatch, capsys):
+    lab = Lab(settings_of(), store=Store(tmp_path), say=lambda line: None)
+    teachers = [replace(specs_of(lab).teacher(name), data="more") for name in ("image", "pi")]
+    students = [specs_of(lab).student("scratch", 0)]
+    trained = []
+    monkeypatch.setattr(Lab, "missing", lambda self, specs: [*teachers, *students])
+    monkeypatch.setattr(Lab, "train", lambda self, specs: trained.extend(specs))
+    cluster._train_teachers_of_more(lab)
+    assert trained == teachers
+    assert capsys.readouterr().out.startswith("trained here first: ")
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The store of one process that has done all."""

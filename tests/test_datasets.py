@@ -386,6 +386,10 @@ def test_data_folder_missing_or_a_file(name, tmp_path):
     fails(lambda: datasets.load(name, "train", tmp_path / "file"), tmp_path / "file", "is a file")
 
 
+def test_data_folder_of_a_user_that_is_not():
+    fails(lambda: datasets.load("cifar10", "train", "~nobody-here/x"), "~nobody-here/x: no user")
+
+
 def test_data_folder_unreadable(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.os, "access", lambda path, mode: False)  # tests may run as root
     fails(lambda: datasets.load("cifar10", "train", tmp_path), tmp_path, "permissions")
@@ -938,7 +942,8 @@ def test_disk_full_leaves_nothing(tmp_path, archive, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tarfile.TarFile, "extractall", full)
-    fails(lambda: datasets.load("cifar10", "train", root), "No space left on device")
+    said = f"no room left in {root} to unpack {path.name}; make some"  # the archive is good
+    fails(lambda: datasets.load("cifar10", "train", root), said)
     assert tree(root) == before
 
 

@@ -231,6 +231,19 @@ def test_an_environment_that_has_everything_is_used(clone, tmp_path):
     assert out == f"ran ['--only', '01 02', ''] {sys.base_prefix} {tmp_path}\n"
 
 
+@pytest.mark.parametrize(("version", "used"), [("1.0+cpu", True), ("1.0", True), ("1.1", False)])
+def test_a_build_for_some_processor_is_the_version_that_is_pinned(version, used, clone, tmp_path):
+    """PyTorch's own index has 2.15.0+cpu for 2.15.0, which pip takes for it as well."""
+    info = tmp_path / f"site/toypin-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: toypin\nVersion: {version}\n")
+    has = f'PYTHONPATH="{tmp_path / "site"}:$PYTHONPATH" exec "{sys._base_executable}" "$@"'
+    path = pythons(tmp_path / "bin", python3=has)
+    status, out, err = outcome(command(clone, path=path))
+    assert (status == 0 and "ran []" in out) is used
+    assert (clone / ".venv").exists() is not used
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--profile", "smoke", "--list"]])
 def test_words_install_nothing(arguments, clone, tmp_path):
     """Nor do they need venv or pip: a Python is enough."""

@@ -161,6 +161,23 @@ def test_unknown_names_say_which_there_are(given):
         published.load("smoke/nothing", figures=figures)
     with pytest.raises(InputError, match="does not exist"):
         tgd_lib.load("nowhere/tgd")
+    (figures / "my-run").mkdir()
+    (figures / "smoke").joinpath("networks").rename(figures / "my-run/networks")
+    try:  # one's own runs are named, too
+        with pytest.raises(InputError, match="did you mean 'my-run'"):
+            published.load("my_run/kd", figures=figures)
+    finally:
+        (figures / "my-run/networks").rename(figures / "smoke/networks")
+        (figures / "my-run").rmdir()
+
+
+def test_what_a_killed_publication_left_is_no_network(given):
+    lab, figures = given
+    folder = figures / "smoke/networks"
+    (folder / ".0a1b.tmp").mkdir()
+    before = published.card(folder)
+    assert len(published.entries(folder)) == 3 and before == (folder / "README.md").read_text()
+    (folder / ".0a1b.tmp").rmdir()
 
 
 def test_an_accuracy_that_does_not_hold_is_found(given, tmp_path, capsys):

@@ -423,6 +423,9 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(
         "(out / 'figures' / 'a.svg').write_text(f'<svg>{out}</svg>')",
         "(out / 'scratch.txt').write_text('not part of a record')",
     )  # fmt: skip
+    # Of an earlier run, whose notebook drew it; the one that is recorded does not.
+    (run_dir(resolve("quick")) / "figures").mkdir(parents=True)
+    (run_dir(resolve("quick")) / "figures" / "gone.svg").write_text("<svg/>")
     assert main(["--record", "--data", str(tmp_path)]) == 0
     kept = sorted(str(p.relative_to(figures)) for p in figures.rglob("*") if p.is_file())
     assert kept == [
@@ -564,6 +567,16 @@ def test_what_diverges_is_said_and_the_rest_is_trained(artifacts, monkeypatch, c
         records = [files.read_json(p) for p in artifacts.glob("network/*/record.json")]
         made.append(max(r["made_unix"] for r in records if r["method"] == "scratch"))
     assert made[1] > made[0]
+
+
+def test_verify_takes_a_profile_that_is_named_in_either_way(figures, monkeypatch):
+    from tgd_lib.study import published
+
+    asked = []
+    monkeypatch.setattr(published, "published_profiles", lambda folder: ["study", "quick"])
+    monkeypatch.setattr(published, "verify", lambda s, folder: asked.append(s.profile) or 0)
+    assert main(["--verify", "-p", "profile", "quick"]) == 0 and asked == ["quick"]
+    assert main(["--verify", "--profile", "quick"]) == 0 and asked == ["quick"] * 2
 
 
 def test_verify_says_when_nothing_is_recorded(figures, capsys):

@@ -15,7 +15,7 @@ import pytest
 from tgd_lib import config
 from tgd_lib.config import InputError
 from tgd_lib.files import sha256
-from tgd_lib.lab.store import Store, canonical, key_of
+from tgd_lib.lab.store import Store, canonical, key_of, republish
 
 KIND = "evaluation"
 
@@ -333,3 +333,28 @@ def test_a_damaged_published_network_is_said_and_made_again(published):
     with pytest.warns(UserWarning, match="published network .* is damaged"):
         made = published.make("network", {"q": 1}, build)
     assert made.path.parent.parent == published.root and made.record["answer"] == 42
+
+
+# ---------------------------------------------------------------- republished
+
+
+def test_what_is_republished_is_there_whole_until_the_new_one_is(tmp_path, monkeypatch):
+    """A full disk in the midst of the copy: the older one stays, and nothing looks like another."""
+    made = Store(tmp_path).make("thing", {"a": 1}, lambda _: {}).path
+    target = tmp_path / "networks" / "key"
+    republish(made, target, {"about": 1})
+    before = {p.name: p.read_bytes() for p in target.iterdir()}
+
+    def full(source, folder):
+        folder.mkdir()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        with pytest.raises(OSError, match="No space"):
+            republish(made, target, {"about": 2})
+    assert {p.name: p.read_bytes() for p in target.iterdir()} == before
+    assert [p.name for p in target.parent.glob("[!.]*")] == ["key"]
+    republish(made, target, {"about": 2})
+    assert [p.name for p in target.parent.iterdir()] == ["key"]
+    assert json.loads((target / "record.json").read_text())["about"] == 2

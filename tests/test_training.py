@@ -207,6 +207,22 @@ def test_divergence_without_terms_is_said_as_well(data):
         one_epoch(run(data, objective=explode))
 
 
+def test_weights_that_the_last_step_broke_are_no_network(data):
+    """No loss has looked at them: without this they would be stored, and evaluate to NaN."""
+    last = 2 * run(data).steps - 1
+    step = iter(range(last + 1))
+
+    def explode(outputs, labels, index, epoch):
+        if next(step) == last:  # a gradient that overflows, of a loss that is a number
+            outputs.logits.register_hook(lambda gradient: gradient * float("inf"))
+        return torch.nn.functional.cross_entropy(outputs.logits, labels), {}
+
+    r = run(data, epochs=2, objective=explode)
+    one_epoch(r)
+    with pytest.raises(InputError, match="diverged in epoch 2 .weights that are no numbers"):
+        one_epoch(r)
+
+
 def test_one_that_diverges_does_not_hold_up_the_others(data, tmp_path):
     def explode(outputs, labels, index, epoch):
         return outputs.logits.sum() * float("nan"), {}

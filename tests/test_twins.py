@@ -10,7 +10,7 @@ import pytest
 from nbformat import v4
 
 from tgd_lib.companion import twins
-from tgd_lib.config import ROOT
+from tgd_lib.config import ROOT, InputError
 
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 SOURCE = """# %% [markdown]
@@ -144,6 +144,27 @@ def test_paths_in_text_are_made_relative(text, expected, monkeypatch):
     monkeypatch.delenv("TGD_ARTIFACTS", raising=False)
     assert twins.scrub_text(text) == expected
     assert twins.machine_paths(v4.new_notebook(cells=[v4.new_markdown_cell(expected)])) == []
+
+
+@pytest.mark.parametrize("home", ["/", None])
+def test_a_home_that_is_the_whole_machine_is_no_place(home, monkeypatch):
+    """A container's user may have the home "/" or none: slashes stay what they are."""
+
+    def no_home(cls):
+        if home is None:
+            raise RuntimeError("Could not determine home directory.")
+        return Path(home)
+
+    monkeypatch.setattr(Path, "home", classmethod(no_home))
+    text = '<path d="M 3 / 4"/>'
+    assert twins.scrub_text(text) == text
+    assert twins.machine_paths(v4.new_notebook(cells=[v4.new_markdown_cell("1 / 2")])) == []
+
+
+def test_conflict_marks_are_said_in_one_line(source, twin):
+    twin.write_text("<<<<<<< ours\n" + twin.read_text())
+    with pytest.raises(InputError, match="01_a.ipynb: no notebook .*run ./run_all.sh --twins"):
+        twins.update(source, twin)
 
 
 def test_rich_outputs_are_scrubbed_and_pictures_left_alone():

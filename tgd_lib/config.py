@@ -353,14 +353,22 @@ def cores() -> int:
 
 def data_path(settings: Settings) -> Path:
     """Where the data set lies; relative paths count from the repository's root."""
-    return ROOT / Path(settings.data_dir or "data").expanduser()
+    return from_root(settings.data_dir or "data")
 
 
 def artifacts_dir() -> Path:
     """Root of the store and of the runs: $TGD_ARTIFACTS (counted from the repository), or
     artifacts/.
     """
-    return ROOT / Path(os.environ.get("TGD_ARTIFACTS") or "artifacts").expanduser()
+    return from_root(os.environ.get("TGD_ARTIFACTS") or "artifacts")
+
+
+def from_root(folder: str | Path) -> Path:
+    """A folder as the user names it, counted from the repository's root; InputError for ~nobody."""
+    try:
+        return ROOT / Path(folder).expanduser()
+    except RuntimeError:
+        raise InputError(f"{folder}: no user of that name; correct the path") from None
 
 
 def run_dir(settings: Settings) -> Path:

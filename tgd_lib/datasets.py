@@ -124,7 +124,7 @@ def _size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
 
 def _folder(root: str | Path | None) -> Path:
     """The data folder. Only the default one may be missing: it is made by the first download."""
-    folder = config.ROOT / Path(root or "data").expanduser()
+    folder = config.from_root(root or "data")
     try:
         folder.stat()
     except FileNotFoundError:

@@ -172,6 +172,10 @@ class Run:
         if not math.isfinite(entry["loss"]):
             state = f"training diverged in epoch {epoch} (loss {entry['loss']})"
             raise Diverged(state + self._why())
+        # The last step may have broken what no loss has looked at since.
+        if not _finite(self.network):
+            state = f"training diverged in epoch {epoch} (weights that are no numbers)"
+            raise Diverged(state + self._why())
         # The test set is looked at under the authors' rule only.
         if self.evaluate:
             entry["test_accuracy"] = self.evaluate(self.network)
@@ -353,6 +357,12 @@ def state_sum(tensors: dict[str, Tensor], about: dict[str, str]) -> str:
         # As bytes, whatever it holds; a scalar has no last axis to view otherwise.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _finite(network: nn.Module) -> bool:
+    """Whether all weights, and what batch norms remember, are numbers."""
+    values = [v for v in network.state_dict().values() if v.is_floating_point()]
+    return bool(torch.stack([v.isfinite().all() for v in values]).all())
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -57,8 +57,10 @@ def train(
     lab = Lab(settings, store=store, say=lambda line: None)
 
     def tasks(room: float, gpu: bool) -> list[Task]:
-        return graph.of_run(lab, room=room, gpu=gpu, banks=shared)
+        return graph.of_run(lab, room=room, gpu=gpu, shared=shared)
 
+    if not shared:
+        _train_teachers_of_more(lab)
     # Elsewhere the number of threads is the worker's own affair: its machine may have more cores.
     count = None if workers is None else crew.threads(workers)
     root = str(lab.store.root.resolve()) if shared else None
@@ -88,11 +90,28 @@ def _examine(lab: Lab) -> None:
     from tgd_lib.study import questions  # torch, and only here
     from tgd_lib.study.specs import specs_of
 
-    if lab.settings.device == "cuda":  # which the workers have; here there may be none
-        settings = replace(lab.settings, device="auto")
-        lab = Lab(settings, store=lab.store, data=lab.data, say=lab.say)
+    lab = _on_this_machine(lab)
     there = [s for s in specs_of(lab).examined() if lab.result(s) or lab.find(s)]
     questions.examine(lab, there)
+
+
+def _train_teachers_of_more(lab: Lab) -> None:
+    """Those of other images than the run's: workers are not sent them, and may have no data."""
+    from tgd_lib.study.specs import specs_of  # torch, and only here
+
+    missing = lab.missing(specs_of(lab).asked())
+    teachers = [spec for spec in missing if spec.data != lab.data.train.fingerprint]
+    if teachers:
+        print(f"trained here first: {', '.join(spec.label for spec in teachers)}", flush=True)
+        _on_this_machine(lab).train(teachers)
+
+
+def _on_this_machine(lab: Lab) -> Lab:
+    """The lab for what is done here: where workers have GPUs there may be none."""
+    if lab.settings.device != "cuda":
+        return lab
+    settings = replace(lab.settings, device="auto")
+    return Lab(settings, store=lab.store, data=lab.data, say=lab.say)
 
 
 def report(outcomes: Mapping[str, Outcome]) -> int:

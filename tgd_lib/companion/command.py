@@ -377,7 +377,8 @@ def verify(arguments: Namespace) -> int:
     from tgd_lib.study import published  # torch, and only here
 
     known = published.published_profiles(recording.FIGURES)
-    asked = [arguments.profile] if arguments.profile is not None else known or [None]
+    named = "profile" in dict(_given(arguments))
+    asked = [arguments.profile] if named else known or [None]
     wrong = 0
     for profile in asked:
         arguments.profile = profile

@@ -279,11 +279,13 @@ def of_run(
     room: float,
     seconds: Callable[[Spec], float] | None = None,
     gpu: bool = False,
-    banks: bool = True,
+    shared: bool = True,
 ) -> list[Task]:
     """The tasks that a lab's run has left, with `room` bytes of memory for the largest worker.
 
-    seconds: of training a spec; None guesses by its size. gpu, banks: see `Size`, `tasks_of`.
+    seconds: of training a spec; None guesses by its size. gpu: see `Size`. shared: workers see the
+    folders of the store and of the data; else each makes its own banks, and official corruptions
+    are left to who has them.
     """
     from tgd_lib.study import questions  # torch, and only here
     from tgd_lib.study.specs import specs_of
@@ -302,11 +304,12 @@ def of_run(
     )
     study = specs_of(lab)
     students = [spec for spec in study.asked() if not lab.result(spec)]
+    lacking = not shared and questions.official_corruptions(lab)
     return tasks_of(
         students,
         size,
         there=lambda spec: lab.find(spec) is not None,
         examined=[s for s in study.examined() if not lab.result(s)],
-        corruptions=questions.corruption_names(lab),
-        banks=banks,
+        corruptions=() if lacking else questions.corruption_names(lab),
+        banks=shared,
     )

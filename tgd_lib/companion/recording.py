@@ -21,7 +21,8 @@ FIGURES = ROOT / "figures"
 RESULTS = ROOT / "docs" / "results"
 
 # What a record is: these of a run's folder, and nothing else that lies there.
-COPIED = ("figures", "records", "results.csv", "run.json", "timings.csv")
+DRAWN = ("figures", "records")
+COPIED = (*DRAWN, "results.csv", "run.json", "timings.csv")
 NETWORKS = "networks"  # published ones (`study.published`): those there stay, a run adds its own
 STAY = (NETWORKS, KEPT)  # so do the results of networks without weights
 TEXTS = (".json", ".csv", ".md", ".svg", ".txt")  # in which a path of this machine may stand
@@ -99,6 +100,15 @@ def _from_results(profile: str) -> bool:
 
 
 # ---------------------------------------------------------------- in the repository
+
+
+def clear(settings: Settings) -> None:
+    """Takes away what earlier runs have drawn: notebooks that are recorded draw all of it anew.
+
+    Else a figure that they no longer make would be recorded with them.
+    """
+    for name in DRAWN:
+        shutil.rmtree(run_dir(settings) / name, ignore_errors=True)
 
 
 def record(names: Sequence[str], settings: Settings) -> None:

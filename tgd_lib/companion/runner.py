@@ -86,6 +86,8 @@ def run(
     execution.check_loopback()
     with alone(run_dir(settings), wait=wait):
         print(f"{settings.run_name}: {settings.purpose} ({settings.budget})\n", flush=True)
+        if record:
+            recording.clear(settings)
         outcomes = execute(names, settings, force=force)
         status = status_of(outcomes)
         recording.report(outcomes, settings)  # first: it needs no room on the disk

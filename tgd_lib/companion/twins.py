@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from tgd_lib.config import ROOT, artifacts_dir
+from tgd_lib.config import ROOT, InputError, artifacts_dir
 from tgd_lib.files import write_text
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -38,13 +38,18 @@ _PATH = rf"(?<![\w.~])/(?:{_PLACES})\b[\w./-]*|{_INSTALLED}"
 
 
 def read(path: Path):
-    """The notebook in `path`, a py:percent source or an .ipynb."""
+    """The notebook in `path`, a py:percent source or an .ipynb; InputError where it is neither."""
     import jupytext
     import nbformat
 
     if path.suffix == ".py":
         return jupytext.read(path, fmt="py:percent")
-    return nbformat.read(path, as_version=4)
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError):
+        raise InputError(
+            f"{path.name}: no notebook (conflict marks of a merge?); remove it, and {_AGAIN}"
+        ) from None
 
 
 def write(notebook, path: Path) -> bool:
@@ -106,7 +111,17 @@ def scrub_text(text: str) -> str:
     text = _without(text, artifacts_dir(), "artifacts")
     text = _without(text, ROOT, ".")
     text = _without(text, Path(tempfile.gettempdir()), "<tmp>")
-    return _without(text, Path.home(), "~")
+    home = _home()
+    return _without(text, home, "~") if home else text
+
+
+def _home() -> Path | None:
+    """The user's folder; None where there is none, or it is all of the machine (a container's)."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a name
+        return None
+    return None if home == Path(home.anchor) else home
 
 
 def _without(text: str, folder: Path, name: str) -> str:
@@ -179,7 +194,8 @@ def _first_difference(theirs: Sequence, ours: Sequence) -> int | None:
 
 def machine_paths(notebook) -> list[str]:
     """The absolute paths in a notebook's text and outputs, each once."""
-    places = re.compile(f"{_PATH}|{re.escape(str(ROOT))}|{re.escape(str(Path.home()))}")
+    folders = [re.escape(str(folder)) for folder in (ROOT, _home()) if folder]
+    places = re.compile("|".join([_PATH, *folders]))
     return sorted({match for text in _strings(notebook) for match in places.findall(text)})
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tgd_lib.config import InputError, nearest
+from tgd_lib.files import no_room
 from tgd_lib.images import folders
 from tgd_lib.images.folders import reading
 
@@ -226,6 +227,8 @@ def transfer_sample(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
     if not whole or source.min() < 0 or source.max() > 1:
         found = f"source is {source.dtype} {source.shape}"
         raise InputError(f"{path}: {found}: {len(images)} whole numbers from 0 to 1 are needed")
+    if source.min() == source.max():
+        raise InputError(f"{path}: source is {source[0]} throughout: images of 0 and 1 are needed")
     return images, labels, source == 1
 
 
@@ -252,7 +255,13 @@ def _unpack(archive: Path, md5: str, target: Path) -> None:
     with _workspace(target.parent) as work, reading(archive):
         with tarfile.open(archive) as tar:
             # Refuses what climbs out of the folder, links that lead out of it, and devices.
-            tar.extractall(work / "all", filter="data")
+            try:
+                tar.extractall(work / "all", filter="data")
+            except OSError as error:
+                if no_room(error):  # the archive is as good as it was
+                    where = f"no room left in {target.parent} to unpack {archive.name}"
+                    raise InputError(f"{where}; make some and start again") from None
+                raise
         # Archives come with a folder of their own or without. The rename makes it whole or nothing.
         inner = work / "all" / target.name
         try:

@@ -321,12 +321,12 @@ def _flush(folder: Path) -> None:
 
 def republish(source: Path, target: Path, about: dict) -> None:
     """Copy a finished artefact to `target`, `about` added to its record: whole or not at all."""
-    if target.exists():
-        shutil.rmtree(target)
-    fresh = target.with_name(target.name + ".tmp")
+    fresh = target.with_name(f".{target.name}.tmp")  # hidden: no network, if left half-made
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(source, fresh)
     write_json(fresh / "record.json", read_json(fresh / "record.json") | about)
     kept = [f for f in _files(fresh) if f.name != MANIFEST]
     write_json(fresh / MANIFEST, {f.name: sha256(f) for f in kept})
+    if target.exists():
+        shutil.rmtree(target)
     fresh.rename(target)

@@ -121,7 +121,7 @@ def entries(folder: Path) -> list[Entry]:
     """The networks in a folder, teachers first; InputError where a file is not as
     it was published."""
     found = []
-    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+    for path in sorted(p for p in folder.glob("[!.]*") if p.is_dir()):
         problem = damage(path)
         if problem:
             raise InputError(
@@ -214,7 +214,8 @@ def load(name: str, *, seed: int = 0, figures: Path = FIGURES) -> Ready:
     """
     profile, _, method = name.partition("/")
     if not (figures / profile / FOLDER).is_dir():
-        raise unknown("published profile", profile, published_profiles(figures))
+        there = sorted(path.parent.name for path in figures.glob(f"*/{FOLDER}"))
+        raise unknown("profile or run with networks", profile, there)
     found = {
         e.record["method"]: e
         for e in entries(figures / profile / FOLDER)

@@ -149,6 +149,11 @@ def corruption_names(lab: Lab) -> tuple[str, ...]:
     return _source(lab).names
 
 
+def official_corruptions(lab: Lab) -> bool:
+    """Whether corrupted images are read from the published arrays."""
+    return _source(lab).kind == "official"
+
+
 def _measured(
     lab: Lab,
     specs: Sequence[Spec],
