@@ -90,7 +90,8 @@ def test(lab: Lab, part: str) -> dict:
     _check_chosen(lab, part)
     family = protocol.family()  # of both parts, once both are chosen: Holm counts all of it
     mine = protocol.comparisons(part, protocol.CHOSEN[part])
-    specs = [spec for spec in specs_of(lab).asked() if spec.method in protocol.members()]
+    members = protocol.members()
+    specs = specs_of(lab).tested([name for name in methods.of(lab.settings) if name in members])
     lab.train(specs)
     rows = _with_epochs(questions.metrics_on(lab, specs, "test"), specs)
     pairs = {}

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parent.parent
-ARTIFACTS = Path(os.environ.get("TGD_ARTIFACTS") or ROOT / "artifacts")
+ARTIFACTS = ROOT / (os.environ.get("TGD_ARTIFACTS") or "artifacts")
 GITHUB = os.environ.get("GITHUB_REPOSITORY")
 
 # Files at the top of the repository that are pages of the site.
@@ -370,9 +370,9 @@ def build(*, source: Path, site: Path) -> int:
     # A page that is gone must not stay; only what Sphinx itself has written is taken away.
     if (site / ".buildinfo").is_file():
         shutil.rmtree(site)
-    # The doctrees lie beside the site, not in it: they are nobody's reading.
+    # The doctrees lie beside the source, not in the site: they are nobody's reading.
     options = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(ROOT / "docs")]
-    folders = ["-d", str(source.with_name(f"{site.name}-doctrees")), str(source), str(site)]
+    folders = ["-d", str(source.with_name("site-doctrees")), str(source), str(site)]
     return build_main([*options, *folders])
 
 
@@ -385,7 +385,7 @@ def main() -> int:
         "--to", type=Path, default=ARTIFACTS / "site", help="folder (artifacts/site)"
     )
     site = parser.parse_args().to.resolve()
-    status = build(source=site.with_name(f"{site.name}-source"), site=site)
+    status = build(source=ARTIFACTS / "site-source", site=site)
     if status == 0:
         print(f"site: {site / 'index.html'}")
     return status

@@ -102,7 +102,7 @@ from tgd_lib.embedding import deaths
 
 cloud = torch.tensor(trees[0]["places"])  # (64, 2)
 filtration = gudhi.RipsComplex(points=cloud.numpy()).create_simplex_tree(max_dimension=1)
-filtration.compute_persistence()
+filtration.compute_persistence(min_persistence=-1)  # points that coincide die at 0
 by_gudhi = sorted(d for _, d in filtration.persistence_intervals_in_dimension(0))[:-1]
 torch.testing.assert_close(deaths(cloud.double()), torch.tensor(by_gudhi).double())
 print(f"{len(by_gudhi)} finite deaths, the same by both")
@@ -120,15 +120,17 @@ others = [m for m in (*protocol.WITHOUT.values(), *methods.EMBEDDING) if m in ru
 trained = study.students(dict.fromkeys([*candidates, *controls, *others])) if candidates else []
 lab.train(trained)
 held_out = questions.metrics_on(lab, trained, "holdout") if settings.holdout else []
-labels = sentences.labels_of(held_out)
 pairs = [
     significance.paired(held_out, m, methods.METHODS[m].control) for m in candidates if held_out
 ]
+
+# %%
 none_here = (
     "This profile trains no candidate. What those of `study` came to is in "
     "[the protocol](../docs/protocol-topology.md)."
 )
-tables.contrasts(pairs, labels) if pairs else Markdown(none_here)
+no_choice = "No images are held out in this run, so nothing is chosen." if candidates else none_here
+tables.contrasts(pairs, sentences.labels_of(held_out)) if pairs else Markdown(no_choice)
 
 # %%
 Markdown(sentences.candidates(pairs, protocol.CANDIDATES))
@@ -144,7 +146,8 @@ Markdown(sentences.candidates(pairs, protocol.CANDIDATES))
 # %%
 asked = [c for c in protocol.family() if {c.method, c.control} <= set(run)]
 members = {name for c in asked for name in (c.method, c.control)}
-tested = [spec for spec in study.asked() if spec.method in members]
+tested = study.tested([name for name in run if name in members])
+lab.train(tested)
 rows = [lab.row(spec) for spec in tested]
 tests = significance.family(rows, [(c.method, c.control) for c in asked])
 asks = [c.asks for c in asked]
@@ -173,13 +176,14 @@ drawn
 again = {}
 for first in (protocol.PILOT_SEEDS, settings.seeds):
     later = [r for r in rows if r["seed"] >= first]
-    found = significance.family(later, [(c.method, c.control) for c in asked]) if later else []
-    again[f"seeds from {first} on"] = found
-fresh = again[f"seeds from {settings.seeds} on"]
-tables.beside(again, sentences.labels_of(rows)) if fresh else Markdown(not_tested)
+    if later:
+        found = significance.family(later, [(c.method, c.control) for c in asked])
+        again[f"seeds from {first} on"] = found
+no_later = "This run has no such seeds." if tests else not_tested
+tables.beside(again, sentences.labels_of(rows)) if again else Markdown(no_later)
 
 # %%
-said = []
+said, fresh = [], again.get(f"seeds from {settings.seeds} on", [])
 for name in protocol.CHOSEN.values():
     mine = [pair for pair in tests if pair["method"] == name]
     if mine:

@@ -56,7 +56,7 @@ def test_workers_share_the_cores_unless_told_otherwise(monkeypatch):
 
 def test_cores_are_counted_where_there_is_no_affinity(monkeypatch):
     """As on macOS."""
-    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert config.cores() == 6
 

@@ -135,6 +135,7 @@ def test_the_window_is_drawn_in_the_density():
     assert window.get_xy() == (0, 0) and window.get_height() == 0.3
     (mesh,) = [c for c in figure.axes[0].collections if hasattr(c, "get_array")]
     assert mesh.get_array().sum() == 2  # every point counts once
+    figures.window_density(np.array([]), np.array([]), upto=0.3).canvas.draw()  # flat images
 
 
 def test_the_barcode_grows_with_the_water():

@@ -103,8 +103,8 @@ def test_the_paper_s_pi_constants_are_for_cifar10(root):
 # ---------------------------------------------------------------- training
 
 
-def test_a_student_trains_its_teachers_first_and_only_once(root):
-    said = []
+def test_a_student_trains_its_teachers_first_and_only_once(tmp_path):
+    said, root = [], tmp_path
     here = lab(root, say=said.append)
     spec = specs_of(here).student("tgd", 0)
     record = here.trained(spec).record

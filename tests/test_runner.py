@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -236,7 +237,7 @@ HALF = '{"cells": [{"cell_type": "code", "sou'  # of a notebook
     [
         SAFETENSORS,
         "[Errno 28] No space left on device",
-        "[Errno 122] Disk quota exceeded: 'weights.safetensors'",
+        f"[Errno 122] {os.strerror(errno.EDQUOT)}: 'weights.safetensors'",  # "Disc ..." on macOS
         "[Errno 27] File too large",
         "1000000 requested and 4096 written",
         "artifacts: no room left on the disk; make some and start again",
@@ -280,7 +281,21 @@ def test_a_full_disk_stops_the_run_with_one_line_and_the_table(
     assert "failed" in table[1] and "skipped: no room left on the disk" in table[2]
 
 
-def test_where_nothing_more_can_be_written_the_table_comes_first(artifacts, notebooks):
+def test_where_the_timings_cannot_be_written_the_table_comes_first(
+    artifacts, notebooks, monkeypatch, capsys
+):
+    def full(outcomes, settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recording, "write_timings", full)
+    toy(notebooks, "01_a", "print(1)")
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert "notebook  seconds" in out and "01_a" in out
+    assert err.startswith("error: no room left on the disk") and err.count("\n") == 1
+
+
+def test_where_nothing_can_be_written_it_is_one_line(artifacts, notebooks):
     """Files of at most a byte: what a full disk does, to the runner and to the kernel."""
     toy(notebooks, "01_a", "print(1)")
     run_dir(resolve()).mkdir(parents=True)

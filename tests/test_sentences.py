@@ -114,8 +114,13 @@ def test_whom_students_follow():
 
 
 def test_training_and_gap():
-    many = [r | {"training_accuracy": [0.1, 0.8]} for r in rows(scratch=[0.5], kd=[0.55])]
-    assert "SCRATCH 80 and 50 %; KD 80 and 55 %" in sentences.training(many)
+    trained = {"training_accuracy": [0.1, 0.8], "selected_epoch": 2}
+    many = [r | trained for r in rows(scratch=[0.5], kd=[0.55])]
+    said = sentences.training(many)
+    assert said.endswith("after the last epoch: SCRATCH 80 and 50 %; KD 80 and 55 %.")
+    best = [r | {"selected_epoch": 1, "selection": "authors"} for r in many]
+    said = sentences.training(best)
+    assert said.endswith("best on the test images: SCRATCH 10 and 50 %; KD 10 and 55 %.")
     assert sentences.gap(many, {"accuracy": 0.6}).endswith(
         "is 10.0 points. Share of it that each method closes, in the mean: KD 50 %."
     )

@@ -96,8 +96,9 @@ def test_shares_by_hand():
 
 def test_weights_by_hand():
     rows = [
-        {"gamma": 10.0, "alpha": 1.0, "accuracy": 0.5},
-        {"gamma": 3000.0, "alpha": 0.99, "accuracy": 0.25},
+        {"gamma": 10.0, "alpha": 1.0, "seed": 0, "accuracy": 0.5},
+        {"gamma": 10.0, "alpha": 1.0, "seed": 0, "accuracy": 0.5},  # the same network
+        {"gamma": 3000.0, "alpha": 0.99, "seed": 0, "accuracy": 0.25},
     ]
     table = tables.by_weight(rows)
     assert table.loc["γ = 10", "α = 1"] == "50.00"

@@ -11,7 +11,7 @@ sorted vector, exact, and its gradient runs through the distances that it consis
 Pairs are kept condensed, as by scipy: of B points there are P = B (B - 1) / 2, in the order
 (0, 1), (0, 2), ..., (B - 2, B - 1), and an edge is a number from 0 to P - 1.
 
-Only dimension 0. Loops (H1) by gudhi's Rips complex, median of clouds in 64 dimensions: 1.2 ms for
+Only dimension 0. Loops (H1) by gudhi's Rips complex, median of clouds in 192 dimensions: 1.2 ms for
 32 points, 8.8 ms for 64, 90 ms for 128 (a quarter of that with collapsed edges, which lose the
 pairs that a gradient needs). A step needs two of them; KD's own took 94 ms there, and the tree
 1.3 ms (benchmarks/recorded/embedding.md).

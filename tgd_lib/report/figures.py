@@ -231,7 +231,8 @@ def window_density(births: np.ndarray, persistences: np.ndarray, *, upto: float)
     counts, _, _ = np.histogram2d(births, persistences, bins=(edges, edges))
     # Empty bins stay white: a logarithm has no zero.
     shown = np.ma.masked_equal(counts.T, 0)
-    picture = axis.pcolormesh(edges, edges, shown, cmap="viridis", norm=LogNorm(), rasterized=True)
+    norm = LogNorm(1, max(2, counts.max()))  # of flat images there may be no point at all
+    picture = axis.pcolormesh(edges, edges, shown, cmap="viridis", norm=norm, rasterized=True)
     window = plt.Rectangle((0, 0), upto, upto, fill=False, edgecolor=COLOURS[3], linewidth=1.8)
     axis.add_patch(window)
     # Named in the empty half: births and persistences add to at most 1.

@@ -223,14 +223,18 @@ def follows(first: np.ndarray, second: np.ndarray, students: dict[str, np.ndarra
 
 
 def training(rows: Sequence[dict]) -> str:
-    """Training accuracy at the end, the mean over seeds, beside the test accuracy."""
+    """Training accuracy at the epoch that counts, the mean over seeds, beside the test accuracy."""
     parts = []
     for method, label in labels_of(rows).items():
         chosen = [r for r in rows if r["method"] == method]
-        last = 100 * np.mean([r["training_accuracy"][-1] for r in chosen])
+        trained = [r["training_accuracy"][r["selected_epoch"] - 1] for r in chosen]
         test = 100 * np.mean([r["accuracy"] for r in chosen])
-        parts.append(f"{label} {last:.0f} and {test:.0f} %")
-    return f"Accuracy on training and on test images after the last epoch: {'; '.join(parts)}."
+        parts.append(f"{label} {100 * np.mean(trained):.0f} and {test:.0f} %")
+    chosen_by_test = any(r["selection"] == "authors" for r in rows)
+    when = (
+        "at the epoch that is best on the test images" if chosen_by_test else "after the last epoch"
+    )
+    return f"Accuracy on training and on test images {when}: {'; '.join(parts)}."
 
 
 def maps(distances: dict[str, float]) -> str:

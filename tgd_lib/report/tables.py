@@ -5,6 +5,7 @@ Where methods are compared, a cell is a paired difference and follows the rule o
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def load_records(settings: Settings, name: str) -> list[dict]:
     path = config.run_dir(settings) / "records" / f"{name}.json"
     if not path.is_file():
         # The very command, overrides and all, that makes it.
-        overrides = "".join(f" -p {k} {v}" for k, v in settings.overrides)
+        overrides = "".join(f" -p {k} {shlex.quote(str(v))}" for k, v in settings.overrides)
         run = f"./run_all.sh --profile {settings.profile} --only {name[:2]}{overrides}"
         raise InputError(f"run {settings.run_name!r} has no record {name!r} yet: run {run} first")
     return files.read_json(path)["rows"]
@@ -292,11 +293,13 @@ def _cells(pairs: Sequence[dict]) -> dict[str, str | Cell]:
 def by_weight(rows: Sequence[dict]) -> pd.DataFrame:
     """Accuracy in per cent, mean ± std (n): a line a gamma, a column an alpha.
 
-    rows: gamma, alpha, accuracy.
+    rows: gamma, alpha, seed, accuracy. A network that stands for two methods (TGD and its control,
+    where the run's own alpha is 1) counts once.
     """
     if not rows:
         return pd.DataFrame()
-    cells = pd.DataFrame(rows).groupby(["gamma", "alpha"])["accuracy"].apply(spread)
+    frame = pd.DataFrame(rows).drop_duplicates(["gamma", "alpha", "seed"])
+    cells = frame.groupby(["gamma", "alpha"])["accuracy"].apply(spread)
     table = cells.unstack("alpha").fillna("not run")
     return n_once(table.rename(columns="α = {:g}".format, index="γ = {:g}".format))
 

@@ -128,11 +128,16 @@ class Specs:
 
     def asked(self) -> list[Spec]:
         """All students of a run: those of its methods, and the protocol's with fresh seeds."""
-        s = self.settings
-        found = self.students(methods.of(s))
-        for seed in range(s.seeds, s.seeds + s.fresh_seeds):
-            found += [self.student(name, seed) for name in protocol.members()]
-        return found
+        return [*self.students(methods.of(self.settings)), *self._fresh(protocol.members())]
+
+    def tested(self, names: Sequence[str]) -> list[Spec]:
+        """The students of methods that are tested together: all seeds of a run, fresh ones too."""
+        return [*self.students(names), *self._fresh(names)]
+
+    def _fresh(self, names: Sequence[str]) -> list[Spec]:
+        first, count = self.settings.seeds, self.settings.fresh_seeds
+        seeds = range(first, first + count)
+        return [self.student(name, seed) for seed in seeds for name in names]
 
     def examined(self) -> list[Spec]:
         """Those that are asked about corrupted images, calibration and transfer; no fresh seeds."""
