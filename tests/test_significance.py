@@ -217,7 +217,9 @@ def test_a_family_is_corrected_for_being_one():
     assert one["detectable"] is one["detectable_holm"] is None  # a single pair has no spread
     two = [r for r in both if r["seed"] < 2]  # t of one degree of freedom has wide tails
     assert significance.family(two, [("a", "b")] * 6)[0]["detectable_holm"] is not None
-    assert significance.detectable(1.0, 2, level=0.05 / 6) == pytest.approx(97.906 / 2**0.5, rel=1e-4)
+    assert significance.detectable(1.0, 2, level=0.05 / 6) == pytest.approx(
+        97.906 / 2**0.5, rel=1e-4
+    )
     scattered = [*seeds("a", 0.6, 0.62, 0.64, 0.6, 0.62, 0.64), *both[6:]]
     said = significance.family(scattered, [("a", "b"), ("a", "c")])[0]
     spread = float(np.std([0.1, 0.12, 0.14] * 2, ddof=1))

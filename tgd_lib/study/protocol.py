@@ -24,7 +24,10 @@ LOCALITY = {
     "kd_diagram": ("kd_diagram_nearest", "kd_diagram_shortest"),
 }
 PILOT_SEEDS = 3  # 0 to 2: the pilot has read test images with them
-CHOSEN: dict[str, str | None] = {"embedding": "kd_signature", "image": None}
+CHOSEN: dict[str, str | None] = {
+    "embedding": "kd_signature",
+    "image": share_name("image_map", 0.9),
+}
 
 
 @dataclass(frozen=True)
