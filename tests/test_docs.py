@@ -7,7 +7,7 @@ import pytest
 from tgd_lib import config
 from tgd_lib.files import read_json
 from tgd_lib.report import significance, summary, tables
-from tgd_lib.study import methods
+from tgd_lib.study import methods, protocol
 
 README = (config.ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = config.ROOT / "docs" / "results"
@@ -91,8 +91,11 @@ def test_every_figure_that_is_shown_has_its_alt_text():
             assert (page.parent / path).is_file(), (page.name, path)
 
 
-def test_the_readme_s_topology_of_the_embedding_is_what_was_recorded():
-    recorded = read_json(config.ROOT / "benchmarks/recorded/protocol_embedding_test.json")
+@pytest.mark.parametrize(
+    ("part", "told"), [("embedding", "kd_batchmean_annealed"), ("image", protocol.CHOSEN["image"])]
+)
+def test_the_readme_s_search_for_a_topology_is_what_was_recorded(part, told):
+    recorded = read_json(config.ROOT / f"benchmarks/recorded/protocol_{part}_test.json")
     text = " ".join(README.split())
     for pair in recorded["pairs"]["seeds from 0 on"]:
         if pair["control"] == "kd_nearest":  # in the protocol alone
@@ -103,20 +106,21 @@ def test_the_readme_s_topology_of_the_embedding_is_what_was_recorded():
         assert f"{mean} against" in text.replace(" points against", " against"), pair["control"]
         assert f"[{low}, {high}]" in text, pair["control"]
         assert f"{100 * pair['detectable']:.2f}" in text, pair["control"]
-    kd = [r["accuracy"] for r in recorded["rows"] if r["method"] == "kd_batchmean_annealed"]
-    assert str(tables.spread(kd)).removesuffix(" (n=12)") + " %" in text
+    found = [r["accuracy"] for r in recorded["rows"] if r["method"] == told]
+    assert str(tables.spread(found)).removesuffix(" (n=12)") + " %" in text
 
 
-def test_the_protocol_s_rows_are_the_results_of_study():
+@pytest.mark.parametrize("part", sorted(protocol.CANDIDATES))
+def test_the_protocol_s_rows_are_the_results_of_study(part):
     """Each row's accuracy is one that its network's result says of 10,000 test images."""
-    recorded = read_json(config.ROOT / "benchmarks/recorded/protocol_embedding_test.json")
+    recorded = read_json(config.ROOT / f"benchmarks/recorded/protocol_{part}_test.json")
     for row in recorded["rows"]:
         name = f"{row['method']}_{row['seed']}.json"
         kept = read_json(config.ROOT / "figures/study/results" / name)
         answers = [a for a in kept["answers"].values() if "accuracy" in a]
         said = [a["accuracy"] for a in answers if a["n"] == 10_000]
         assert row["accuracy"] in said and kept["record"]["key"] == row["key"], name
-    assert len(recorded["rows"]) >= 60
+    assert len(recorded["rows"]) == 12 * len(protocol.members())
 
 
 def test_the_table_of_profiles_is_what_they_are():
@@ -136,11 +140,21 @@ def test_the_table_of_profiles_is_what_they_are():
     assert f"{len(methods.of(config.resolve('study')))} methods" in table["study"][2]
 
 
-def test_the_protocol_shows_what_was_recorded():
+def test_the_candidate_of_the_image_is_the_one_that_was_chosen():
+    recorded = read_json(config.ROOT / "benchmarks/recorded/protocol_image.json")
+    assert recorded["chosen"] == protocol.CHOSEN["image"]
+    best = max(recorded["pairs"], key=lambda pair: pair["mean"])
+    assert best["method"] == recorded["chosen"] and best["n"] == 6
+    assert {row["n"] for row in recorded["rows"]} == {2000}  # held-out images
+
+
+@pytest.mark.parametrize("part", sorted(protocol.CANDIDATES))
+def test_the_protocol_shows_what_was_recorded(part):
     page = (config.ROOT / "docs/protocol-topology.md").read_text(encoding="utf-8")
-    recorded = (config.ROOT / "benchmarks/recorded/protocol_embedding_test.md").read_text(
-        encoding="utf-8"
-    )
+    path = config.ROOT / f"benchmarks/recorded/protocol_{part}_test.md"
+    recorded = path.read_text(encoding="utf-8")
     lines = [line for line in recorded.splitlines() if line.startswith("|")]
-    assert len(lines) == 25 and not [line for line in lines if line not in page]
+    compared = len(protocol.comparisons(part, protocol.CHOSEN[part]))
+    assert len(lines) == 4 * 2 + 3 * compared + (compared + 1)  # four tables, the first of methods
+    assert not [line for line in lines if line not in page]
     assert "*: no gain is shown.\n" in recorded and "**No gain is shown.**" in page

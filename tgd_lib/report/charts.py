@@ -144,7 +144,10 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
     A pale dot for each seed and a bar for their mean; from six seeds on Student's 95 % interval of
     the mean.
     """
-    figure, axis = plt.subplots(figsize=(8, 0.8 + 0.42 * len(pairs)))
+    # Of second teachers names are long: in several lines, or no room is left for the plot.
+    names = [textwrap.fill(f"{tables.versus(p, labels)} (n={p['n']})", 48) for p in pairs]
+    lines = max((name.count("\n") for name in names), default=0) + 1
+    figure, axis = plt.subplots(figsize=(8, 0.8 + (0.3 + 0.12 * lines) * len(pairs)))
     axis.axvline(0, **LINE)
     for y, pair in enumerate(pairs):
         _difference(axis, y, pair, COLOURS[0])
@@ -156,7 +159,6 @@ def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
             verdict += f" (p = {pair['p']:.2g})"
         # Right of the axes, in units of their width across and of lines down.
         axis.text(1.01, y, verdict, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
-    names = [f"{tables.versus(p, labels)} (n={p['n']})" for p in pairs]
     axis.set_yticks(range(len(pairs)), names)
     axis.set_xlabel("paired difference in test accuracy, points")
     _lines(axis, len(pairs))
