@@ -13,6 +13,7 @@ what figures/<profile>/results has measured. Notebook 08 shows both parts togeth
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -104,9 +105,11 @@ def test(lab: Lab, part: str) -> dict:
     said = _said(pairs, labels, mine, lab.settings)
     described = []
     if not _fewer_images(lab.settings):
-        described = _described(lab, mine, labels)
-        table = tables.markdown(tables.n_once(pd.DataFrame(described)))
-        said += f"\n\nDescribed, not tested.\n\n{table}"
+        described = [*_described(lab, mine, labels), *_further(lab, part)]
+        said += "\n\nDescribed, not tested."
+        # Lines of one table have the same columns.
+        for _, lines in itertools.groupby(described, key=list):
+            said += f"\n\n{tables.markdown(tables.n_once(pd.DataFrame(lines)))}"
     members = {name for c in mine for name in (c.method, c.control)}
     table = _table([row for row in rows if row["method"] in members])
     text = f"{table}\n\n{said}"
@@ -161,6 +164,26 @@ def _described(lab: Lab, asked: Sequence[Comparison], labels: dict) -> list[dict
         line = {"difference": tables.versus({"method": c.method, "control": c.control}, labels)}
         for name, (rows, column) in columns.items():
             line[name] = tables.difference(significance.paired(rows, c.method, c.control, column))
+        lines.append(line)
+    return lines
+
+
+def _further(lab: Lab, part: str) -> list[dict]:
+    """A row a control that the protocol describes only: the chosen one minus it, clean images."""
+    chosen, controls = protocol.CHOSEN[part], protocol.DESCRIBED[part]
+    controls = [name for name in controls if name in methods.of(lab.settings)]
+    specs = specs_of(lab).students([chosen, *controls])
+    lab.train(specs)
+    rows = questions.metrics_on(lab, specs, "test")
+    lines = []
+    for control in controls:
+        line = {
+            "difference": tables.versus(
+                {"method": chosen, "control": control}, sentences.labels_of(rows)
+            )
+        }
+        for name, column in (("accuracy, points", "accuracy"), ("NLL, nats", "nll")):
+            line[name] = tables.difference(significance.paired(rows, chosen, control, column))
         lines.append(line)
     return lines
 

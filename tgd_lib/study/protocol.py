@@ -23,6 +23,8 @@ LOCALITY = {
     "kd_signature": ("kd_nearest", "kd_shortest"),
     "kd_diagram": ("kd_diagram_nearest", "kd_diagram_shortest"),
 }
+# Described beside the chosen candidate, by the first seeds, and not tested.
+DESCRIBED: dict[str, tuple[str, ...]] = {"embedding": ("kd_all_pairs", "kd_permuted"), "image": ()}
 PILOT_SEEDS = 3  # 0 to 2: the pilot has read test images with them
 CHOSEN: dict[str, str | None] = {
     "embedding": "kd_signature",
