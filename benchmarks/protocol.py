@@ -13,7 +13,6 @@ what figures/<profile>/results has measured. Notebook 08 shows both parts togeth
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 from collections.abc import Sequence
 
@@ -99,21 +98,23 @@ def test(lab: Lab, part: str) -> dict:
     for first in (0, protocol.PILOT_SEEDS, lab.settings.seeds):
         counted = [row for row in rows if row["seed"] >= first]
         if counted:
-            tested = significance.family(counted, [(c.method, c.control) for c in family])
+            tested = significance.family(counted, _pairs(family))
             pairs[f"seeds from {first} on"] = [tested[family.index(c)] for c in mine]
     labels = sentences.labels_of(rows)
     said = _said(pairs, labels, mine, lab.settings)
-    described = []
+    described = {}
     if not _fewer_images(lab.settings):
-        described = [*_described(lab, mine, labels), *_further(lab, part)]
+        described = _described(lab, [*_pairs(mine), *protocol.DESCRIBED[part]])
         said += "\n\nDescribed, not tested."
-        # Lines of one table have the same columns.
-        for _, lines in itertools.groupby(described, key=list):
+        for lines in described.values():
             said += f"\n\n{tables.markdown(tables.n_once(pd.DataFrame(lines)))}"
     members = {name for c in mine for name in (c.method, c.control)}
     table = _table([row for row in rows if row["method"] in members])
     text = f"{table}\n\n{said}"
-    described = [{name: str(cell) for name, cell in row.items()} for row in described]
+    described = {
+        images: [{name: str(cell) for name, cell in line.items()} for line in lines]
+        for images, lines in described.items()
+    }
     return {"rows": rows, "pairs": pairs, "described": described, "text": text}
 
 
@@ -142,48 +143,41 @@ def _said(pairs: dict, labels: dict, asked: Sequence[Comparison], settings: Sett
     return "\n\n".join([*text, sentences.protocol(everything, fresh)])
 
 
+def _pairs(found: Sequence[Comparison]) -> list[tuple[str, str]]:
+    return [(c.method, c.control) for c in found]
+
+
 def _fewer_images(settings: Settings) -> bool:
     return settings.n_train != config.PROFILES[settings.profile].n_train
 
 
-def _described(lab: Lab, asked: Sequence[Comparison], labels: dict) -> list[dict]:
-    """A row a comparison: differences without a verdict, corrupted and temperature-scaled."""
-    members = {name for c in asked for name in (c.method, c.control)}
+def _described(lab: Lab, pairs: Sequence[tuple[str, str]]) -> dict[str, list[dict]]:
+    """Differences without a verdict, by a run's first seeds: a table of clean and one of corrupted
+    images, in each a line a pair of method and control."""
+    members = {name for pair in pairs for name in pair}
     specs = [spec for spec in specs_of(lab).examined() if spec.method in members]
+    lab.train(specs)
+    there = {spec.method for spec in specs}  # another profile's grid may lack some
+    pairs = [pair for pair in pairs if set(pair) <= there]
+    clean = questions.metrics_on(lab, specs, "test")
     corrupted = tables.under_corruption(questions.robustness(lab, specs))
-    columns = {
-        "accuracy when corrupted, points": (corrupted, "accuracy"),
-        "NLL when corrupted, nats": (corrupted, "nll"),
-    }
+    of_clean = [(clean, column, "") for column in ("accuracy", "nll", "ece")]
     if lab.settings.holdout:  # on which a temperature is fitted
         scaled = [row | row["after"] for row in questions.calibration(lab, specs)]
-        columns["NLL after scaling, nats"] = scaled, "nll"
-        columns["ECE after scaling, points"] = scaled, "ece"
-    lines = []
-    for c in asked:
-        line = {"difference": tables.versus({"method": c.method, "control": c.control}, labels)}
-        for name, (rows, column) in columns.items():
-            line[name] = tables.difference(significance.paired(rows, c.method, c.control, column))
-        lines.append(line)
-    return lines
+        of_clean += [(scaled, column, " after scaling") for column in ("nll", "ece")]
+    of_corrupted = [(corrupted, column, " when corrupted") for column in ("accuracy", "nll", "ece")]
+    return {"clean": _lines(pairs, of_clean), "corrupted": _lines(pairs, of_corrupted)}
 
 
-def _further(lab: Lab, part: str) -> list[dict]:
-    """A row a control that the protocol describes only: the chosen one minus it, clean images."""
-    chosen, controls = protocol.CHOSEN[part], protocol.DESCRIBED[part]
-    controls = [name for name in controls if name in methods.of(lab.settings)]
-    specs = specs_of(lab).students([chosen, *controls])
-    lab.train(specs)
-    rows = questions.metrics_on(lab, specs, "test")
+def _lines(pairs: Sequence[tuple[str, str]], columns: Sequence[tuple]) -> list[dict]:
+    """A line a pair; of each column, the rows, which metric of theirs, and where it is taken."""
+    labels = sentences.labels_of(columns[0][0])
     lines = []
-    for control in controls:
-        line = {
-            "difference": tables.versus(
-                {"method": chosen, "control": control}, sentences.labels_of(rows)
-            )
-        }
-        for name, column in (("accuracy, points", "accuracy"), ("NLL, nats", "nll")):
-            line[name] = tables.difference(significance.paired(rows, chosen, control, column))
+    for method, control in pairs:
+        line = {"difference": tables.versus({"method": method, "control": control}, labels)}
+        for rows, column, where in columns:
+            name = f"{tables.NAMES[column]}{where}, {tables.SCALES[column][2]}"
+            line[name] = tables.difference(significance.paired(rows, method, control, column))
         lines.append(line)
     return lines
 

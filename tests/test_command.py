@@ -62,7 +62,6 @@ def artifacts(tmp_path, monkeypatch) -> Path:
         ("--list -p epochs 3", "--list and -p: do not go together"),
         ("--verify --no-wait", "--verify and --no-wait: do not go together"),
         ("--record -p epochs 3", "--record"),
-        ("--record --only 01", "--record"),
         ("--profile smoke --test", "must come first"),
     ],
 )

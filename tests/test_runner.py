@@ -464,7 +464,7 @@ def test_a_record_brings_the_networks_of_a_profile_that_publishes(
     asked = []
     add = "tgd_lib.study.published.add"
     monkeypatch.setattr(add, lambda made, folder: asked.append((made, folder.parent.name)))
-    recording.record([], resolve(profile))
+    recording.record([], resolve(profile), whole=True)
     assert asked == ([(made, f".{profile}.new")] if published else [])
 
 
@@ -476,7 +476,7 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
     page = figures.parent / "docs" / "results" / "quick.md"
     for said in ("old results", "new results"):
         monkeypatch.setattr(summary, "block", lambda folder, profile, said=said: f"{said}\n")
-        recording.record([], resolve())
+        recording.record([], resolve(), whole=True)
         marks = f"<!-- results:quick -->\n{said}\n<!-- /results -->"
         assert page.read_text().count(marks) == 1
         page.write_text(page.read_text() + "prose\n")
@@ -485,7 +485,7 @@ def test_the_results_of_a_record_are_a_page_of_their_own(artifacts, figures, mon
     with pytest.raises(
         InputError, match="quick.md: put back its lines <!-- results:quick --> and <!-- /"
     ):
-        recording.record([], resolve())
+        recording.record([], resolve(), whole=True)
 
 
 def test_a_run_says_whether_it_went_on_from_results(tmp_path, monkeypatch):
@@ -510,7 +510,7 @@ def test_a_recording_that_was_killed_leaves_the_older_record_and_no_trace(artifa
         (older / "networks" / "kept").write_text("published")
         (figures / ".quick.new").mkdir()
         (figures / ".quick.new" / "half").write_text("made")
-        recording.record([], resolve())
+        recording.record([], resolve(), whole=True)
         assert [p.name for p in figures.iterdir()] == ["quick"]
         kept = sorted(p.name for p in (figures / "quick").rglob("*") if p.is_file())
         assert kept == ["kept", "run.json"]
@@ -518,23 +518,57 @@ def test_a_recording_that_was_killed_leaves_the_older_record_and_no_trace(artifa
 
 def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures, capsys):
     """As long as they have its outputs: a change of the source leaves cells without any."""
-    (figures / "cifar10-small").mkdir(parents=True)
-    (figures / "cifar10-small" / "run.json").write_text("{}")
+    (figures / "cifar10-small" / "records").mkdir(parents=True)
     toy(notebooks, "01_a", "print(profile)")
     assert main(["--record"]) == 0  # no twin yet: this run's is better than none
     twin = notebooks / "01_a.ipynb"
     assert (figures / "quick" / "run.json").exists() and twins.executed(twin)
     # A better record that the twin does not show is no reason to keep what it shows.
     assert main(["--record"]) == 0
-    assert "the notebooks go on" not in capsys.readouterr().out
+    assert "goes on showing" not in capsys.readouterr().out
     first = twin.read_text().replace('"profile": "quick"', '"profile": "cifar10-small"')
     twin.write_text(first)
     assert main(["--record"]) == 0
-    assert "the notebooks go on showing cifar10-small" in capsys.readouterr().out
+    assert "01_a goes on showing cifar10-small" in capsys.readouterr().out
     assert twin.read_text() == first
     toy(notebooks, "01_a", "print(profile, 2)")
     assert main(["--twins"]) == 0 and not twins.executed(twin)
     assert main(["--record"]) == 0 and twins.executed(twin)
+
+
+def test_notebooks_are_recorded_one_by_one(artifacts, notebooks, figures, monkeypatch, capsys):
+    """--only: what others have drawn stays, and what there is to say of whole runs is not said."""
+    monkeypatch.setattr(runner, "NEEDS", {"01_a": (), "02_b": ()})
+    figure = "out = config.run_dir(config.resolve(profile)) / 'figures'\nout.mkdir(exist_ok=True)"
+    for name in ("01_a", "02_b"):
+        drawn = f"(out / '{name[:2]}_a.svg').write_text(profile)"
+        toy(notebooks, name, "from tgd_lib import config", figure, drawn)
+    older = figures / "quick" / "figures"
+    older.mkdir(parents=True)
+    for name in ("01_a.svg", "01_gone.svg", "02_a.svg"):
+        (older / name).write_text("older")
+    assert main(["--only", "01", "--record"]) == 0
+    said = capsys.readouterr().out
+    assert "quick, of 01_a alone; 1 notebooks in" in said
+    kept = {p.name: p.read_text() for p in (figures / "quick").rglob("*") if p.is_file()}
+    assert kept == {"01_a.svg": "quick", "02_a.svg": "older"}
+    assert twins.executed(notebooks / "01_a.ipynb") and not (notebooks / "02_b.ipynb").exists()
+
+
+def test_each_twin_goes_on_showing_its_own_more_telling_record(
+    artifacts, notebooks, figures, monkeypatch
+):
+    monkeypatch.setattr(runner, "NEEDS", {"01_a": (), "02_b": ()})
+    (figures / "study" / "records").mkdir(parents=True)
+    for name in ("01_a", "02_b"):
+        toy(notebooks, name, "print(profile)")
+    assert main(["--record"]) == 0
+    first = notebooks / "01_a.ipynb"
+    telling = first.read_text().replace('"profile": "quick"', '"profile": "study"')
+    first.write_text(telling)
+    (notebooks / "02_b.ipynb").unlink()
+    assert main(["--record"]) == 0
+    assert first.read_text() == telling and twins.executed(notebooks / "02_b.ipynb")
 
 
 def test_a_failed_run_is_not_recorded(artifacts, notebooks, figures, capsys):

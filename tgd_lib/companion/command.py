@@ -202,10 +202,8 @@ def settings_of(arguments: Namespace) -> Settings:
     if arguments.data is not None:  # on a command line, relative to where one is
         given["data_dir"] = str(Path(arguments.data).absolute())
     settings = resolve(**given)
-    if arguments.record and (arguments.only or settings.run_name != settings.profile):
-        raise InputError(
-            "--record: records whole runs of a profile as it is; leave out --only and -p"
-        )
+    if arguments.record and settings.run_name != settings.profile:
+        raise InputError("--record: records runs of a profile as it is; leave out -p")
     from tgd_lib import datasets  # with NumPy
 
     datasets.check(settings)

@@ -102,41 +102,66 @@ def _from_results(profile: str) -> bool:
 # ---------------------------------------------------------------- in the repository
 
 
-def clear(settings: Settings) -> None:
-    """Takes away what earlier runs have drawn: notebooks that are recorded draw all of it anew.
+def clear(names: Sequence[str], settings: Settings, *, whole: bool) -> None:
+    """Takes away what earlier runs of these notebooks have drawn: they draw all of it anew.
 
-    Else a figure that they no longer make would be recorded with them.
+    Else a figure that they no longer make would be recorded with them; of a `whole` run, also one
+    that is no notebook's any more.
     """
-    for name in DRAWN:
-        shutil.rmtree(run_dir(settings) / name, ignore_errors=True)
+    if whole:
+        for name in DRAWN:
+            shutil.rmtree(run_dir(settings) / name, ignore_errors=True)
+    for path in _drawn_by(names, run_dir(settings)):
+        path.unlink()
 
 
-def record(names: Sequence[str], settings: Settings) -> None:
+def record(names: Sequence[str], settings: Settings, *, whole: bool) -> None:
     """Brings a run to figures/<profile>/, docs/results/<profile>.md and the notebooks' twins.
 
-    The twins show the most telling run that is recorded: where they show a better one, they stay as
-    they are, unless a change of their sources has left them without outputs.
+    Of a run that is not `whole`, what its notebooks have drawn alone; all else stays. A twin shows
+    the most telling run that is recorded: where it shows a better one, it stays as it is, unless a
+    change of its source has left it without outputs.
     """
     target = FIGURES / settings.profile
-    _replace(target, settings)
-    _write_results(target, settings.profile)
+    _replace(target, settings, names, whole=whole)
+    if whole:
+        _write_results(target, settings.profile)
     larger = BY_SIZE[: BY_SIZE.index(settings.profile)]
-    better = [p for p in larger if (FIGURES / p / "run.json").is_file()]
-    if names and all(_in_step(name) and _shown(name) in better for name in names):
-        shown = f"the notebooks go on showing {_shown(names[0])}"
-    else:
-        _write_twins(names, settings)
-        shown = f"{len(names)} notebooks in {short_path(twins.NOTEBOOKS)}"
-    print(f"recorded: {short_path(target)}; {shown}")
+    better = [p for p in larger if (FIGURES / p / "records").is_dir()]
+    stay = [name for name in names if _in_step(name) and _shown(name) in better]
+    written = [name for name in names if name not in stay]
+    _write_twins(written, settings)
+    said = f"recorded: {short_path(target)}" + ("" if whole else f", of {', '.join(names)} alone")
+    print(f"{said}; {len(written)} notebooks in {short_path(twins.NOTEBOOKS)}")
+    for name in stay:
+        print(f"{name} goes on showing {_shown(name)}")
 
 
-def _replace(target: Path, settings: Settings) -> None:
+def _drawn_by(names: Sequence[str], folder: Path) -> list[Path]:
+    """The figures and records of notebooks in the folder of a run: their names begin with the
+    notebook's number."""
+    numbers = {name.partition("_")[0] for name in names}
+    every = [path for part in DRAWN for path in (folder / part).glob("*") if path.is_file()]
+    return [path for path in every if path.name.partition("_")[0] in numbers]
+
+
+def _replace(target: Path, settings: Settings, names: Sequence[str], *, whole: bool) -> None:
     """Puts a run's record in the place of an older one: made whole beside it, then swapped."""
     fresh, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
     _clear(target, fresh, old)
     fresh.mkdir(parents=True)
-    for name in COPIED:
-        _copy(run_dir(settings) / name, fresh / name)
+    if whole:
+        for name in COPIED:
+            _copy(run_dir(settings) / name, fresh / name)
+    else:
+        for name in COPIED:
+            _copy(target / name, fresh / name)
+        for path in _drawn_by(names, fresh):
+            path.unlink()
+        for path in _drawn_by(names, run_dir(settings)):
+            copy = fresh / path.parent.name / path.name
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
     for path in sorted(fresh.rglob("*")):
         if path.suffix in TEXTS:
             write_text(path, twins.scrub_text(path.read_text(encoding="utf-8")))

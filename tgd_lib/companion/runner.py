@@ -83,11 +83,12 @@ def run(
     wait: another run of the same is waited for; else InputError if there is one.
     """
     names = select(only, list(NEEDS))
+    whole = set(names) == set(NEEDS)
     execution.check_loopback()
     with alone(run_dir(settings), wait=wait):
         print(f"{settings.run_name}: {settings.purpose} ({settings.budget})\n", flush=True)
         if record:
-            recording.clear(settings)
+            recording.clear(names, settings, whole=whole)
         outcomes = execute(names, settings, force=force)
         status = status_of(outcomes)
         recording.report(outcomes, settings)  # first: it needs no room on the disk
@@ -99,7 +100,7 @@ def run(
         if record and status:
             print("not recorded: only a run without failures is")
         elif record:
-            recording.record(names, settings)
+            recording.record(names, settings, whole=whole)
     return status
 
 

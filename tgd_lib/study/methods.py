@@ -447,7 +447,7 @@ COMPARED = (
     # candidates of docs/protocol-topology.md, and their controls
     *(
         share_name(second, a)
-        for second in ("pi", "image_2", "cubical", "image_map")
+        for second in ("pi", "image_2", "cubical", "image_map", "pi_noisy")
         for a in SHARES
     ),
     "kd_signature",
@@ -462,7 +462,7 @@ COMPARED = (
 # Of the search; the first is the control, and stays unless it is beaten.
 CANDIDATES = ("tgd_alpha1", "tgd", *(share_name("pi", a) for a in SHARES), *SEARCH)
 # On corrupted images too, for calibration and transfer.
-EXAMINED = (*COMPARED, *(share_name("pi_noisy", a) for a in SHARES), "tgd_alpha0.5")
+EXAMINED = (*COMPARED, "tgd_alpha0.5")
 ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
 
 

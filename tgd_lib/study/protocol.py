@@ -23,8 +23,21 @@ LOCALITY = {
     "kd_signature": ("kd_nearest", "kd_shortest"),
     "kd_diagram": ("kd_diagram_nearest", "kd_diagram_shortest"),
 }
-# Described beside the chosen candidate, by the first seeds, and not tested.
-DESCRIBED: dict[str, tuple[str, ...]] = {"embedding": ("kd_all_pairs", "kd_permuted"), "image": ()}
+# Method and control, described by the first seeds and not tested: distances as such, whose topology
+# it is, the candidate that was not chosen; a second teacher on PIs of noisy copies of the images.
+DESCRIBED: dict[str, tuple[tuple[str, str], ...]] = {
+    "embedding": (
+        ("kd_signature", "kd_all_pairs"),
+        ("kd_signature", "kd_permuted"),
+        ("kd_diagram", WITHOUT["embedding"]),
+        ("kd_diagram", "kd_diagram_random"),
+    ),
+    "image": tuple(
+        (share_name("pi_noisy", a), control)
+        for a in SHARES
+        for control in (WITHOUT["image"], share_name("image_2", a), share_name("pi", a))
+    ),
+}
 PILOT_SEEDS = 3  # 0 to 2: the pilot has read test images with them
 CHOSEN: dict[str, str | None] = {
     "embedding": "kd_signature",
