@@ -7,12 +7,14 @@
 The choice: each candidate against its matched control, seed by seed; the one with the largest mean
 difference goes on. The test: the chosen one (`study.protocol.CHOSEN`) against all that the protocol
 compares it with, with the fresh seeds too. What is missing is trained; with --from-results not
-what figures/<profile>/results has measured. Notebook 08 shows both parts together.
+what figures/<profile>/results has measured. With fewer training images the same comparisons are described
+by the first seeds, and not tested. Notebook 08 shows both parts together.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -36,7 +38,11 @@ def main() -> None:
     profile = "smoke" if options.quick else options.profile
     settings = config.resolve(profile, data_dir=options.data, n_train=options.images)
     lab, part = Lab(settings), options.part
-    made = test(lab, part) if options.test else choice(lab, part)
+    if not options.test:
+        made = choice(lab, part)
+    else:
+        _check_chosen(lab, part)
+        made = of_fewer_images(lab, part) if _fewer_images(settings) else test(lab, part)
     images = f"{len(lab.data.test.labels)} test" if options.test else f"{settings.holdout} held-out"
     head = f"Topology of the {part}, `{settings.run_name}`, {images} images."
     text = f"{head}\n\n{made.pop('text')}"
@@ -49,7 +55,7 @@ def main() -> None:
     if options.images:
         name += f"_{options.images}"
     _measure.write(options.out, name, record, text)
-    if options.test and not _fewer_images(settings):  # it shows verdicts
+    if "pairs" in record and options.test:  # it shows verdicts
         labels = sentences.labels_of(record["rows"])
         figure = charts.differences(record["pairs"]["seeds from 0 on"], labels)
         figures.draw(figure, options.out / name)
@@ -87,7 +93,6 @@ def choice(lab: Lab, part: str) -> dict:
 
 def test(lab: Lab, part: str) -> dict:
     """Rows on the test images, the pairs of the part by sets of seeds, and what may be said."""
-    _check_chosen(lab, part)
     family = protocol.family()  # of both parts, once both are chosen: Holm counts all of it
     mine = protocol.comparisons(part, protocol.CHOSEN[part])
     members = protocol.members()
@@ -101,21 +106,26 @@ def test(lab: Lab, part: str) -> dict:
             tested = significance.family(counted, _pairs(family))
             pairs[f"seeds from {first} on"] = [tested[family.index(c)] for c in mine]
     labels = sentences.labels_of(rows)
-    said = _said(pairs, labels, mine, lab.settings)
-    described = {}
-    if not _fewer_images(lab.settings):
-        described = _described(lab, [*_pairs(mine), *protocol.DESCRIBED[part]])
-        said += "\n\nDescribed, not tested."
-        for lines in described.values():
-            said += f"\n\n{tables.markdown(tables.n_once(pd.DataFrame(lines)))}"
-    members = {name for c in mine for name in (c.method, c.control)}
-    table = _table([row for row in rows if row["method"] in members])
-    text = f"{table}\n\n{said}"
-    described = {
-        images: [{name: str(cell) for name, cell in line.items()} for line in lines]
-        for images, lines in described.items()
-    }
-    return {"rows": rows, "pairs": pairs, "described": described, "text": text}
+    compared = {name for c in mine for name in (c.method, c.control)}
+    described = _described(lab, [*_pairs(mine), *protocol.DESCRIBED[part]])
+    text = [
+        _table([row for row in rows if row["method"] in compared]),
+        _said(pairs, labels, mine, lab.settings),
+        _in_words(described),
+    ]
+    made = {"rows": rows, "pairs": pairs, "described": _cells(described)}
+    return made | {"text": "\n\n".join(text)}
+
+
+def of_fewer_images(lab: Lab, part: str) -> dict:
+    """Rows of the part's methods on the test images, and their differences, described alone."""
+    pairs = _pairs(protocol.comparisons(part, protocol.CHOSEN[part]))
+    specs = specs_of(lab).students(dict.fromkeys(itertools.chain(*pairs)))
+    lab.train(specs)
+    rows = _with_epochs(questions.metrics_on(lab, specs, "test"), specs)
+    described = {"clean": _lines(pairs, [(rows, name, "") for name in ("accuracy", "nll", "ece")])}
+    text = f"{_table(rows)}\n\n{_in_words(described)}"
+    return {"rows": rows, "described": _cells(described), "text": text}
 
 
 def _check_chosen(lab: Lab, part: str) -> None:
@@ -130,12 +140,9 @@ def _check_chosen(lab: Lab, part: str) -> None:
 
 
 def _said(pairs: dict, labels: dict, asked: Sequence[Comparison], settings: Settings) -> str:
-    """Tables and the sentence that the protocol allows; of fewer images, intervals alone."""
+    """Tables and the sentence that the protocol allows."""
     everything = pairs["seeds from 0 on"]
     beside = tables.beside(pairs, labels).reset_index()
-    if _fewer_images(settings):
-        intervals = beside.filter(regex="difference|^n$|points")
-        return f"Described, not tested.\n\n{tables.markdown(intervals)}"
     table = tables.family(everything, labels, [c.asks for c in asked]).reset_index()
     count = f"Holm's correction over the {len(protocol.family())} comparisons of the chosen."
     fresh = pairs.get(f"seeds from {settings.seeds} on", ())
@@ -180,6 +187,20 @@ def _lines(pairs: Sequence[tuple[str, str]], columns: Sequence[tuple]) -> list[d
             line[name] = tables.difference(significance.paired(rows, method, control, column))
         lines.append(line)
     return lines
+
+
+def _in_words(described: dict[str, list[dict]]) -> str:
+    """What `_described` gives, as tables."""
+    made = [tables.markdown(tables.n_once(pd.DataFrame(lines))) for lines in described.values()]
+    return "\n\n".join(["Described, not tested.", *made])
+
+
+def _cells(described: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """The same, every cell as text."""
+    return {
+        images: [{name: str(cell) for name, cell in line.items()} for line in lines]
+        for images, lines in described.items()
+    }
 
 
 def _with_epochs(rows: list[dict], specs: Sequence[Spec]) -> list[dict]:

@@ -36,6 +36,7 @@ def store(tmp_path_factory):
         "weights --of embedding",
         "protocol --part embedding",
         "protocol --part embedding --test",
+        "protocol --part embedding --test --images 60",
         "storage",
         "rounding",
     ],
@@ -44,9 +45,10 @@ def test_quick(command, tmp_path, store):
     done = run(f"{command} --quick --out {tmp_path}", store)
     assert done.returncode == 0, done.stderr
     (written,) = tmp_path.glob("*.json")
-    assert written.stem == "_".join(
-        command.replace("--of ", "").replace("--part ", "").replace("--test", "test").split()
-    )
+    named = command.replace("--test", "test")
+    for option in ("--of ", "--part ", "--images "):
+        named = named.replace(option, "")
+    assert written.stem == "_".join(named.split())
     record = json.loads(written.read_text())
     assert record["quick"] is True and record["machine"]["python"]
     assert str(config.ROOT) not in written.read_text()

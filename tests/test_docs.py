@@ -155,9 +155,8 @@ def test_the_protocol_shows_what_was_recorded(part):
     recorded = path.read_text(encoding="utf-8")
     lines = [line for line in recorded.splitlines() if line.startswith("|")]
     compared = len(protocol.comparisons(part, protocol.CHOSEN[part]))
-    # Four tables, the first of methods, and one of the controls that are described only.
-    described = len(protocol.DESCRIBED[part])
-    further = described + 2 if described else 0
-    assert len(lines) == 4 * 2 + 3 * compared + (compared + 1) + further
+    # Five tables: methods, tests, sets of seeds, and two of what is described only.
+    described = compared + len(protocol.DESCRIBED[part])
+    assert len(lines) == 5 * 2 + (compared + 1) + 2 * compared + 2 * described
     assert not [line for line in lines if line not in page]
     assert "*: no gain is shown.\n" in recorded and "**No gain is shown.**" in page
