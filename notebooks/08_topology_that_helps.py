@@ -197,9 +197,9 @@ drawn = Markdown(none_here)
 if pairs:
     figure = charts.differences(pairs, sentences.labels_of(all_rows))
     caption = (
-        "Candidates against their matched controls on the test images, described and no part of the "
-        "test, p without correction: a pale dot for each seed, a bar for their mean, from six seeds "
-        "on with Student's 95 % interval."
+        "Candidates against their matched controls on the test images, described and no part of "
+        "the test, p without correction: a pale dot for each seed, a bar for their mean, from six "
+        "seeds on with Student's 95 % interval."
     )
     drawn = figures.save(figure, settings, "08_candidates", caption=caption, source=pairs)
 drawn
