@@ -7,8 +7,8 @@
 The choice: each candidate against its matched control, seed by seed; the one with the largest mean
 difference goes on. The test: the chosen one (`study.protocol.CHOSEN`) against all that the protocol
 compares it with, with the fresh seeds too. What is missing is trained; with --from-results not
-what figures/<profile>/results has measured. With fewer training images the same comparisons are described
-by the first seeds, and not tested. Notebook 08 shows both parts together.
+what figures/<profile>/results has measured. With fewer training images the same comparisons are
+described by the first seeds, and not tested. Notebook 08 shows both parts together.
 """
 
 from __future__ import annotations
