@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -243,7 +244,8 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            print(f"{kind} {key}: another run is making it; waiting for that", flush=True)
+            waiting = f"{kind} {key}: another run is making it; waiting for that"
+            print(waiting, file=sys.stderr, flush=True)
             lock.acquire()
         try:
             yield
