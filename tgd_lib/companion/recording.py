@@ -150,18 +150,11 @@ def _replace(target: Path, settings: Settings, names: Sequence[str], *, whole: b
     fresh, old = (target.with_name(f".{target.name}.{end}") for end in ("new", "old"))
     _clear(target, fresh, old)
     fresh.mkdir(parents=True)
-    if whole:
-        for name in COPIED:
-            _copy(run_dir(settings) / name, fresh / name)
-    else:
-        for name in COPIED:
-            _copy(target / name, fresh / name)
-        for path in _drawn_by(names, fresh):
-            path.unlink()
-        for path in _drawn_by(names, run_dir(settings)):
-            copy = fresh / path.parent.name / path.name
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copy)
+    source = run_dir(settings) if whole else target
+    for name in COPIED:
+        _copy(source / name, fresh / name)
+    if not whole:
+        _exchange(names, run_dir(settings), fresh)
     for path in sorted(fresh.rglob("*")):
         if path.suffix in TEXTS:
             write_text(path, twins.scrub_text(path.read_text(encoding="utf-8")))
@@ -176,6 +169,16 @@ def _replace(target: Path, settings: Settings, names: Sequence[str], *, whole: b
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(names: Sequence[str], run: Path, fresh: Path) -> None:
+    """Puts what notebooks have drawn in a run in the place of what they had drawn before."""
+    for path in _drawn_by(names, fresh):
+        path.unlink()
+    for path in _drawn_by(names, run):
+        copy = fresh / path.relative_to(run)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def _clear(target: Path, fresh: Path, old: Path) -> None:
