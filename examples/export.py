@@ -1,6 +1,6 @@
 """A trained student as files that run without this library: torch.export and ONNX.
 
-    python examples/export.py cifar10-small/tgd                 a published network
+    python examples/export.py study/tgd                 a published network
     python examples/export.py RUN/tgd --runs artifacts/runs     one of your own, of the run RUN
 
 Writes tgd.pt2 and tgd.onnx where you are. Both hold the preprocessing, too: they take any number of
@@ -47,7 +47,7 @@ def measured(run, images: torch.Tensor, truth: np.ndarray, file: Path) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Export a trained student.")
-    parser.add_argument("name", help="RUN/METHOD, as cifar10-small/tgd")
+    parser.add_argument("name", help="RUN/METHOD, as study/tgd")
     parser.add_argument("--runs", type=Path, default=published.FIGURES, help="where the runs lie")
     parser.add_argument("--side", type=int, default=32, help="pixels of a side in training")
     asked = parser.parse_args()

@@ -24,7 +24,7 @@ __version__ = "0.1.0"
 
 
 def load(name: str, *, seed: int = 0):
-    """A published network with its preprocessing, in eval mode: ``load("cifar10-small/tgd")``.
+    """A published network with its preprocessing, in eval mode: ``load("study/tgd")``.
 
     Called with images uint8 (N, 32, 32, 3) it returns logits float32 (N, classes). InputError, with
     the names there are, for an unknown one.
