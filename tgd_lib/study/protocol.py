@@ -35,6 +35,7 @@ DESCRIBED: dict[str, tuple[tuple[str, str], ...]] = {
     "image": (
         (share_name("pi_noisy", 0.9), WITHOUT["image"]),
         (share_name("pi_noisy", 0.9), share_name("image_2", 0.9)),
+        (share_name("pi_noisy", 0.9), share_name("pi", 0.9)),
     ),
 }
 PILOT_SEEDS = 3  # 0 to 2: the pilot has read test images with them
