@@ -65,6 +65,18 @@ def test_the_pi_teacher_shows_in_no_metric_that_the_readme_names():
         assert found["n"] == 6 and found["verdict"] == "no difference shown", column
 
 
+def test_the_readme_s_tgd_with_batchmean_is_what_the_results_of_study_say():
+    name, control = "tgd_batchmean", "kd_batchmean_annealed"
+    rows = [r for r in main_rows() if r["method"] == control]
+    for seed in range(6):
+        kept = read_json(config.ROOT / f"figures/study/results/{name}_{seed}.json")
+        (answer,) = [a for a in kept["answers"].values() if "accuracy" in a and a["n"] == 10_000]
+        rows.append(rows[0] | {"method": name, "seed": seed, "accuracy": answer["accuracy"]})
+    found = significance.paired(rows, name, control)
+    mean, low, high = (f"{100 * found[k]:+.2f}".replace("-", "−") for k in ("mean", "low", "high"))
+    assert f"{mean} points [{low}, {high}], n = {found['n']}" in " ".join(README.split())
+
+
 def test_the_readme_is_two_screens():
     assert len(README.splitlines()) <= 150
 
