@@ -63,6 +63,9 @@ def test_the_pi_teacher_shows_in_no_metric_that_the_readme_names():
     for column in ("accuracy", "nll", "ece"):
         found = significance.paired(main_rows(), "tgd", "tgd_alpha1", column)
         assert found["n"] == 6 and found["verdict"] == "no difference shown", column
+    robust = read_json(config.ROOT / "figures/study/records/05_robustness.json")["rows"]
+    found = significance.paired(tables.under_corruption(robust), "tgd", "tgd_alpha1")
+    assert found["n"] == 6 and found["verdict"] == "no difference shown"
 
 
 def test_the_readme_s_tgd_with_batchmean_is_what_the_results_of_study_say():
