@@ -125,19 +125,20 @@ tables.contrasts(pairs, labels)
 
 # %%
 part = "holdout" if settings.holdout else "test"
-shared = [spec for spec in specs if spec.seed < settings.extra_seeds]
-gammas = [spec for spec in shared if spec.method in questions.GAMMA_TABLE]
-weights = questions.metrics_on(lab, gammas, part)
+gammas = [spec for spec in specs if spec.method in questions.GAMMA_TABLE]
+weights = questions.metrics_on(lab, questions.of_common_seeds(gammas), part)
 tables.by_weight(weights)
 
 # %% [markdown]
 # ## The weight of the image teacher
 #
 # On images held out for choices, where the profile has some (never on the test set, then); over the
-# seeds that all of these methods have.
+# seeds that all of these methods have. *Normalised*: each teacher's map is normalised before
+# merging, so that α is the share; there with a second *image* teacher beside the PI teacher.
 
 # %%
-curve = [spec for spec in shared if spec.method in methods.ALPHA_CURVE]
+on_curve = ("tgd_alpha1", *(name for names in methods.ALPHA_CURVES.values() for name in names))
+curve = questions.of_common_seeds([spec for spec in specs if spec.method in on_curve])
 points = questions.metrics_on(lab, curve, part)
 pairs = significance.from_alpha_1(points)
 where = "held-out" if settings.holdout else "test"
@@ -145,17 +146,18 @@ figure = charts.alpha_curve(pairs, part=where)
 caption = (
     f"Accuracy on the {where} images against alpha, as paired differences from alpha = 1: a pale "
     "dot for each seed, "
-    "a bar for their mean, from six seeds on with Student's 95 % interval."
+    "a bar for their mean, from six seeds on with Student's 95 % interval. Normalised: each "
+    "teacher's map before merging."
 )
 figures.save(figure, settings, "04_alpha", caption=caption, source=points)
 
 # %% [markdown]
-# *What to see:* whether anything stands above α = 1. An optimum at 1 says: leave the PI teacher
-# out. What this run shows:
+# *What to see:* whether anything stands above α = 1. An optimum at 1 says: leave the second
+# teacher out. What this run shows:
 
 # %%
 found = significance.choose_and_compare(
-    rows, points if settings.holdout else [], ("tgd_alpha1", *methods.ALPHA_CURVE)
+    rows, points if settings.holdout else [], on_curve
 )
 Markdown(f"{sentences.alphas(pairs, where)} {sentences.search(found)}")
 
@@ -216,7 +218,8 @@ tables.contrasts(pairs, labels) if pairs else Markdown(none_here)
 
 # %%
 controls = {methods.METHODS[name].control for name in methods.CANDIDATES}
-candidates = [spec for spec in shared if spec.method in {*methods.CANDIDATES, *controls}]
+candidates = [spec for spec in specs if spec.method in {*methods.CANDIDATES, *controls}]
+candidates = questions.of_common_seeds(candidates)
 searched = questions.metrics_on(lab, candidates, "holdout") if settings.holdout else []
 tables.against(searched, "tgd_alpha1")
 

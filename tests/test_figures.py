@@ -91,16 +91,20 @@ def test_methods_stand_by_family_the_best_first_and_the_reference_is_named():
 
 
 def test_alpha_is_drawn_as_differences_from_alpha_1():
+    curves = {"tgd_alpha1": 1.0, "tgd": 0.99, "tgd_alpha0": 0.0, "tgd_pi_normalise0.5": 0.5}
     points = [
-        {"alpha": a, "seed": s, "accuracy": 0.5 + a / 10}
-        for a in (0.0, 0.99, 1.0)
+        {"method": m, "alpha": a, "seed": s, "accuracy": 0.5 + a / 10, "selection": "last"}
+        for m, a in curves.items()
         for s in range(6)
     ]
     figure = charts.alpha_curve(significance.from_alpha_1(points), part="held-out")
     words = texts(figure)
     assert "1\n(control)" in words and "0\n(n=6)\ndiffers" in words
-    means = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_marker() == "_"]
-    assert means == pytest.approx([-0.1, -10])
+    assert {"PI teacher", "PI teacher, normalised"} <= set(words)
+    drawn = [line for line in figure.axes[0].lines if line.get_marker() == "_"]
+    assert [line.get_ydata()[0] for line in drawn] == pytest.approx([-0.1, -10, -5])
+    colours = [line.get_color() for line in drawn]
+    assert colours[0] == colours[1] != colours[2]
 
 
 def test_corruptions_are_drawn_as_differences_from_the_control():

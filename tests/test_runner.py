@@ -518,7 +518,7 @@ def test_a_recording_that_was_killed_leaves_the_older_record_and_no_trace(artifa
 
 def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures, capsys):
     """As long as they have its outputs: a change of the source leaves cells without any."""
-    (figures / "cifar10-small" / "records").mkdir(parents=True)
+    (figures / "study" / "records").mkdir(parents=True)
     toy(notebooks, "01_a", "print(profile)")
     assert main(["--record"]) == 0  # no twin yet: this run's is better than none
     twin = notebooks / "01_a.ipynb"
@@ -526,10 +526,10 @@ def test_twins_go_on_showing_a_more_telling_record(artifacts, notebooks, figures
     # A better record that the twin does not show is no reason to keep what it shows.
     assert main(["--record"]) == 0
     assert "goes on showing" not in capsys.readouterr().out
-    first = twin.read_text().replace('"profile": "quick"', '"profile": "cifar10-small"')
+    first = twin.read_text().replace('"profile": "quick"', '"profile": "study"')
     twin.write_text(first)
     assert main(["--record"]) == 0
-    assert "01_a goes on showing cifar10-small" in capsys.readouterr().out
+    assert "01_a goes on showing study" in capsys.readouterr().out
     assert twin.read_text() == first
     toy(notebooks, "01_a", "print(profile, 2)")
     assert main(["--twins"]) == 0 and not twins.executed(twin)

@@ -129,10 +129,16 @@ def test_training_and_gap():
 
 def test_alphas_and_shares():
     points = [
-        {"alpha": a, "seed": 0, "accuracy": v} for a, v in ((1.0, 0.5), (0.9, 0.6), (0.5, 0.4))
+        {"method": m, "alpha": a, "seed": 0, "accuracy": v, "selection": "last"}
+        for m, a, v in (
+            ("tgd_alpha1", 1.0, 0.5),
+            ("tgd_pi_normalise0.9", 0.9, 0.6),
+            ("tgd_pi_normalise0.5", 0.5, 0.4),
+        )
     ]
     pairs = significance.from_alpha_1(points)
-    assert "highest at α = 0.9; against α = 1, +10.00 (n=1)" in sentences.alphas(pairs, "held-out")
+    said = "highest at α = 0.9 (PI teacher, normalised); against α = 1, +10.00 (n=1)"
+    assert said in sentences.alphas(pairs, "held-out")
     assert "highest at α = 1" in sentences.alphas(pairs[1:], "held-out")
     share = {"method": "tgd", "alpha": 0.75, "shares": [[0.1, 0.2, 0.3], [0.3, 0.2, 0.3]]}
     assert "weighs 25 %, and its share is 20.0, 20.0, 30.0 %" in sentences.shares([share])

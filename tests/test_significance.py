@@ -88,12 +88,23 @@ def test_sign_flips_see_ties_of_accuracies_that_were_subtracted():
 
 
 def test_alphas_are_paired_with_alpha_1():
+    curves = {
+        "tgd_alpha0.5": 0.5, "tgd_alpha1": 1.0, "tgd": 0.99,
+        "tgd_image_2_normalise0.9": 0.9, "tgd_pi_normalise0.9": 0.9,
+    }  # fmt: skip
     points = [
-        {"alpha": a, "seed": s, "accuracy": a / 2 + s} for a in (0.5, 1.0, 0.9) for s in (0, 1)
+        {"method": m, "alpha": a, "seed": s, "accuracy": a / 2 + s, "selection": "last"}
+        for m, a in curves.items()
+        for s in (0, 1)
     ]
     pairs = significance.from_alpha_1(points)
-    assert [p["alpha"] for p in pairs] == [0.9, 0.5]
-    assert pairs[0]["differences"] == pytest.approx([-0.05, -0.05])
+    assert [(p["curve"], p["alpha"]) for p in pairs] == [
+        ("PI teacher", 0.99),
+        ("PI teacher", 0.5),
+        ("PI teacher, normalised", 0.9),
+        ("second image teacher, normalised", 0.9),
+    ]
+    assert pairs[1]["differences"] == pytest.approx([-0.25, -0.25])
     assert significance.from_alpha_1(points[:2]) == []
 
 

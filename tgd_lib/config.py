@@ -273,13 +273,6 @@ PROFILES: dict[str, Settings] = {
             corruptions=("gaussian_noise",), n_corrupted=400, publishes=True,
         ),
         Settings(
-            profile="cifar10-small", purpose="the main methods on 5,000 images, weak teachers",
-            budget="3 hours on 2 cores", memory_gb=8,
-            dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
-            epochs=30, teacher_epochs=30, seeds=6, grid="recorded",
-            precision="bf16", gamma=FEW_STEPS, publishes=True,
-        ),
-        Settings(
             profile="study", purpose="59 methods on 5,000 images, strong teachers",
             budget="12 hours on 2 cores, resumable", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,

@@ -179,30 +179,39 @@ def _difference(axis: Axes, y: float, pair: dict, colour: str) -> None:
 
 @styled
 def alpha_curve(pairs: Sequence[dict], *, part: str) -> Figure:
-    """Paired difference of accuracy from alpha = 1, against alpha.
+    """Paired difference of accuracy from alpha = 1, against alpha, a colour for each curve.
 
     pairs: as `significance.from_alpha_1` gives them. Evenly spaced, not to scale: alpha = 1,
-    without the PI teacher, is the zero line at the left. part: of the images, "held-out" or "test".
+    without a second teacher, is the zero line at the left. part: of the images, "held-out" or
+    "test".
     """
-    figure, axis = plt.subplots(figsize=(6.5, 3))
+    curves = list(dict.fromkeys(pair["curve"] for pair in pairs))
+    figure, axis = plt.subplots(figsize=(max(6.5, len(pairs) + 1), 3.4))
     axis.axhline(0, **LINE)
     axis.plot(0, 0, "D", color="k", markersize=5)
     for x, pair in enumerate(pairs, 1):
+        number = curves.index(pair["curve"])
         values = 100 * np.array(pair["differences"])
-        axis.plot(np.full(len(values), x), values, marker="o", color=COLOURS[0], **SEEDS)
+        axis.plot(np.full(len(values), x), values, **_style(number), **SEEDS)
         beside = x + 0.12  # the dots
         if pair["n"] >= ENOUGH:
             ends = [100 * pair["low"], 100 * pair["high"]]
-            axis.plot([beside] * 2, ends, color=COLOURS[0])
-        axis.plot(beside, 100 * pair["mean"], "_", color=COLOURS[0], **MEAN)
+            axis.plot([beside] * 2, ends, color=COLOURS[number])
+        axis.plot(beside, 100 * pair["mean"], "_", color=COLOURS[number], **MEAN)
+    for number, curve in enumerate(curves):
+        axis.plot([], [], linestyle="", **_style(number), label=curve)
     # The verdict stands under each alpha: nobody has to look for it in a table.
     ticks = ["1\n(control)"]
     for pair in pairs:
-        ticks.append(f"{pair['alpha']:g}\n(n={pair['n']})\n{pair['verdict']}")
+        verdict = textwrap.fill(pair["verdict"], 14)
+        ticks.append(f"{pair['alpha']:g}\n(n={pair['n']})\n{verdict}")
     axis.set_xticks(range(len(ticks)), ticks)
     axis.tick_params(axis="x", labelsize=7)
-    axis.set(xlim=(-0.5, len(pairs) + 0.5), xlabel="α (1: no PI teacher; 0: the PI teacher alone)")
+    axis.set(xlim=(-0.5, len(pairs) + 0.5), xlabel="α (1: no second teacher; 0: it alone)")
     axis.set_ylabel(f"{part} accuracy,\ndifference from α = 1, points")
+    # Above the axes: the dots of a curve may lie anywhere within them.
+    if curves:
+        figure.legend(loc="outside upper center", ncols=len(curves), fontsize=7)
     return figure
 
 

@@ -13,12 +13,11 @@ import numpy as np
 
 from tgd_lib.config import Settings
 from tgd_lib.report import tables
-from tgd_lib.report.significance import DIFFERS, ENOUGH, NOTHING, paired
+from tgd_lib.report.significance import CONTROL, DIFFERS, ENOUGH, NOTHING, paired
 from tgd_lib.study import methods
 
 ALL = ("n_train", "n_test", "n_corrupted", "corruptions")  # None means all of them
 PROSE = ("profile", "purpose", "budget", "memory_gb", "data_dir", "publishes")  # or paths, or moot
-CONTROL = "tgd_alpha1"  # all of TGD but the PI teacher: what topology adds is measured against it
 
 # ---------------------------------------------------------------- settings
 
@@ -260,7 +259,7 @@ def alphas(pairs: Sequence[dict], part: str) -> str:
     if best["mean"] <= 0:
         return f"On the {part} images the mean is highest at α = 1: without the PI teacher."
     return (
-        f"On the {part} images the mean is highest at α = {best['alpha']:g}; "
+        f"On the {part} images the mean is highest at α = {best['alpha']:g} ({best['curve']}); "
         f"against α = 1, {amount(best)}."
     )
 

@@ -20,6 +20,7 @@ LEVEL = 0.05
 # Seeds: the fewest with which a two-sided sign-flip test can fall below LEVEL (2 / 2^6 = 0.031).
 ENOUGH = 6
 TOO_SMALL, DIFFERS, NOTHING = "n too small", "differs", "no difference shown"
+CONTROL = "tgd_alpha1"  # all of TGD but the PI teacher: what topology adds is measured against it
 
 # ---------------------------------------------------------------- differences
 
@@ -98,17 +99,20 @@ def _half_interval(differences: np.ndarray) -> float:
 
 
 def from_alpha_1(points: Sequence[dict]) -> list[dict]:
-    """The pair of each alpha against alpha = 1, alpha falling: as `paired`, with `alpha`.
+    """The pairs of `methods.ALPHA_CURVES` against alpha = 1: as `paired`, with `alpha`, `curve`.
 
-    points: {alpha, seed, accuracy}, a network each. Empty where nothing was trained at alpha = 1.
+    Curve by curve, alpha falling. points: {method, alpha, seed, selection, accuracy}, a network
+    each. Empty where nothing was trained at alpha = 1.
     """
-    rows = [p | {"method": f"alpha = {p['alpha']:g}", "selection": "one"} for p in points]
-    alphas = sorted({p["alpha"] for p in points}, reverse=True)
-    if 1.0 not in alphas:
+    alphas = {p["method"]: p["alpha"] for p in points}
+    if CONTROL not in alphas:
         return []
     pairs = []
-    for alpha in alphas[1:]:
-        pairs.append(paired(rows, f"alpha = {alpha:g}", "alpha = 1") | {"alpha": alpha})
+    for curve, names in methods.ALPHA_CURVES.items():
+        there = [name for name in names if name in alphas]
+        for name in sorted(there, key=alphas.__getitem__, reverse=True):
+            about = {"alpha": alphas[name], "curve": curve}
+            pairs.append(paired(points, name, CONTROL) | about)
     return pairs
 
 
@@ -163,7 +167,7 @@ def choose_and_compare(
     test: Sequence[dict],
     held_out: Sequence[dict],
     among: Sequence[str],
-    control: str = "tgd_alpha1",
+    control: str = CONTROL,
 ) -> dict:
     """What held-out images choose of `among`, and what the test images then say of it.
 

@@ -464,7 +464,12 @@ COMPARED = (
 CANDIDATES = ("tgd_alpha1", "tgd", *(share_name("pi", a) for a in SHARES), *SEARCH)
 # On corrupted images too, for calibration and transfer.
 EXAMINED = (*COMPARED, "tgd_alpha0.5")
-ALPHA_CURVE = (*(f"tgd_alpha{a:g}" for a in ALPHAS), "tgd", "tgd_alpha1")
+# The image teacher's weight, by what has the rest; each is compared with alpha = 1.
+ALPHA_CURVES = {
+    "PI teacher": ("tgd", *(f"tgd_alpha{a:g}" for a in ALPHAS)),
+    "PI teacher, normalised": tuple(share_name("pi", a) for a in SHARES),
+    "second image teacher, normalised": tuple(share_name("image_2", a) for a in SHARES),
+}
 
 
 def method(name: str) -> Method:
@@ -477,18 +482,6 @@ def method(name: str) -> Method:
 # ---------------------------------------------------------------- what a profile runs
 
 _ALL = (*BASELINES, *ABLATIONS, *SECOND_TEACHER, *SEARCH, *EMBEDDING, *WEIGHTS)
-_RECORDED = (
-    "kd_batchmean",
-    "kd_batchmean_annealed",
-    "scratch_twice",
-    "tgd_logits",
-    "tgd_maps",
-    "tgd_image_2",
-    "tgd_alpha0.5",
-    "tgd_alpha0.9",
-    "tgd_gamma3000",
-    "tgd_alpha1_gamma3000",
-)
 # All second teachers cost an hour each: those whose share is real, beside what controls them.
 _STUDY = (
     *COMPARED,
@@ -505,7 +498,6 @@ GRIDS: dict[str, tuple[str, ...]] = {  # beside the methods of the main table
     "study": _STUDY,
     "all": _ALL,
     "quick": ("kd_batchmean", "kd_batchmean_annealed", "tgd_alpha0.5"),
-    "recorded": _RECORDED,
     "paper-42": (
         "kd_batchmean_annealed",
         "scratch_twice",

@@ -53,6 +53,15 @@ def _about(spec: Spec) -> dict:
     }
 
 
+def of_common_seeds(specs: Sequence[Spec]) -> list[Spec]:
+    """Those whose seed every method among `specs` has: what a choice by means may look at."""
+    seeds: dict[str, set[int]] = {}
+    for spec in specs:
+        seeds.setdefault(spec.method, set()).add(spec.seed)
+    common = set.intersection(*seeds.values()) if seeds else set()
+    return [spec for spec in specs if spec.seed in common]
+
+
 def _chosen(metrics: dict) -> dict:
     """The metrics that rows keep."""
     return {name: metrics[name] for name in METRICS}
