@@ -156,9 +156,7 @@ figures.save(figure, settings, "04_alpha", caption=caption, source=points)
 # teacher out. What this run shows:
 
 # %%
-found = significance.choose_and_compare(
-    rows, points if settings.holdout else [], on_curve
-)
+found = significance.choose_and_compare(rows, points if settings.holdout else [], on_curve)
 Markdown(f"{sentences.alphas(pairs, where)} {sentences.search(found)}")
 
 # %% [markdown]
