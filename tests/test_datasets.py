@@ -1147,7 +1147,7 @@ def numbered(root, n=100):
     images[:, 0, 0, 0] = np.arange(n)
     for split in ("train", "test"):
         write_npz(root, split, images, labels)
-    return partial(config.resolve, "study", data_dir=str(root))
+    return partial(config.resolve, "paper-42", data_dir=str(root))
 
 
 def test_parts_of_cifar10(tmp_path):
