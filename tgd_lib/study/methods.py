@@ -206,7 +206,10 @@ _BASELINES += tuple(_annealed(m) for m in _BASELINES if m.baseline)
 
 # What is left of their sources' weights where steps are few: lowered until accuracy on held-out
 # images fell (benchmarks/recorded/weights_baselines.md). As with gamma, some collapse otherwise.
-FEW_STEP_FACTORS = {"fitnets": 0.1, "sp": 0.1, "pkt": 0.1, "topkd": 0.3, "dkd": 0.3, "dist": 0.1}
+FEW_STEP_FACTORS = {
+    **dict.fromkeys(("fitnets", "sp", "cc", "pkt", "dist"), 0.1),
+    **dict.fromkeys(("topkd", "dkd"), 0.3),
+}
 
 
 def _tgd(name: str, label: str, why: str, **changed) -> Method:
