@@ -2,11 +2,13 @@
 
     python -m benchmarks.weights --profile quick [--data DIR]
     python -m benchmarks.weights --profile study --of embedding --data DIR
+    python -m benchmarks.weights --profile study --of baselines --seeds 1 --data DIR
 
 `maps`: the weight gamma of the similarity maps and the reduction of the divergence, for TGD without
 the PI teacher (alpha = 1). `embedding`: the weight of each loss of the embedding, for random trees
-(docs/protocol-topology.md). A choice is made for the control, so that it cannot favour topology,
-and never on a test image. What is used stands in `config.PROFILES` and `study.methods`.
+(docs/protocol-topology.md). These choices are made for the control, so that they cannot favour
+topology. `baselines`: how much of its source's weight each baseline keeps where steps are few. No
+choice is made on a test image. What is used stands in `config.PROFILES` and `study.methods`.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from tgd_lib.study.specs import specs_of
 
 GAMMAS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 REDUCTIONS = ("mean", "batchmean")
+FACTORS = (1.0, 0.3, 0.1, 0.03, 0.01)  # of a baseline's weights, until accuracy falls
 HEADS = {
     "maps": "TGD without the PI teacher (alpha = 1)",
     "embedding": "KD (batchmean), annealing, with the loss on random trees",
+    "baselines": "Baselines, annealing, with a factor on the weights of their sources",
 }
 
 
@@ -38,9 +42,13 @@ def main() -> None:
     if options.of == "maps":
         rows = maps(lab, GAMMAS[:2] if options.quick else GAMMAS, seeds)
         groups = [rows]
-    else:
+    elif options.of == "embedding":
         rows = embedding(lab, seeds)
         groups = [[r for r in rows if r["loss"] == loss] for loss in ("signature", "diagram")]
+    else:
+        rows = baselines(lab, FACTORS[:1] if options.quick else FACTORS, seeds)
+        names = dict.fromkeys(r["baseline"] for r in rows)
+        groups = [[r for r in rows if r["baseline"] == name] for name in names]
     best = [chosen(group) for group in groups]
     record = {
         "quick": options.quick,
@@ -89,6 +97,30 @@ def embedding(lab: Lab, seeds: int) -> list[dict]:
     return rows
 
 
+def baselines(lab: Lab, factors, seeds: int) -> list[dict]:
+    """A row a baseline and factor: accuracies, one a seed, and their mean.
+
+    The factor falls until accuracy does, too, from a value above that of the scratch students:
+    where training collapses, one collapse may be worse than the other.
+    """
+    study, rows = specs_of(lab), []
+    # Of the source's weights, not of what was chosen before.
+    study = replace(study, settings=replace(lab.settings, few_steps=False))
+    floor = held_out(lab, [study.student("scratch", seed) for seed in range(seeds)])["mean"]
+    annealed = [m for m in map(methods.method, methods.BASELINES) if m.baseline and m.start]
+    for method in annealed:
+        best = 0.0
+        for factor in factors:
+            tried = replace(method, baseline=method.baseline.scaled(factor))
+            specs = [study.student(tried, seed) for seed in range(seeds)]
+            row = {"baseline": method.baseline.loss, "factor": factor} | held_out(lab, specs)
+            rows.append(row)
+            if row["mean"] < best and best > floor:
+                break
+            best = max(best, row["mean"])
+    return rows
+
+
 def held_out(lab: Lab, specs: list[Spec]) -> dict:
     """Accuracies on the held-out images and their mean; chance where training diverges."""
     found = []
@@ -101,7 +133,7 @@ def held_out(lab: Lab, specs: list[Spec]) -> dict:
 
 
 def chosen(rows: list[dict]) -> dict:
-    """The values with the highest mean; of equals the first, which are the smaller."""
+    """The values with the highest mean; of equals the first."""
     best = max(rows, key=lambda row: row["mean"])
     return {k: v for k, v in best.items() if k not in ("accuracies", "mean")}
 

@@ -17,10 +17,12 @@
 # Which part of TGD does what, and how do other ways to distil compare? Every ablation is **TGD**,
 # annealing included, but for what it is named after: so it is compared with TGD. Where only the
 # second teacher or its share is changed, **TGD without the PI teacher (α = 1)** is the control.
-# Baselines have the weights of their reference code. Each is trained twice: once from random
-# weights, to be compared with *KD, batchmean* and *TGD without annealing*, and once annealed, to be
-# compared with *KD, batchmean, annealing* and *TGD*. *KD from the PI teacher* and
-# *Two teachers averaged* are KD with this run's reduction, as *KD* is.
+# Baselines have the weights of their reference code; in `study`, where steps are few, what
+# held-out images left of them (`benchmarks/recorded/weights_baselines.md`): with the code's own,
+# some collapse. Each is trained twice: once from random weights, to be compared with *KD,
+# batchmean* and *TGD without annealing*, and once annealed, to be compared with *KD, batchmean,
+# annealing* and *TGD*. *KD from the PI teacher* and *Two teachers averaged* are KD with this run's
+# reduction, as *KD* is.
 #
 # Which methods a profile runs stands in `tgd_lib/study/methods.py`, one table; `./run_all.sh
 # --plan` prints it with what is in the store already.

@@ -34,6 +34,7 @@ def store(tmp_path_factory):
         "embedding",
         "weights",
         "weights --of embedding",
+        "weights --of baselines",
         "protocol --part embedding",
         "protocol --part embedding --test",
         "protocol --part embedding --test --images 60",

@@ -127,6 +127,18 @@ def test_annealed_baselines_are_the_same_but_for_their_start(name):
     assert replace(annealed, start=None).key == once.key
 
 
+def test_baselines_weigh_what_held_out_images_chose_where_steps_are_few():
+    chosen = read_json(config.ROOT / "benchmarks/recorded/weights_baselines.json")["chosen"]
+    factors = {row["baseline"]: row["factor"] for row in chosen}
+    assert len(factors) == 10
+    assert methods.FEW_STEP_FACTORS == {b: f for b, f in factors.items() if f != 1}
+    source = methods.method("pkt").baseline
+    few, many = (specs(profile).student("pkt", 0).baseline for profile in ("study", "paper"))
+    assert many == source and few == source.scaled(factors["pkt"]) != source
+    with_kd = methods.method("topkd").baseline
+    assert with_kd.scaled(0.5) == replace(with_kd, weight=2.5, kd=1.0)
+
+
 def test_the_published_teachers_are_asked_for_by_their_keys():
     """The image teacher of `quick` and `study`: trained once, on the images that
     nobody holds out."""

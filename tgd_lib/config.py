@@ -228,6 +228,7 @@ class Settings:
     published: Published | None = None  # None: teachers are trained on the run's own images
     student: tuple[int, int] = (16, 1)
     batch_size: int = 128
+    few_steps: bool = False  # baselines weigh what `methods.FEW_STEP_FACTORS` leaves of them
     data_seed: int = 0  # of subset and held-out part
     corruptions: tuple[str, ...] | None = None  # that robustness is measured under; None: all
     n_corrupted: int | None = 2000  # test images that are corrupted; None: all
@@ -277,8 +278,8 @@ PROFILES: dict[str, Settings] = {
             budget="12 hours on 2 cores, resumable", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, fresh_seeds=6, grid="study",
-            precision="bf16", gamma=FEW_STEPS, published=Published(NOT_HELD_OUT), n_corrupted=1000,
-            publishes=True,
+            precision="bf16", gamma=FEW_STEPS, few_steps=True, published=Published(NOT_HELD_OUT),
+            n_corrupted=1000, publishes=True,
         ),
         Settings(
             profile="paper-42", purpose="the first 42 of the paper's 200 epochs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 from tgd_lib.config import Schedule
@@ -52,6 +52,10 @@ class Baseline:
     # What came later is None where it changes nothing, and then is no part of a key.
     fed: str | None = None  # "embedding": the real one; before, features standardised in the batch
     warm_up: float | None = None  # share of the schedule over which the weight grows linearly
+
+    def scaled(self, factor: float) -> Baseline:
+        """The same with `factor` times the weights of all but the labels."""
+        return replace(self, weight=self.weight * factor, kd=self.kd * factor)
 
     @property
     def weights(self) -> dict[str, float]:

@@ -204,6 +204,13 @@ _BASELINES = (
 )
 _BASELINES += tuple(_annealed(m) for m in _BASELINES if m.baseline)
 
+# What is left of their sources' weights where steps are few: lowered until accuracy on held-out
+# images fell (benchmarks/recorded/weights_baselines.md). As with gamma, some collapse otherwise.
+FEW_STEP_FACTORS = {
+    **dict.fromkeys(("fitnets", "sp", "cc", "pkt", "dist"), 0.1),
+    **dict.fromkeys(("topkd", "dkd"), 0.3),
+}
+
 
 def _tgd(name: str, label: str, why: str, **changed) -> Method:
     """TGD, annealing included, but for what is `changed`."""

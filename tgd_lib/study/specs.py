@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tgd_lib.config import Schedule, Settings
 from tgd_lib.diagrams import CUBICAL
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.spec import Architecture, Guidance, Spec, View
+from tgd_lib.lab.spec import Architecture, Baseline, Guidance, Spec, View
 from tgd_lib.study import methods, protocol
 from tgd_lib.study.methods import Method
 from tgd_lib.topology import PAPER
@@ -95,11 +95,17 @@ class Specs:
         if not m.distils:
             return spec
         if m.baseline:
-            return replace(spec, baseline=m.baseline, teachers=(self.teacher(m.first), None))
+            return replace(spec, baseline=self._baseline(m), teachers=(self.teacher(m.first), None))
         guidance = self._guidance(m)
         first = self.teacher(m.first) if guidance.alpha > 0 else None
         second = self.teacher(m.second) if guidance.alpha < 1 else None
         return replace(spec, guidance=guidance, embedding=m.embedding, teachers=(first, second))
+
+    def _baseline(self, m: Method) -> Baseline:
+        """The baseline with its source's weights; on few steps with what was chosen of them."""
+        few = self.settings.few_steps
+        factor = methods.FEW_STEP_FACTORS.get(m.baseline.loss, 1.0) if few else 1.0
+        return m.baseline.scaled(factor)
 
     def _guidance(self, m: Method) -> Guidance:
         """The weights of a method: its own where it has them, else the run's."""
