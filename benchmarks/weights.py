@@ -49,6 +49,7 @@ def main() -> None:
         rows = baselines(lab, FACTORS[:1] if options.quick else FACTORS, seeds)
         names = dict.fromkeys(r["baseline"] for r in rows)
         groups = [[r for r in rows if r["baseline"] == name] for name in names]
+        rows = [*references(lab, seeds), *rows]
     best = [chosen(group) for group in groups]
     record = {
         "quick": options.quick,
@@ -97,6 +98,15 @@ def embedding(lab: Lab, seeds: int) -> list[dict]:
     return rows
 
 
+def references(lab: Lab, seeds: int) -> list[dict]:
+    """What baselines are seen against: the student they start from, and KD at its strongest."""
+    study, rows = specs_of(lab), []
+    for name in ("scratch", "kd_batchmean_annealed"):
+        specs = [study.student(name, seed) for seed in range(seeds)]
+        rows.append({"baseline": methods.method(name).label, "factor": 1.0} | held_out(lab, specs))
+    return rows
+
+
 def baselines(lab: Lab, factors, seeds: int) -> list[dict]:
     """A row a baseline and factor: accuracies, one a seed, and their mean.
 
@@ -106,7 +116,7 @@ def baselines(lab: Lab, factors, seeds: int) -> list[dict]:
     study, rows = specs_of(lab), []
     # Of the source's weights, not of what was chosen before.
     study = replace(study, settings=replace(lab.settings, few_steps=False))
-    floor = held_out(lab, [study.student("scratch", seed) for seed in range(seeds)])["mean"]
+    floor = references(lab, seeds)[0]["mean"]
     annealed = [m for m in map(methods.method, methods.BASELINES) if m.baseline and m.start]
     for method in annealed:
         best = 0.0

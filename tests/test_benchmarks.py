@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import weights
 from tgd_lib import config
 
 
@@ -68,3 +70,26 @@ def test_bad_input_is_a_line(command, said, tmp_path):
     done = run(f"{command} --out {tmp_path}", tmp_path / "store")
     assert done.returncode == 2 and said in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.glob("*.json"))
+
+
+def test_a_baseline_s_weight_falls_until_accuracy_does_but_not_within_a_collapse(monkeypatch):
+    images = SimpleNamespace(fingerprint="a", class_names=["x"] * 10)
+    lab = SimpleNamespace(
+        settings=config.resolve("study"), data=SimpleNamespace(train=images, test=images)
+    )
+    course = {"sp": [0.3, 0.2, 0.6, 0.59], "pkt": [0.3] * 5, "at": [0.7, 0.6]}
+    left = {name: iter(values) for name, values in course.items()}
+
+    def held_out(lab, specs):
+        (spec,) = specs
+        if spec.baseline is None:
+            return {"mean": 0.5}
+        return {"mean": next(left.get(spec.baseline.loss, iter(())), 0.4)}
+
+    monkeypatch.setattr(weights, "held_out", held_out)
+    rows = weights.baselines(lab, weights.FACTORS, seeds=1)
+    for name, values in course.items():
+        mine = [r for r in rows if r["baseline"] == name]
+        assert [r["mean"] for r in mine] == values
+        assert [r["factor"] for r in mine] == list(weights.FACTORS[: len(values)])
+    assert weights.chosen([r for r in rows if r["baseline"] == "sp"])["factor"] == 0.1

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from tgd_lib import config
@@ -78,6 +79,26 @@ def test_the_readme_s_tgd_with_batchmean_is_what_the_results_of_study_say():
     found = significance.paired(rows, name, control)
     mean, low, high = (f"{100 * found[k]:+.2f}".replace("-", "−") for k in ("mean", "low", "high"))
     assert f"{mean} points [{low}, {high}], n = {found['n']}" in " ".join(README.split())
+
+
+def accuracy_of(method, seed):
+    """Of a student of `study`: from the record that the README quotes, else from its results."""
+    for row in main_rows():
+        if (row["method"], row["seed"]) == (method, seed):
+            return row["accuracy"]
+    kept = read_json(config.ROOT / f"figures/study/results/{method}_{seed}.json")
+    (answer,) = [a for a in kept["answers"].values() if "accuracy" in a and a["n"] == 10_000]
+    return answer["accuracy"]
+
+
+def test_the_baselines_of_study_are_what_its_results_say():
+    by_label = {m.label: name for name, m in methods.METHODS.items()}
+    text = (RESULTS / "index.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (.+) \| ([\d.]+ ± [\d.]+) \|$", text, re.MULTILINE)
+    assert len(table) > 10
+    for label, said in table:
+        values = [100 * accuracy_of(by_label[label], seed) for seed in range(3)]
+        assert said == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}", label
 
 
 def test_the_readme_is_two_screens():
