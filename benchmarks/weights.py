@@ -154,7 +154,7 @@ def table(rows: list[dict]) -> list[str]:
     lines = [f"| {' | '.join(names)} | accuracy on held-out images, % |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for row in rows:
-        values = [f"{row[k]:g}" if isinstance(row[k], float) else row[k] for k in names]
+        values = [f"{row[k]:g}" if isinstance(row[k], float) else str(row[k]) for k in names]
         lines.append(f"| {' | '.join(values)} | {spread(row['accuracies'])} |")
     return lines
 

@@ -37,6 +37,8 @@ def store(tmp_path_factory):
         "weights",
         "weights --of embedding",
         "weights --of baselines",
+        "schedules --of epochs",
+        "schedules --of teachers",
         "protocol --part embedding",
         "protocol --part embedding --test",
         "protocol --part embedding --test --images 60",

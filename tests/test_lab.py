@@ -241,6 +241,20 @@ def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
     assert history[row["selected_epoch"] - 1]["test_accuracy"] == pytest.approx(row["accuracy"])
 
 
+def test_a_training_by_the_authors_rule_gives_the_last_epoch_too(root, tmp_path):
+    by_authors, by_us = lab(root, selection="authors", epochs=2), lab(root, epochs=2)
+    scratch, same = (specs_of(here).student("scratch", 3) for here in (by_authors, by_us))
+    distilled, other = (specs_of(here).student("kd", 3) for here in (by_authors, by_us))
+    by_authors.train([scratch, distilled])
+    assert by_us.missing([same, other]) == [other]  # its teacher is another by each rule
+    record = by_us.trained(same).record
+    assert (record["selection"], record["selected_epoch"]) == ("last", 2)
+    directly = lab(tmp_path, epochs=2).trained(same)
+    assert (by_us.trained(same).path / "weights.safetensors").read_bytes() == (
+        directly.path / "weights.safetensors"
+    ).read_bytes()
+
+
 KILLED = """
 import sys
 from tgd_lib import config

@@ -152,7 +152,7 @@ def test_last_chooses_nothing(data):
     r = run(data)
     while not r.finished:
         one_epoch(r)
-    chosen, at = r.selected()
+    chosen, at = r.selected("last")
     assert at == 3 and same(chosen, weights(r))
     assert all("test_accuracy" not in h for h in r.history)  # the test set was not looked at
 
@@ -166,11 +166,14 @@ def test_authors_take_the_first_best_epoch_on_the_test_set(data, tmp_path):
 
     r = run(data, epochs=4, evaluate=evaluate)
     training.train([(r, tmp_path / "state")])
-    chosen, at = r.selected()
+    chosen, at = r.selected("authors")
     assert at == 2 and same(chosen, snapshots[1])
+    chosen, at = r.selected("last")
+    assert at == 4 and same(chosen, snapshots[3])
     resumed = run(data, epochs=4, evaluate=evaluate)
     resumed.resume(tmp_path / "state")
-    assert resumed.selected()[1] == 2 and same(resumed.selected()[0], snapshots[1])
+    chosen, at = resumed.selected("authors")
+    assert at == 2 and same(chosen, snapshots[1])
 
 
 def exploding(term, factor):

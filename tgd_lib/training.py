@@ -200,9 +200,12 @@ class Run:
             return ""
         return f": {name} {state}; {REMEDIES.get(name, 'lower its weight')}"
 
-    def selected(self) -> tuple[dict[str, Tensor], int]:
-        """The weights that count, and their epoch: the last, or with `evaluate` the best."""
-        if self.best is None:
+    def selected(self, selection: str) -> tuple[dict[str, Tensor], int]:
+        """The weights that count, and their epoch: the "last", or the "authors'" best on test.
+
+        With `evaluate` one run has both.
+        """
+        if selection == "last":
             return self.network.state_dict(), len(self.history)
         accuracies = [h["test_accuracy"] for h in self.history]
         return self.best, accuracies.index(max(accuracies)) + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -193,6 +194,7 @@ class Lab:
             run, teachers_by = self._run(spec)
 
             def end(_) -> None:
+                self._keep_last(spec, run, teachers_by)  # first: then a kill loses neither
                 record = self._record(spec, run, claim.folder) | {"teachers_by": teachers_by}
                 claim.finish(record, drop=(STATE,))
 
@@ -200,6 +202,18 @@ class Lab:
                 self.say(_line(spec, entry))
 
             training.train([(run, claim.folder / STATE)], on_epoch=line, on_end=end)
+
+    def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
+        """Keep the last epoch, too, of a training by the authors' rule, where that is one of ours.
+
+        What stands on no other network is the same training by both rules: one run, two readings.
+        """
+        last = replace(spec, selection="last", test=None)
+        if spec.selection == "last" or spec.needs:
+            return
+        with self.store.claim("network", last.question) as claim:
+            if claim:
+                claim.finish(self._record(last, run, claim.folder) | {"teachers_by": teachers_by})
 
     def run(self, spec: Spec):
         """A `training.Run` at the beginning of what `spec` describes; its needs are
@@ -248,7 +262,7 @@ class Lab:
         from tgd_lib import training
         from tgd_lib.lab.trained import WEIGHTS
 
-        weights, epoch = run.selected()
+        weights, epoch = run.selected(spec.selection)
         training.save_tensors(folder / WEIGHTS, weights)
         if run.own.state_dict():
             training.save_tensors(folder / "own.safetensors", run.own.state_dict())
