@@ -498,7 +498,6 @@ _STUDY = (
     "tgd_maps",
     "tgd_gamma3000",
     "tgd_alpha1_gamma3000",
-    *(share_name(second, a) for second in ("pi_across", "noise") for a in SHARES),
 )
 GRIDS: dict[str, tuple[str, ...]] = {  # beside the methods of the main table
     "main": (),
