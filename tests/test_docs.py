@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pytest
 
 from tgd_lib import config
@@ -81,24 +80,13 @@ def test_the_readme_s_tgd_with_batchmean_is_what_the_results_of_study_say():
     assert f"{mean} points [{low}, {high}], n = {found['n']}" in " ".join(README.split())
 
 
-def accuracy_of(method, seed):
-    """Of a student of `study`: from the record that the README quotes, else from its results."""
-    for row in main_rows():
-        if (row["method"], row["seed"]) == (method, seed):
-            return row["accuracy"]
-    kept = read_json(config.ROOT / f"figures/study/results/{method}_{seed}.json")
-    (answer,) = [a for a in kept["answers"].values() if "accuracy" in a and a["n"] == 10_000]
-    return answer["accuracy"]
-
-
-def test_the_baselines_of_study_are_what_its_results_say():
-    by_label = {m.label: name for name, m in methods.METHODS.items()}
-    text = (RESULTS / "index.md").read_text(encoding="utf-8")
-    table = re.findall(r"^\| (.+) \| ([\d.]+ ± [\d.]+) \|$", text, re.MULTILINE)
-    assert len(table) > 10
-    for label, said in table:
-        values = [100 * accuracy_of(by_label[label], seed) for seed in range(3)]
-        assert said == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}", label
+@pytest.mark.parametrize("control", ["tgd_alpha1", "tgd_image_2_normalise{}"])
+@pytest.mark.parametrize("alpha", ["0.5", "0.9"])
+def test_the_page_of_study_says_of_real_shares_what_its_record_does(alpha, control):
+    rows = read_json(config.ROOT / "figures/study/records/04_ablations.json")["rows"]
+    found = significance.paired(rows, f"tgd_pi_normalise{alpha}", control.format(alpha))
+    prose = (RESULTS / "study.md").read_text(encoding="utf-8").partition("<!-- /results -->")[2]
+    assert str(tables.difference(found)).removesuffix(" (n=6)") in prose
 
 
 def test_the_readme_is_two_screens():
