@@ -178,6 +178,22 @@ figures.save(figure, settings, "03_training", caption=caption, source=[r["key"] 
 Markdown(sentences.training(rows))
 
 # %% [markdown]
+# TGD's loss is a sum of four terms. How large they are, weights included, says what the student is
+# driven by, and whether γ suits the length of the training:
+
+# %%
+tgd_terms = questions.terms(lab, study.students(["tgd"]))
+figure = charts.terms(tgd_terms)
+caption = (
+    "The four terms of TGD's loss with their weights, means over the images of each epoch and over "
+    "seeds."
+)
+figures.save(figure, settings, "03_terms", caption=caption, source=[r["key"] for r in tgd_terms])
+
+# %%
+Markdown(sentences.terms(tgd_terms))
+
+# %% [markdown]
 # ## What the student learns of similarity
 #
 # The same 64 training images (all, if there are fewer), sorted by class, as the deepest stage of
@@ -247,3 +263,4 @@ from tgd_lib.study import published
 
 published.publish(lab, [spec for spec in specs if spec.seed == 0])
 tables.save_records(rows, settings, "03_distillation")
+tables.save_records(tgd_terms, settings, "03_terms")

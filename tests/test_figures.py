@@ -162,6 +162,7 @@ def test_every_plot_draws():
     drawn = [
         charts.accuracies(ROWS, {"a": 0.5}),
         charts.curves(ROWS, "loss", "loss"),
+        charts.terms([row("tgd", 0, 0.5) | {"terms": {"ce": [1.0], "maps": [3.0]}}]),
         figures.pipeline(images[0], signal, diagram, pis[0, 0], channel="red", upto=0.3),
         figures.pipeline(images[0], signal, diagram, pis[0, 0], channel="red", upto=0.3, level=0.2),
         figures.by_class(images, pis, labels, names, orientation="both", upto=0.3),

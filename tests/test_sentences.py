@@ -127,6 +127,14 @@ def test_training_and_gap():
     assert "no gap to close" in sentences.gap(many, {"accuracy": 0.5})
 
 
+def test_terms_are_shares_of_their_sum():
+    two = [{"label": "TGD", "terms": {"ce": [c, 1], "maps": [2, 1]}} for c in (1, 3)]
+    assert sentences.terms(two) == (
+        "Shares of TGD's loss in the first and in the last epoch: labels 50 and 50 %; similarity "
+        "maps 50 and 50 %."
+    )
+
+
 def test_alphas_and_shares():
     points = [
         {"method": m, "alpha": a, "seed": 0, "accuracy": v, "selection": "last"}

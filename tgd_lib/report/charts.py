@@ -311,6 +311,23 @@ def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
 
 
 @styled
+def terms(rows: Sequence[dict]) -> Figure:
+    """The terms of one method's loss over the epochs, means over seeds, on a logarithmic axis.
+
+    rows: of `questions.terms`.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 3))
+    for number, name in enumerate(rows[0]["terms"]):
+        mean = np.mean([r["terms"][name] for r in rows], axis=0)
+        epochs = np.arange(1, len(mean) + 1)
+        axis.semilogy(epochs, mean, markersize=3, label=tables.TERMS[name], **_style(number))
+    axis.set(xlabel="epoch", ylabel="weighted term of the loss")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@styled
 def reliability(rows: Sequence[dict]) -> Figure:
     """Reliability diagrams, a column a method: above as trained, below after temperature scaling.
 

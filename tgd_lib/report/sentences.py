@@ -236,6 +236,22 @@ def training(rows: Sequence[dict]) -> str:
     return f"Accuracy on training and on test images {when}: {'; '.join(parts)}."
 
 
+def terms(rows: Sequence[dict]) -> str:
+    """What the loss of one method is the sum of, in the first epoch and in the last: mean shares.
+
+    rows: of `questions.terms`.
+    """
+    names = list(rows[0]["terms"])
+    sizes = np.mean([[r["terms"][name] for name in names] for r in rows], axis=0)
+    shares = 100 * sizes / sizes.sum(axis=0)  # (terms, epochs)
+    parts = [
+        f"{tables.TERMS[name]} {first:.0f} and {last:.0f} %"
+        for name, first, last in zip(names, shares[:, 0], shares[:, -1], strict=True)
+    ]
+    label = rows[0]["label"]
+    return f"Shares of {label}'s loss in the first and in the last epoch: {'; '.join(parts)}."
+
+
 def maps(distances: dict[str, float]) -> str:
     """How near the students' similarity maps come to the merged one.
 

@@ -26,6 +26,12 @@ SCALES = {
     "nll": (1, 3, "nats"),
     "brier": (1, 3, ""),
 }
+TERMS = {  # of TGD's loss, in words
+    "ce": "labels",
+    "kd_t1": "logits of the image teacher",
+    "kd_t2": "logits of the PI teacher",
+    "maps": "similarity maps",
+}
 NAMES = {
     "accuracy": "accuracy",
     "transfer": "accuracy",

@@ -32,6 +32,7 @@ from tgd_lib.training import batch_order
 CLEAN = "none"  # stands for the uncorrupted images
 OFFICIAL = "CIFAR-10-C"  # in the data folder: arrays used instead of our own corruptions
 SAMPLE = "cinic10_2000.npz"  # in the data folder: images for the transfer metrics
+TERMS = ("ce", "kd_t1", "kd_t2", "maps")  # of TGD's loss
 METRICS = ("accuracy", "nll", "ece", "brier")
 # Methods that differ in gamma alone, and the same at alpha = 1.
 GAMMA_TABLE = (
@@ -60,6 +61,17 @@ def of_common_seeds(specs: Sequence[Spec]) -> list[Spec]:
         seeds.setdefault(spec.method, set()).add(spec.seed)
     common = set.intersection(*seeds.values()) if seeds else set()
     return [spec for spec in specs if spec.seed in common]
+
+
+def terms(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
+    """The weighted terms of the loss, {name: one an epoch}: means over the images of each epoch."""
+    rows = []
+    for spec in specs:
+        history = lab.record(spec)["history"]
+        named = [name for name in TERMS if name in history[0]]
+        values = {name: [round(h[name], 6) for h in history] for name in named}
+        rows.append(_about(spec) | {"terms": values})
+    return rows
 
 
 def _chosen(metrics: dict) -> dict:
