@@ -80,6 +80,15 @@ def test_the_readme_s_tgd_with_batchmean_is_what_the_results_of_study_say():
     assert f"{mean} points [{low}, {high}], n = {found['n']}" in " ".join(README.split())
 
 
+def test_the_terms_of_tgd_that_are_recorded_sum_to_its_loss():
+    terms = read_json(config.ROOT / "figures/study/records/03_terms.json")["rows"]
+    losses = {r["key"]: r["loss"] for r in main_rows()}
+    assert len(terms) == 6
+    for row in terms:
+        sums = [sum(values) for values in zip(*row["terms"].values(), strict=True)]
+        assert sums == pytest.approx(losses[row["key"]], abs=2e-5)
+
+
 @pytest.mark.parametrize("control", ["tgd_alpha1", "tgd_image_2_normalise{}"])
 @pytest.mark.parametrize("alpha", ["0.5", "0.9"])
 def test_the_page_of_study_says_of_real_shares_what_its_record_does(alpha, control):

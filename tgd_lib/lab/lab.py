@@ -204,9 +204,10 @@ class Lab:
             training.train([(run, claim.folder / STATE)], on_epoch=line, on_end=end)
 
     def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
-        """Keep the last epoch, too, of a training by the authors' rule, where that is one of ours.
+        """Keep the last epoch as well of a training by the authors' rule, if it stands on nothing.
 
-        What stands on no other network is the same training by both rules: one run, two readings.
+        A teacher or scratch student is the same training by both rules. What has teachers or a
+        start is not: those are other networks by each rule.
         """
         last = replace(spec, selection="last", test=None)
         if spec.selection == "last" or spec.needs:

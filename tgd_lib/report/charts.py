@@ -304,9 +304,7 @@ def curves(rows: Sequence[dict], column: str, ylabel: str) -> Figure:
         mean = scale * np.mean([r[column] for r in chosen], axis=0)
         epochs = np.arange(1, len(mean) + 1)
         axis.plot(epochs, mean, markersize=3, label=_with_n(chosen), **_style(number))
-    axis.set(xlabel="epoch", ylabel=ylabel)
-    axis.xaxis.get_major_locator().set_params(integer=True)  # of a single epoch there are no parts
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _over_epochs(axis, ylabel)
     return figure
 
 
@@ -321,10 +319,15 @@ def terms(rows: Sequence[dict]) -> Figure:
         mean = np.mean([r["terms"][name] for r in rows], axis=0)
         epochs = np.arange(1, len(mean) + 1)
         axis.semilogy(epochs, mean, markersize=3, label=tables.TERMS[name], **_style(number))
-    axis.set(xlabel="epoch", ylabel="weighted term of the loss")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    _over_epochs(axis, "weighted term of the loss")
     return figure
+
+
+def _over_epochs(axis: Axes, ylabel: str) -> None:
+    """Names of the axes, and the legend beside them."""
+    axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.xaxis.get_major_locator().set_params(integer=True)  # of a single epoch there are no parts
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 @styled
