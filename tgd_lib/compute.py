@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tgd_lib.config import InputError
 
@@ -34,7 +35,14 @@ class Compute:
         """Context in which a forward pass runs in this precision."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
+        if self.bf16_by_rounding:
+            return _rounding()
         return torch.autocast(self.device, torch.bfloat16)
+
+    @property
+    def bf16_by_rounding(self) -> bool:
+        """Whether bf16 is computed here as float32 products of rounded numbers (`_Rounding`)."""
+        return self.precision == "bf16" and self.device == "cpu" and not multiplies_bf16()
 
     @torch.inference_mode(False)  # what is made in a caller's inference mode cannot be trained
     def place(self, network: nn.Module) -> nn.Module:
@@ -45,6 +53,55 @@ class Compute:
     def name(self) -> str:
         """The device in words, for records: "cpu" or the GPU's name."""
         return torch.cuda.get_device_name() if self.device == "cuda" else "cpu"
+
+
+# ---------------------------------------------------------------- bf16 without instructions for it
+
+
+def multiplies_bf16() -> bool:
+    """Whether PyTorch has fast kernels for bf16 on this CPU: those of oneDNN need AVX-512."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """A @ B in the dtype of both; bf16 on a CPU that does not multiply it: by rounding."""
+    if a.dtype != torch.bfloat16 or a.device.type != "cpu" or multiplies_bf16():
+        return a @ b
+    return (a.float() @ b.float()).bfloat16()
+
+
+@contextlib.contextmanager
+def _rounding():
+    """bf16 autocast on a CPU that does not multiply bf16."""
+    with torch.autocast("cpu", torch.bfloat16), _Rounding():
+        yield
+
+
+class _Rounding(TorchFunctionMode):
+    """Convolutions and linear layers in float32, of and to numbers that bf16 holds.
+
+    Products of two bf16 numbers are exact in float32, and bf16 kernels add them up in float32 as
+    well; so only the order of summation differs, as between two CPUs. Measured on two cores with
+    AVX2 alone, training WRN-16-3: 14 times as fast as PyTorch's own bf16, 1.1 times as float32.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function not in (torch.conv2d, nn.functional.linear):
+            return function(*args, **kwargs)
+        # Autograd passes through the casts, so gradients are rounded where autocast rounds them.
+        args = [_rounded(a) for a in args]
+        kwargs = {name: _rounded(a) for name, a in kwargs.items()}
+        with torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs).bfloat16()
+
+
+def _rounded(argument):
+    """A tensor as float32 that bf16 holds; anything else as it is."""
+    return argument.bfloat16().float() if isinstance(argument, Tensor) else argument
+
+
+# ---------------------------------------------------------------- pixels
 
 
 class Pixels:

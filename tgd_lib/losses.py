@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tgd_lib.compute import matmul
 from tgd_lib.config import InputError
 
 Maps = Sequence[Tensor]  # raw similarity maps (B, B), one a stage
@@ -88,7 +89,7 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         (flat,) = ctx.saved_tensors
-        return (gradient + gradient.T).to(flat.dtype) @ flat
+        return matmul((gradient + gradient.T).to(flat.dtype), flat)
 
 
 def _product(flat: Tensor) -> Tensor:

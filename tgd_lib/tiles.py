@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from tgd_lib.bank import GLANCE, STAGES, Teacher, available, glances
+from tgd_lib.compute import matmul
 from tgd_lib.config import InputError
 from tgd_lib.files import read_json, write_json
 
@@ -203,7 +204,7 @@ def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
     fast = not exact and a.dtype == torch.bfloat16 and a.device.type == "cpu"
     for x, y in zip(a.split(SLICE, 1), b.split(SLICE, 1), strict=True):
         if fast:
-            total += x @ y.T
+            total += matmul(x, y.T)
         else:
             total.addmm_(x.float(), y.float().T)
     return total

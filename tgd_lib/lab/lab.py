@@ -283,6 +283,7 @@ class Lab:
             "device": self.compute.name,
             "precision": spec.precision,
             "tf32_convolutions": tf32,
+            "bf16_by_rounding": self.compute.bf16_by_rounding,
             "threads": torch.get_num_threads(),
             "training_seconds": round(sum(h["seconds"] for h in run.history), 3),
             "started_from": spec.start and spec.start.label,
