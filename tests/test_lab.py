@@ -11,6 +11,7 @@ import pytest
 from tgd_lib import config
 from tgd_lib.files import sha256
 from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.objectives import Asked
 from tgd_lib.lab.store import Store
 from tgd_lib.study import methods
 from tgd_lib.study.specs import specs_of
@@ -162,19 +163,23 @@ def test_large_maps_are_built_into_files_once_for_all_seeds_and_runs(root, tmp_p
     from tgd_lib import bank
     from tgd_lib.lab.objectives import BANK
 
+    # At gamma = 3000 a step of rounding grows to a hundredth of a weight in one epoch.
+    small = lab(root, gamma=30.0)
+    weights = small.network(specs_of(small).student("tgd", 0)).state_dict()
     monkeypatch.setattr(bank, "MAPS_KEPT", 0)
     said = []
-    large = lab(tmp_path, say=said.append)
+    large = lab(tmp_path, say=said.append, gamma=30.0)
     spec = specs_of(large).student("tgd", 0)
     assert large.trained(spec).record["teachers_by"] == "bank, maps in float16"
     assert any("teachers by bank (0.0 GB of maps in fp16" in line for line in said)
     assert count(tmp_path, "teacher_maps") == 0 and count(tmp_path, BANK) == 1
     assert any(line.startswith(f"similarity maps of {SIZE['n_train']} images") for line in said)
-    weights = lab(root).network(spec).state_dict()
+    assert small.record(spec)["teachers_by"] == "bank, maps in float32"
     for name, found in large.network(spec).state_dict().items():
         torch.testing.assert_close(found, weights[name], rtol=2e-2, atol=2e-3, msg=name)
     again = []
-    lab(tmp_path, say=again.append).trained(specs_of(large).student("tgd", 1))
+    here = lab(tmp_path, say=again.append, gamma=30.0)
+    here.trained(specs_of(here).student("tgd", 1))
     assert not any("similarity maps" in line for line in again)
 
 
@@ -476,8 +481,36 @@ def test_a_teacher_is_asked_in_the_precision_of_the_run(root):
     assert abs(there[0].array("logits") - there[1].array("logits")).max() > 0
     exact = [x.evaluation(teacher, exact=True).key for x in (here, other)]
     assert exact[0] == exact[1]  # float32, whoever asks
-    asked = [x.objectives._question(teacher) for x in (here, other)]
+    asked = [x.objectives._question(Asked(teacher)) for x in (here, other)]
     assert asked == [{"teacher": teacher.key}, {"teacher": teacher.key, "precision": "fp32"}]
+
+
+@pytest.mark.parametrize("mode", ["bank", "online"])
+@pytest.mark.parametrize("second", ["pi_within", "pi_across", "noise"])
+def test_the_second_teacher_is_shown_what_the_method_says(root, mode, second):
+    """By bank and online: its outputs are those for other images' persistence images, the first
+    teacher's are as ever.
+    """
+    import torch
+
+    from tgd_lib.losses import similarity_map
+
+    here, index = lab(root, teachers=mode), torch.arange(8)
+    own, other = (
+        specs_of(here).student(methods.share_name(name, 0.5), 0) for name in ("pi", second)
+    )
+    here.train(own.needs)
+    plain, _ = here.objectives.source(own).outputs.batch(index)
+    logits, maps = here.objectives.source(other).outputs.batch(index)
+    views = [here.view(teacher) for teacher in other.teachers]
+    views[1] = replace(views[1], kind=methods.method(other.method).shown)
+    for k, (teacher, view) in enumerate(zip(other.teachers, views, strict=True)):
+        with torch.inference_mode():
+            said = here.network(teacher).stages(here.pixels(view, "train")[index])
+        torch.testing.assert_close(logits[k], said.logits, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(logits[k], plain[k], rtol=1e-4, atol=1e-4) is (k == 0)
+        for g, features in zip(maps[k], said.features, strict=True):
+            torch.testing.assert_close(g, similarity_map(features), rtol=1e-3, atol=1e-3)
 
 
 def test_dkd_warms_up(tmp_path):

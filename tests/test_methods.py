@@ -19,8 +19,8 @@ def specs(profile="study", **overrides):
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(InputError, match="did you mean 'scratch'"):
         methods.method("scrath")
-    with pytest.raises(InputError, match="did you mean 'noise'"):
-        methods.teacher("nois")
+    with pytest.raises(InputError, match="did you mean 'pi_noisy'"):
+        methods.teacher("pi_nois")
 
 
 def test_the_control_lacks_only_the_pi_teacher():
@@ -191,7 +191,7 @@ def test_published_constants_are_for_what_they_were_published_for(name):
     assert (view.constants is not None) == (
         view.kind == "image"
         or (
-            view.kind not in ("noise", "pi_noisy")
+            view.kind != "pi_noisy"
             and view.params == methods.TeacherKind("x", "x").params
             and view.kind != "image_map"
             and view.orientation not in ("cubical", "cubical_super")
@@ -216,8 +216,18 @@ def test_a_real_share_differs_from_its_control_in_the_second_teacher_alone():
     for m in (methods.METHODS[name] for name in shared if methods.METHODS[name].order):
         if m.control:
             control = methods.METHODS[m.control]
-            assert (control.second, control.alpha, control.order) == ("image_2", m.alpha, m.order)
+            assert control.second == ("pi" if m.shown else "image_2") and not control.shown
+            assert (control.alpha, control.order) == (m.alpha, m.order)
         assert m.alpha in methods.SHARES and m.order == "normalise" and m.start == "scratch"
+
+
+@pytest.mark.parametrize("name", ["pi_within", "pi_across", "noise"])
+def test_a_teacher_that_is_shown_something_else_is_the_same_teacher(name):
+    for a in methods.SHARES:
+        own, other = (specs().student(methods.share_name(second, a), 0) for second in ("pi", name))
+        assert other.teachers == own.teachers and other.key != own.key
+        assert replace(other.guidance, shown=None) == own.guidance
+        assert "shown" not in own.question["guidance"]  # keys of before
 
 
 def test_what_the_run_s_own_settings_make_of_a_method_is_trained_once():

@@ -149,8 +149,8 @@ def test_what_a_single_image_cannot_be_shown_as_is_said(given):
     study = specs_of(lab)
     both = trained.seen(study.teacher("image_map").view, images)
     assert both.shape == (2, 9, 32, 32) and (both[:, :3] == images.transpose(0, 3, 1, 2)).all()
-    with pytest.raises(InputError, match="sees 'noise'"):
-        trained.seen(study.teacher("noise").view, images)
+    with pytest.raises(InputError, match="sees 'pi_noisy'"):
+        trained.seen(study.teacher("pi_noisy").view, images)
 
 
 def test_unknown_names_say_which_there_are(given):

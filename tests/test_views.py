@@ -26,8 +26,9 @@ def test_exchanged_stays_in_its_group_and_keeps_nobody_s_own(groups, seed):
     assert ((found == np.arange(len(groups))) == alone).all()
 
 
-def shown(name, part, training=True):
+def shown(name, part, kind=None):
     view = Specs(config.resolve("smoke"), "a", "b", 8).view(name)
+    view = replace(view, kind=kind or view.kind)
 
     def topology_of() -> np.ndarray:
         if view.kind == "image_map":
@@ -35,19 +36,18 @@ def shown(name, part, training=True):
         pictures = views.pictured(view, part)
         return topology.persistence_images(pictures, view.orientation, view.params)
 
-    made = views.array(view, part, topology_of, training=training)
+    made = views.array(view, part, topology_of)
     assert made.dtype == np.uint8 and made.shape[:2] == (len(part.labels), view.channels)
     return made
 
 
-def test_permuted_are_the_training_images_only(part):
+def test_permuted_are_other_images_persistence_images(part):
     own = shown("pi", part)
-    for name in ("pi_within", "pi_across"):
-        permuted = shown(name, part)
+    for kind in ("pi_within", "pi_across"):
+        permuted = shown("pi", part, kind)
         assert not np.array_equal(permuted, own)
         assert sorted(p.tobytes() for p in permuted) == sorted(p.tobytes() for p in own)
-        assert np.array_equal(shown(name, part, training=False), own)
-    within = shown("pi_within", part)
+    within = shown("pi", part, "pi_within")
     for c in np.unique(part.labels):
         of_class = part.labels == c
         assert sorted(p.tobytes() for p in within[of_class]) == sorted(
@@ -70,12 +70,20 @@ def test_noisy_topology_is_that_of_copies_with_sigma_0_08(part):
     assert not np.array_equal(copies, views.pictured(view, other))
 
 
-def test_noise_is_fixed_and_differs_between_parts(part):
-    one = shown("noise", part)
-    assert np.array_equal(one, shown("noise", part)) and one.shape == (32, 6, 50, 50)
-    assert 126 < one.mean() < 129 and len({i.tobytes() for i in one}) == 32
-    other = part._replace(fingerprint="0" * 64)
-    assert not np.array_equal(one, shown("noise", other))
+def test_a_mixed_one_keeps_what_each_pixel_has_over_the_images(part):
+    own, found = shown("pi", part), shown("pi", part, "pi_mixed")
+    assert np.array_equal(np.sort(own, axis=0), np.sort(found, axis=0))
+    assert np.array_equal(found, shown("pi", part, "pi_mixed"))  # fixed
+
+
+@given(n=st.integers(1, 12), seed=st.integers(0, 9))
+def test_every_pixel_of_a_mixed_one_comes_from_another_image(n, seed):
+    whose = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 2, 5, 5))
+    found = views.mixed(whose, seed=seed)
+    assert np.array_equal(np.sort(found, axis=0), whose)  # each image gives each pixel once
+    assert n == 1 or (found != whose).all()
+    if n == 12:  # fifty pixels from eleven others: not all from one
+        assert all(len(np.unique(picture)) > 5 for picture in found)
 
 
 def test_image_and_map(part):

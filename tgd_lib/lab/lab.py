@@ -92,10 +92,12 @@ class Lab:
         self._train([spec])
         return self._networks.network(spec)
 
-    def teacher(self, spec: Spec):
-        """The trained network with the training images as it sees them (`bank.Teacher`)."""
+    def teacher(self, spec: Spec, *, shown: str | None = None):
+        """The trained network with the training images as it sees them, or as another kind of view
+        shows them (`bank.Teacher`).
+        """
         self._train([spec])
-        return self._networks.teacher(spec)
+        return self._networks.teacher(spec, shown=shown)
 
     def pixels(self, view: View, part: str):
         """What `view` shows of "train", "test" or "holdout" (`compute.Pixels`, on the device)."""

@@ -50,6 +50,17 @@ class Source(NamedTuple):
     how: str
 
 
+class Asked(NamedTuple):
+    """A teacher, and the kind of view that it is shown of the training images; None: its own."""
+
+    spec: Spec
+    shown: str | None = None
+
+    @property
+    def key(self) -> tuple:
+        return self.spec.key, self.shown
+
+
 class Objectives:
     """The objectives of the students of one run.
 
@@ -84,14 +95,14 @@ class Objectives:
         objective = _guidance(spec, source.outputs)
         if spec.embedding is None:
             return Guided(objective, source.how)
-        teacher = self._embedding(spec.teachers[0])
+        teacher = self._embedding(Asked(spec.teachers[0]))
         return Guided(_with_embedding(objective, spec.embedding, teacher), source.how)
 
     def source(self, spec: Spec) -> Source:
         """The outputs of the teachers of `spec`: those used last, if they are the same, or made
         now.
         """
-        asked = _asked(spec)
+        asked = _what(spec)
         if self._last is None or self._last[0] != asked:
             self._last = None  # the old one goes before room is measured for the new one
             make = self._for_baseline if spec.baseline else self._for_guidance
@@ -106,10 +117,11 @@ class Objectives:
         self.say(f"{spec.label}: teachers by {choice.mode} ({choice.why})")
         maps = guidance.gamma > 0
         if choice.mode == "online":
-            teachers = tuple(t and self.trained.teacher(t) for t in spec.teachers)
+            teachers = tuple(t and self._teacher(t) for t in asked_of(spec))
             return Source(bank.Online(teachers, maps=maps), "online")
         if not maps:
-            return Source(bank.Bank(self._logits_of_pair(spec), None), "bank")
+            logits = tuple(t and self._logits(t) for t in asked_of(spec))
+            return Source(bank.Bank(logits, None), "bank")
         how = f"bank, maps in {str(choice.dtype).removeprefix('torch.')}"
         banks = [self._bank(*merge, choice) for merge in merges(spec)]
         return Source(banks[0] if len(banks) == 1 else bank.Pair(*banks), how)
@@ -147,7 +159,10 @@ class Objectives:
     def _weighted(self, teachers, alpha: float) -> list[tuple[bank.Teacher, float]]:
         weights = (alpha, 1 - alpha)
         pairs = zip(teachers, weights, strict=True)
-        return [(self.trained.teacher(t), weight) for t, weight in pairs if t]
+        return [(self._teacher(t), weight) for t, weight in pairs if t]
+
+    def _teacher(self, asked: Asked) -> bank.Teacher:
+        return self.trained.teacher(asked.spec, shown=asked.shown)
 
     def disk(self, specs: Sequence[Spec]) -> int:
         """Bytes that the similarity maps of these students take in the store, if all are kept."""
@@ -165,50 +180,50 @@ class Objectives:
                     kept[key, None] = 4 * bank.STAGES * self.n**2
         return sum(kept.values())
 
-    def _logits_of_pair(self, spec: Spec):
-        return tuple(t and self._logits(t) for t in spec.teachers)
-
-    def _logits(self, spec: Spec) -> torch.Tensor:
+    def _logits(self, asked: Asked) -> torch.Tensor:
         """Logits float32 (n, classes) of a teacher, from the store or made now."""
 
         def build(folder: Path) -> dict:
-            logits = bank.teacher_logits(self.trained.teacher(spec))
+            logits = bank.teacher_logits(self._teacher(asked))
             np.save(folder / "logits.npy", logits.cpu().numpy())
-            return {"teacher": spec.label}
+            return {"teacher": asked.spec.label}
 
-        found = self.store.make("teacher_logits", self._question(spec), build)
+        found = self.store.make("teacher_logits", self._question(asked), build)
         return torch.from_numpy(found.array("logits")).to(self.compute.device)
 
-    def _embedding(self, spec: Spec) -> Tensor:
+    def _embedding(self, asked: Asked) -> Tensor:
         """The embedding float32 (n, c) of a teacher, from the store or made now."""
 
         def build(folder: Path) -> dict:
-            embedding = bank.teacher_embedding(self.trained.teacher(spec))
+            embedding = bank.teacher_embedding(self._teacher(asked))
             np.save(folder / "embedding.npy", embedding.cpu().numpy())
-            return {"teacher": spec.label}
+            return {"teacher": asked.spec.label}
 
-        found = self.store.make("teacher_embedding", self._question(spec), build)
+        found = self.store.make("teacher_embedding", self._question(asked), build)
         return torch.from_numpy(found.array("embedding")).to(self.compute.device)
 
-    def maps(self, spec: Spec) -> list[torch.Tensor]:
+    def maps(self, asked: Asked) -> list[torch.Tensor]:
         """Raw maps of a teacher, three float32 (n, n), from the store or made now."""
         names = [f"stage{i + 1}" for i in range(bank.STAGES)]
 
         def build(folder: Path) -> dict:
-            self.say(f"{spec.label}: similarity maps of {self.n} images")
-            maps = tiles.raw_maps(self.trained.teacher(spec))
+            self.say(f"{asked.spec.label}: similarity maps of {self.n} images")
+            maps = tiles.raw_maps(self._teacher(asked))
             for name, g in zip(names, maps, strict=True):
                 np.save(folder / f"{name}.npy", g.cpu().numpy())
-            return {"teacher": spec.label, "n": self.n}
+            return {"teacher": asked.spec.label, "n": self.n}
 
-        found = self.store.make("teacher_maps", self._question(spec), build)
+        found = self.store.make("teacher_maps", self._question(asked), build)
         return [torch.from_numpy(found.array(name)) for name in names]
 
-    def _question(self, teacher: Spec) -> dict:
-        """What is asked of a teacher: of the images that it was trained on and in the precision
-        that it was trained in, unless others are named.
+    def _question(self, asked: Asked) -> dict:
+        """What is asked of a teacher: of the images that it was trained on, as it sees them, and in
+        the precision that it was trained in, unless others are named.
         """
+        teacher = asked.spec
         question = {"teacher": teacher.key}
+        if asked.shown:
+            question["shown"] = asked.shown
         if teacher.data != self.images:
             question["images"] = self.images
         if teacher.precision != self.compute.precision:
@@ -227,21 +242,22 @@ class Objectives:
 
         def build(folder: Path) -> dict:
             self.say(f"{teacher.label}: a RipsNet of {count} clouds of its embedding")
-            network, about = ripsnet.fit(self._embedding(teacher), size, count=count)
+            network, about = ripsnet.fit(self._embedding(Asked(teacher)), size, count=count)
             save_tensors(folder / WEIGHTS, network.state_dict())
             return {"teacher": teacher.label} | about
 
         asked = {"points": size, "clouds": count, "epochs": ripsnet.EPOCHS}
-        found = self.store.make("ripsnet", self._question(teacher) | asked, build)
+        found = self.store.make("ripsnet", self._question(Asked(teacher)) | asked, build)
         return load_file(found.path / WEIGHTS)
 
     def _for_baseline(self, spec: Spec) -> Source:
         teacher = spec.teachers[0]
         needs = baselines.NEEDS[spec.baseline.loss]
         if needs == "logits":
-            return Source(bank.Remembered(self._logits(teacher), []), "bank")
+            return Source(bank.Remembered(self._logits(Asked(teacher)), []), "bank")
         if needs == "embedding":
-            kept = bank.Embedded(self._logits(teacher), self._embedding(teacher))
+            asked = Asked(teacher)
+            kept = bank.Embedded(self._logits(asked), self._embedding(asked))
             return Source(kept, "bank of embeddings")
         online = self.trained.teacher(teacher)
         room = bank.available(self.compute) / 2
@@ -255,28 +271,35 @@ class Objectives:
         return source
 
 
-def _asked(spec: Spec) -> tuple:
+def asked_of(spec: Spec) -> tuple[Asked | None, Asked | None]:
+    """The teachers of a guided student, with what each is shown."""
+    first, second = spec.teachers
+    return first and Asked(first), second and Asked(second, spec.guidance.shown)
+
+
+def _what(spec: Spec) -> tuple:
     """What a student asks of its teachers: students that ask the same share a source."""
     keys = tuple(t and t.key for t in spec.teachers)
     if spec.baseline:
         return baselines.NEEDS[spec.baseline.loss], keys
     guidance = spec.guidance
-    return guidance.alpha, guidance.gamma > 0, guidance.order, keys
+    return guidance.alpha, guidance.gamma > 0, guidance.order, guidance.shown, keys
 
 
 def merges(spec: Spec) -> list[tuple[tuple, float]]:
     """The pairs of teachers whose maps a guided student needs merged, and the alpha of each."""
-    guidance = spec.guidance
+    guidance, teachers = spec.guidance, asked_of(spec)
     if not guidance.gamma:
         return []
     # Normalised before they are merged, two teachers' maps stay apart: twice the memory.
-    if guidance.order is not None and all(spec.teachers):
-        return [((teacher, None), 1.0) for teacher in spec.teachers]
-    return [(spec.teachers, guidance.alpha)]
+    if guidance.order is not None and all(teachers):
+        return [((teacher, None), 1.0) for teacher in teachers]
+    return [(teachers, guidance.alpha)]
 
 
 def _guidance(spec: Spec, outputs) -> Objective:
     weights = asdict(spec.guidance)
+    del weights["shown"]  # what the teachers say has it in it
 
     def objective(student: Outputs, labels, index, epoch):
         teachers = outputs.batch(index)

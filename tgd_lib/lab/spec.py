@@ -14,9 +14,10 @@ from tgd_lib.topology import PersistenceImageParams
 class View:
     """What a network looks at.
 
-    kind: "image"; "pi", persistence images; "pi_within" or "pi_across", those of another image of
-    the same class or of any; "pi_noisy", those of noisy copies of the images; "noise", a fixed
-    random picture of that size per image; "image_map", the image and its persistence map.
+    kind: "image"; "pi", persistence images; "pi_noisy", those of noisy copies of the images;
+    "image_map", the image and its persistence map. And what a PI teacher is shown as a control:
+    "pi_within" or "pi_across", the persistence image of another image of the same class or of any;
+    "pi_mixed", one whose every pixel is another image's.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Guidance:
     gamma: float
     kl_reduction: str
     order: str | None = None  # None: merge, then normalise
+    shown: str | None = None  # kind of view that the second teacher is shown; None: its own
 
 
 @dataclass(frozen=True)

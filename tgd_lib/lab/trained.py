@@ -47,9 +47,14 @@ class Trained:
         module.load_state_dict(load_file(self.find(spec).path / WEIGHTS))
         return self.compute.place(module).eval()
 
-    def teacher(self, spec: Spec) -> Teacher:
-        """The trained network together with the training images as it sees them."""
-        return Teacher(self.network(spec), self.pixels(self.view(spec), "train"))
+    def teacher(self, spec: Spec, *, shown: str | None = None) -> Teacher:
+        """The trained network together with the training images as it sees them, or as another
+        kind of view shows them, normalised alike.
+        """
+        view = self.view(spec)
+        if shown:
+            view = replace(view, kind=shown)
+        return Teacher(self.network(spec), self.pixels(view, "train"))
 
     def view(self, spec: Spec) -> View:
         """What the trained network sees, normalised as in its own training."""
@@ -81,7 +86,7 @@ class Trained:
 def seen(view: View, images: np.ndarray) -> np.ndarray:
     """uint8 (N, C, H, W): what networks of `view` see of images uint8 (N, H, W, 3), made now.
 
-    InputError for a view that no single image has: permuted, noisy or random ones.
+    InputError for a view that no single image has: permuted or noisy ones.
     """
     pictures = images.transpose(0, 3, 1, 2)
     if view.kind == "image":

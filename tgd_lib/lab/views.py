@@ -32,9 +32,7 @@ class Views:
     def array(self, view: View, part: str) -> np.ndarray:
         """uint8 (N, C, H, W) that `view` shows of "train", "test" or "holdout"."""
         made = self.persistence_maps if view.kind == "image_map" else self.persistence_images
-        return array(
-            view, getattr(self.data, part), lambda: made(view, part), training=part == "train"
-        )
+        return array(view, getattr(self.data, part), lambda: made(view, part))
 
     def constants(self, view: View) -> tuple:
         """Mean and standard deviation a channel, on [0, 1], that `view` is normalised by:
@@ -89,25 +87,19 @@ class Views:
 # ---------------------------------------------------------------- what is shown, as a function
 
 
-def array(
-    view: View, images: Dataset, topology: Callable[[], np.ndarray], *, training: bool
-) -> np.ndarray:
+def array(view: View, images: Dataset, topology: Callable[[], np.ndarray]) -> np.ndarray:
     """uint8 (N, C, H, W) that `view` shows of `images`; `topology` gives their persistence images
     or maps if needed.
-
-    Permuted are those of the training images only: others are measured on their own persistence
-    images.
     """
     pictures = images.images.transpose(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
     if view.kind == "image":
         return pictures
     if view.kind == "image_map":
         return np.concatenate([pictures, topology()], axis=1)
-    if view.kind == "noise":
-        side = view.params.resolution
-        return noise((len(pictures), view.channels, side, side), seed=_seed(images))
-    if view.kind in ("pi", "pi_noisy") or not training:
+    if view.kind in ("pi", "pi_noisy"):
         return topology()
+    if view.kind == "pi_mixed":
+        return mixed(topology(), seed=SEED)
     groups = images.labels if view.kind == "pi_within" else np.zeros_like(images.labels)
     return topology()[exchanged(groups, seed=SEED)]
 
@@ -134,7 +126,7 @@ def exchanged(groups: np.ndarray, *, seed: int) -> np.ndarray:
     Each group is laid in a circle in random order, and each takes its neighbour's: nobody keeps
     their own.
     """
-    order = np.argsort(np.random.PCG64(seed).random_raw(len(groups)), kind="stable")
+    order = _shuffled(len(groups), np.random.PCG64(seed))
     result = np.empty(len(groups), np.int64)
     for group in np.unique(groups):
         circle = order[groups[order] == group]
@@ -142,10 +134,26 @@ def exchanged(groups: np.ndarray, *, seed: int) -> np.ndarray:
     return result
 
 
-def noise(shape: tuple[int, ...], *, seed: int) -> np.ndarray:
-    """Uniform uint8 of a shape, the same for the same seed (and any NumPy)."""
-    size = int(np.prod(shape))
-    return np.random.PCG64(seed).random_raw(-(-size // 8)).view(np.uint8)[:size].reshape(shape)
+def mixed(pictures: np.ndarray, *, seed: int) -> np.ndarray:
+    """Noise with the distribution that each pixel has over uint8 (N, C, H, W): each is taken from
+    another picture, and those of one picture from all over.
+
+    All pictures are laid in a circle in random order; each pixel has its own number of places to
+    go on.
+    """
+    generator, n = np.random.PCG64(seed), len(pictures)
+    flat = pictures.reshape(n, -1)
+    order = _shuffled(n, generator)
+    steps = 1 + generator.random_raw(flat.shape[1]) % max(1, n - 1)
+    result = np.empty_like(flat)
+    for pixel, step in enumerate(steps.tolist()):
+        result[order, pixel] = flat[np.roll(order, step), pixel]
+    return result.reshape(pictures.shape)
+
+
+def _shuffled(n: int, generator: np.random.PCG64) -> np.ndarray:
+    """0 to n - 1 in random order, the same in any NumPy."""
+    return np.argsort(generator.random_raw(n), kind="stable")
 
 
 def measured_constants(array) -> tuple[list[float], list[float]]:

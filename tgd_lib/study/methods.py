@@ -39,11 +39,8 @@ TEACHERS: dict[str, TeacherKind] = {
     for t in (
         TeacherKind("image", "image teacher", "image"),
         TeacherKind("pi", "PI teacher"),
-        # controls: is it topology, or any second teacher?
+        # control: is it topology, or any second teacher?
         TeacherKind("image_2", "second image teacher", "image", seed=1),
-        TeacherKind("pi_within", "PIs permuted within the class", "pi_within"),
-        TeacherKind("pi_across", "PIs permuted across classes", "pi_across"),
-        TeacherKind("noise", "fixed noise per image", "noise"),
         # how the persistence image is made
         TeacherKind("pi_row", "row-wise PIs", orientation="row"),
         TeacherKind("pi_column", "column-wise PIs", orientation="column"),
@@ -84,6 +81,7 @@ class Method:
     distils: bool = True
     first: str = "image"  # weighs alpha
     second: str = "pi"  # weighs 1 - alpha; a teacher without weight is not trained
+    shown: str | None = None  # kind of view that the second is shown instead of its own
     # The method whose student of the same seed it starts from ("annealing").
     start: str | None = None
     alpha: float | None = None
@@ -290,16 +288,21 @@ _ABLATIONS = (
 SHARES = (0.5, 0.9)  # alphas
 
 
-def _shared(second: str, label: str, why: str, *, control: str | None = "image_2") -> list[Method]:
-    """TGD with a second teacher whose share is real, at each of `SHARES`."""
+def _shared(
+    name: str, label: str, why: str, *, control: str | None = "image_2", shown: str | None = None
+) -> list[Method]:
+    """TGD with a second teacher whose share is real, at each of `SHARES`: the teacher `name`, or
+    the PI teacher and what it is `shown`.
+    """
     found = []
     for a in SHARES:
         found.append(
             _tgd(
-                share_name(second, a),
+                share_name(name, a),
                 f"TGD, {label}, normalised, α = {a:g}",
                 why,
-                second=second,
+                second="pi" if shown else name,
+                shown=shown,
                 order="normalise",
                 alpha=a,
                 control=share_name(control, a) if control else None,
@@ -322,9 +325,28 @@ _SECOND_TEACHER = (  # is it topology, or just a second teacher?
     ),
     *_shared("pi", "PI teacher", "the paper's second teacher with a real share"),
     *_shared("image_2", "second image teacher", "any second teacher", control=None),
-    *_shared("pi_within", "PIs permuted in class", "topology of another image of the class"),
-    *_shared("pi_across", "PIs permuted across", "topology of any other image"),
-    *_shared("noise", "noise", "fixed noise instead of topology", control=None),
+    # The PI teacher of the rows above, shown something else: the input alone differs.
+    *_shared(
+        "pi_within",
+        "PIs permuted in class",
+        "topology of another image of the class",
+        control="pi",
+        shown="pi_within",
+    ),
+    *_shared(
+        "pi_across",
+        "PIs permuted across",
+        "topology of any other image",
+        control="pi",
+        shown="pi_across",
+    ),
+    *_shared(
+        "noise",
+        "noise",
+        "every pixel from another image's PI: no topology",
+        control="pi",
+        shown="pi_mixed",
+    ),
 )
 
 # A guidance that beats its own alpha = 1? The choice is made on held-out images.
@@ -498,6 +520,7 @@ _STUDY = (
     "tgd_maps",
     "tgd_gamma3000",
     "tgd_alpha1_gamma3000",
+    *(share_name(shown, a) for shown in ("pi_within", "pi_across", "noise") for a in SHARES),
 )
 GRIDS: dict[str, tuple[str, ...]] = {  # beside the methods of the main table
     "main": (),

@@ -374,6 +374,8 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
     for spec in first_seeds.values():
         asked = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
         question = asked | {"teachers": [teacher.key for teacher in spec.teachers]}
+        if spec.guidance.shown:
+            question["shown"] = spec.guidance.shown
         question |= {"batches": batches, "size": lab.settings.batch_size}
         if any(teacher.data != spec.data for teacher in spec.teachers):
             question["images"] = spec.data  # published teachers, asked about this run's images
@@ -387,7 +389,8 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
 
 def _shares(lab: Lab, spec: Spec, batches: int) -> list[list[float]]:
     """A list a batch, the first one of each of the first epochs: the share in each stage."""
-    first, second = (lab.teacher(teacher) for teacher in spec.teachers)
+    first = lab.teacher(spec.teachers[0])
+    second = lab.teacher(spec.teachers[1], shown=spec.guidance.shown)
     weights = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
     found = []
     for epoch in range(batches):

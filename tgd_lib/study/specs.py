@@ -47,10 +47,7 @@ class Specs:
         orientation = t.orientation or self.settings.orientation
         copies = 1 if orientation in ("row", "column") else 2
         published = (
-            cifar10
-            and t.sees not in ("noise", "pi_noisy")
-            and t.params == PAPER
-            and orientation not in CUBICAL
+            cifar10 and t.sees != "pi_noisy" and t.params == PAPER and orientation not in CUBICAL
         )
         constants = tuple(c * copies for c in PI_CONSTANTS) if published else None
         return View(t.sees, 3 * copies, constants, orientation, t.params)
@@ -113,7 +110,7 @@ class Specs:
         for name in ("alpha", "lam", "temperature", "gamma", "kl_reduction"):
             own = getattr(m, name)
             values[name] = getattr(self.settings, name) if own is None else own
-        return Guidance(**values, order=m.order)
+        return Guidance(**values, order=m.order, shown=m.shown)
 
     def students(self, names: Sequence[str]) -> list[Spec]:
         """The students of several methods with all their seeds: `seeds` of those that the text
