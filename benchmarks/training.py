@@ -1,11 +1,17 @@
 """Training throughput: precision and memory layout.
 
     python -m benchmarks.training [--quick] [--data DIR] [--out DIR] [--device cpu|cuda]
+                                  [--images N] [--repeats N]
 
 Images a second of whole training steps at batch 128, all variants in turn in one process: WRN-16-1
 and WRN-16-3 on images, WRN-16-3 on 6x50x50 persistence images; fp32 and bf16, contiguous and
-channels last. Variants of one network start from the same weights, and their first losses are
-compared in the same run. --quick: a tiny network, agreement asserted, no time asserted.
+channels last; on a CPU, bf16 by PyTorch's kernels and by rounding (`compute.multiplies_bf16` says
+which of the two is used on it). Variants of one network start from the same weights, and their
+first losses are compared in the same run. --quick: a tiny network, agreement asserted, no time
+asserted.
+
+Recorded as `training`, and as `training_rounding` on a CPU without bf16 kernels, where they take
+ten times as long as float32: --images 128 --repeats 3 is enough there.
 """
 
 from __future__ import annotations
@@ -18,13 +24,25 @@ import torch
 
 from benchmarks import _measure
 from tgd_lib import datasets, topology, training
-from tgd_lib.compute import Compute, Pixels
+from tgd_lib.compute import Compute, Pixels, multiplies_bf16
 from tgd_lib.config import Schedule
 from tgd_lib.networks import wide_resnet
 from tgd_lib.study.cost import interleaved, summary
 
 PACKAGES = ("torch", "numpy")
 BATCH = 128
+
+
+class ByKernels(Compute):
+    """bf16 by PyTorch's own kernels, whatever the CPU has."""
+
+    bf16_by_rounding = False
+
+
+class ByRounding(Compute):
+    """bf16 as float32 products of rounded numbers, whatever the CPU has."""
+
+    bf16_by_rounding = True
 
 
 class Contiguous(Pixels):
@@ -54,7 +72,7 @@ def main() -> None:
     folder = options.out
     name = "cifar10" if options.data else "sample"
     train = datasets.load(name, "train", options.data, download=False)
-    n = 256 if options.quick else 1280
+    n = 2 * BATCH if options.quick else options.images
     images, labels = train.images[:n], torch.from_numpy(train.labels[:n])
     arrays = {
         "image": images.transpose(0, 3, 1, 2),
@@ -69,26 +87,35 @@ def main() -> None:
     }
     for name, (depth, width, view) in (QUICK if options.quick else NETWORKS).items():
         cases = {}
-        for variant, (precision, last) in variants().items():
-            compute = Compute.choose(options.device, precision)
+        for variant, (compute, last) in variants(options.device).items():
             cases[variant] = Case(arrays[view], labels, depth, width, compute=compute, last=last)
-        record["networks"][name] = measure(cases, 2 if options.quick else 7)
-    _measure.write(folder, "training", record, report(record))
+        record["networks"][name] = measure(cases, 2 if options.quick else options.repeats)
+    native = options.device == "cuda" or multiplies_bf16()
+    _measure.write(folder, "training" if native else "training_rounding", record, report(record))
 
 
 def arguments() -> argparse.Namespace:
     parser = _measure.parser(__doc__, quick=_measure.AGREEMENT, folder="training")
     parser.add_argument("--data", metavar="DIR", help=_measure.OR_SAMPLE)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--images", type=int, default=1280, metavar="N", help="of an epoch")
+    parser.add_argument(
+        "--repeats", type=int, default=7, metavar="N", help="epochs of each variant"
+    )
     return parser.parse_args()
 
 
-def variants() -> dict[str, tuple[str, bool]]:
-    """Name: precision, and whether channels are last."""
-    made = {}
-    for precision in ("fp32", "bf16"):
-        made[f"{precision}, contiguous"] = (precision, False)
-        made[f"{precision}, channels last"] = (precision, True)
+def variants(device: str) -> dict[str, tuple[Compute, bool]]:
+    """Name: where and how to compute, and whether channels are last."""
+    fp32, bf16 = Compute.choose(device), ByKernels.choose(device, "bf16")
+    made = {
+        "fp32, contiguous": (fp32, False),
+        "fp32, channels last": (fp32, True),
+        "bf16, contiguous": (bf16, False),
+        "bf16, channels last": (bf16, True),
+    }
+    if device == "cpu":
+        made["bf16 by rounding, channels last"] = (ByRounding.choose(device, "bf16"), True)
     return made
 
 

@@ -183,12 +183,12 @@ Markdown(sentences.shares(shares))
 # %% [markdown]
 # ## Is it topology, or just a second teacher?
 #
-# A second image teacher of another seed; the persistence images of *another* image of the class; of
-# any image; fixed noise. If topology teaches, a student must stand above these. At α = 0.99 on raw
-# maps every second teacher's share is small (the table above), so they are compared where it is
-# real: each teacher's map is normalised *before* merging, α = 0.5 and 0.9. Without a second teacher
-# (α = 1) there is nothing to normalise before, so the control is the same. What this profile ran of
-# them:
+# A second image teacher of another seed. And the PI teacher itself, shown the persistence image of
+# *another* image of the class, of *any* image, or noise: a picture whose every pixel is another
+# image's. If topology teaches, a student must stand above these. At α = 0.99 on raw maps every
+# second teacher's share is small (the table above), so they are compared where it is real: each
+# teacher's map is normalised *before* merging, α = 0.5 and 0.9. Without a second teacher (α = 1)
+# there is nothing to normalise before, so the control is the same. What this profile ran of them:
 
 # %%
 group = [r for r in rows if r["method"] in (*methods.SECOND_TEACHER, "tgd", "tgd_alpha1")]
@@ -198,7 +198,8 @@ tables.against(group, "tgd_alpha1")
 Markdown(sentences.topology(rows))
 
 # %% [markdown]
-# Each second teacher that sees topology against a second *image* teacher with the same share:
+# Each second teacher that sees topology against a second *image* teacher with the same share; the
+# PI teacher shown something else against itself, shown the images' own:
 
 # %%
 shared_alike = [m for m in labels if methods.METHODS[m].control in labels]
