@@ -274,7 +274,7 @@ PROFILES: dict[str, Settings] = {
             corruptions=("gaussian_noise",), n_corrupted=400, publishes=True,
         ),
         Settings(
-            profile="study", purpose="61 methods on 5,000 images, strong teachers",
+            profile="study", purpose="59 methods on 5,000 images, strong teachers",
             budget="12 hours on 2 cores, resumable", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, fresh_seeds=6, grid="study",

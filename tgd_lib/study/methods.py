@@ -520,7 +520,7 @@ _STUDY = (
     "tgd_maps",
     "tgd_gamma3000",
     "tgd_alpha1_gamma3000",
-    *(share_name(shown, a) for shown in ("pi_within", "pi_across", "noise") for a in SHARES),
+    *(share_name(shown, a) for shown in ("pi_across", "noise") for a in SHARES),
 )
 GRIDS: dict[str, tuple[str, ...]] = {  # beside the methods of the main table
     "main": (),
