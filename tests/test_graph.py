@@ -233,6 +233,17 @@ def test_a_teachers_maps_are_made_by_one_bank_and_waited_for_by_the_others():
     assert kd.needs == (f"network {image.key}",)  # logits alone need no bank
 
 
+def test_a_teacher_that_is_shown_something_else_has_maps_of_its_own():
+    own, other = "tgd_pi_normalise0.5", "tgd_noise_normalise0.5"
+    found = tasks_of("tgd_alpha1", own, other)
+    image, pi = SPECS.teacher("image"), SPECS.teacher("pi")
+    banks = {t.name: t for t in found.values() if t.kind == "bank"}
+    theirs = f"bank {image.key} {pi.key} pi_mixed"
+    assert list(banks) == [f"bank {image.key}", f"bank {image.key} {pi.key}", theirs]
+    assert theirs in found[f"network {SPECS.student(other, 0).key}"].needs
+    assert banks[theirs].written == banks[f"bank {image.key}"].written
+
+
 def test_where_nothing_is_shared_there_are_no_banks():
     assert not [t for t in tasks_of("tgd", banks=False).values() if t.kind == "bank"]
 

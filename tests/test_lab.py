@@ -11,7 +11,7 @@ import pytest
 from tgd_lib import config
 from tgd_lib.files import sha256
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.objectives import Asked
+from tgd_lib.lab.spec import Asked
 from tgd_lib.lab.store import Store
 from tgd_lib.study import methods
 from tgd_lib.study.specs import specs_of

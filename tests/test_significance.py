@@ -157,6 +157,7 @@ def test_a_control_that_nothing_beats_stays():
         ("tgd_batchmean", "tgd_alpha1_batchmean"),
         ("tgd_gamma10", "tgd_alpha1_gamma10"),
         ("tgd_image_2", "tgd_alpha1"),
+        ("tgd_noise_normalise0.5", "tgd_alpha1"),
         ("tgd_logits", "kd_annealed"),
         ("tgd_maps", None),
         ("tgd_alpha1", None),

@@ -140,10 +140,10 @@ def bank_of(spec: Spec, n: int) -> str | None:
     if not _has_maps(spec):
         return None
     # The same names for the same teachers and weights: seeds and methods then share a bank.
-    keys = [t.key for t in spec.teachers if t]
+    names = [t.name for t in spec.asked if t]
     if _merged(n):
-        keys += [str(spec.guidance.alpha), str(spec.guidance.order)]
-    return " ".join(["bank", *keys])
+        names += [str(spec.guidance.alpha), str(spec.guidance.order)]
+    return " ".join(["bank", *names])
 
 
 def _banks(students: Sequence[Spec], missing: Mapping[str, Spec], size: Size) -> dict[str, Task]:
@@ -158,13 +158,13 @@ def _banks(students: Sequence[Spec], missing: Mapping[str, Spec], size: Size) ->
         name = bank_of(spec, size.train)
         if name is None or name in banks:
             continue
-        teachers = [t for t in spec.teachers if t]
-        shared = [first[t.key] for t in teachers if t.key in first]
-        new = [t for t in teachers if t.key not in first]
+        teachers = [t for t in spec.asked if t]
+        shared = [first[t.name] for t in teachers if t.name in first]
+        new = [t for t in teachers if t.name not in first]
         if not _merged(size.train):  # else each is made from the beginning
-            first |= {t.key: name for t in new}
-        needs = (*_trained(teachers, missing), *dict.fromkeys(shared))
-        banks[name] = _bank(name, spec, needs, new, size)
+            first |= {t.name: name for t in new}
+        needs = (*_trained([t.spec for t in teachers], missing), *dict.fromkeys(shared))
+        banks[name] = _bank(name, spec, needs, [t.spec for t in new], size)
     return banks
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tgd_lib import bank, baselines, ripsnet, tiles
 from tgd_lib.embedding import embedding_loss
-from tgd_lib.lab.spec import EmbeddingGuidance, Spec
+from tgd_lib.lab.spec import Asked, EmbeddingGuidance, Spec
 from tgd_lib.lab.store import Store
 from tgd_lib.lab.trained import WEIGHTS, Trained
 from tgd_lib.losses import tgd_loss
@@ -48,17 +48,6 @@ class Source(NamedTuple):
 
     outputs: object
     how: str
-
-
-class Asked(NamedTuple):
-    """A teacher, and the kind of view that it is shown of the training images; None: its own."""
-
-    spec: Spec
-    shown: str | None = None
-
-    @property
-    def key(self) -> tuple:
-        return self.spec.key, self.shown
 
 
 class Objectives:
@@ -117,10 +106,10 @@ class Objectives:
         self.say(f"{spec.label}: teachers by {choice.mode} ({choice.why})")
         maps = guidance.gamma > 0
         if choice.mode == "online":
-            teachers = tuple(t and self._teacher(t) for t in asked_of(spec))
+            teachers = tuple(t and self._teacher(t) for t in spec.asked)
             return Source(bank.Online(teachers, maps=maps), "online")
         if not maps:
-            logits = tuple(t and self._logits(t) for t in asked_of(spec))
+            logits = tuple(t and self._logits(t) for t in spec.asked)
             return Source(bank.Bank(logits, None), "bank")
         how = f"bank, maps in {str(choice.dtype).removeprefix('torch.')}"
         banks = [self._bank(*merge, choice) for merge in merges(spec)]
@@ -172,12 +161,12 @@ class Objectives:
             if choice is None or choice.mode == "online":
                 continue
             for teachers, alpha in merges(spec):
-                keys = tuple(t and t.key for t in teachers)
+                names = tuple(t and t.name for t in teachers)
                 if choice.dtype == torch.float16:
-                    kept[keys, alpha] = tiles.disk(self.n)
+                    kept[names, alpha] = tiles.disk(self.n)
                     continue
-                for key in filter(None, keys):
-                    kept[key, None] = 4 * bank.STAGES * self.n**2
+                for name in filter(None, names):
+                    kept[name, None] = 4 * bank.STAGES * self.n**2
         return sum(kept.values())
 
     def _logits(self, asked: Asked) -> torch.Tensor:
@@ -271,24 +260,18 @@ class Objectives:
         return source
 
 
-def asked_of(spec: Spec) -> tuple[Asked | None, Asked | None]:
-    """The teachers of a guided student, with what each is shown."""
-    first, second = spec.teachers
-    return first and Asked(first), second and Asked(second, spec.guidance.shown)
-
-
 def _what(spec: Spec) -> tuple:
     """What a student asks of its teachers: students that ask the same share a source."""
-    keys = tuple(t and t.key for t in spec.teachers)
+    names = tuple(t and t.name for t in spec.asked)
     if spec.baseline:
-        return baselines.NEEDS[spec.baseline.loss], keys
+        return baselines.NEEDS[spec.baseline.loss], names
     guidance = spec.guidance
-    return guidance.alpha, guidance.gamma > 0, guidance.order, guidance.shown, keys
+    return guidance.alpha, guidance.gamma > 0, guidance.order, names
 
 
 def merges(spec: Spec) -> list[tuple[tuple, float]]:
     """The pairs of teachers whose maps a guided student needs merged, and the alpha of each."""
-    guidance, teachers = spec.guidance, asked_of(spec)
+    guidance, teachers = spec.guidance, spec.asked
     if not guidance.gamma:
         return []
     # Normalised before they are merged, two teachers' maps stay apart: twice the memory.

@@ -145,11 +145,30 @@ class Spec:
         return tuple(s for s in (*self.teachers, self.start) if s)
 
     @property
+    def asked(self) -> tuple[Asked | None, Asked | None]:
+        """The teachers, with what each is shown of the training images."""
+        first, second = self.teachers
+        shown = self.guidance and self.guidance.shown
+        return first and Asked(first), second and Asked(second, shown)
+
+    @property
     def epochs_in_all(self) -> int:
         """Total epochs that the weights have seen, those of the start included: the compute to
         match.
         """
         return self.schedule.epochs + (self.start.epochs_in_all if self.start else 0)
+
+
+class Asked(NamedTuple):
+    """A teacher, and the kind of view that it is shown of the training images; None: its own."""
+
+    spec: Spec
+    shown: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Two that answer alike have the same name."""
+        return " ".join(filter(None, (self.spec.key, self.shown)))
 
 
 def _without_none(weights: Guidance | Baseline) -> dict:

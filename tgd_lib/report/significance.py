@@ -192,7 +192,8 @@ def choose_and_compare(
 def without_second(name: str) -> str | None:
     """The method that is `name` at alpha = 1, without its second teacher, or None.
 
-    With weight 0 neither which second teacher it is nor the order of merging matters.
+    With weight 0 neither which second teacher it is, nor what it is shown, nor the order of merging
+    matters.
     """
     wanted = _at_alpha_1(methods.METHODS[name])
     for other in methods.METHODS.values():
@@ -204,7 +205,7 @@ def without_second(name: str) -> str | None:
 def _at_alpha_1(method: methods.Method) -> methods.Method:
     """What a method would train at alpha = 1, without what it is called."""
     unnamed = replace(method, name="", label="", why="", control=None)
-    return replace(unnamed, alpha=1.0, second="", order=None)
+    return replace(unnamed, alpha=1.0, second="", shown=None, order=None)
 
 
 # ---------------------------------------------------------------- test sets
