@@ -266,8 +266,8 @@ PROFILES: dict[str, Settings] = {
             teacher=(10, 2), student=(10, 1), batch_size=32, n_corrupted=40,
         ),
         Settings(
-            profile="quick", purpose="a first run, offline", budget="8 minutes on 2 cores, 14 without AVX-512",
-            memory_gb=4, dataset="sample", n_train=2000, n_test=1500, holdout=500,
+            profile="quick", purpose="a first run, offline",
+            budget="8 minutes on 2 cores, 14 without AVX-512", memory_gb=4, dataset="sample", n_train=2000, n_test=1500, holdout=500,
             epochs=12, teacher_epochs=SHORT_EPOCHS, seeds=2, extra_seeds=2, grid="quick",
             published=Published(NOT_HELD_OUT), batch_size=64, gamma=100.0,
             kl_reduction="batchmean",
