@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tgd_lib import config, evaluation
+from tgd_lib.bank import Teacher
 from tgd_lib.config import InputError
 from tgd_lib.images import corruptions
 from tgd_lib.lab.lab import Lab
@@ -160,6 +161,21 @@ def test_shares_of_trained_teachers(lab):
     assert (found["tgd_alpha0.5"] < 1).all()
     # of alpha 0.99
     assert (0 < found["tgd_normalise"]).all() and (found["tgd_normalise"] < 0.02).all()
+
+
+def test_a_share_is_of_what_the_second_teacher_is_shown_and_each_looks_once(lab, monkeypatch):
+    looks = []
+    look = Teacher.look
+    monkeypatch.setattr(Teacher, "look", lambda self, i: looks.append(len(i)) or look(self, i))
+    names = [f"tgd_{second}_normalise{a}" for second in ("pi", "noise") for a in (0.5, 0.9)]
+    asked = [specs_of(lab).student(name, 0) for name in names]
+    lab.train([teacher for spec in asked for teacher in spec.teachers])
+    found = {r["method"]: r["shares"] for r in questions.shares(lab, asked, batches=3)}
+    assert len(looks) == 3 * 3  # batches; image teacher, PI teacher as ever and shown noise
+    for a in (0.5, 0.9):
+        assert found[f"tgd_pi_normalise{a}"] != found[f"tgd_noise_normalise{a}"]
+    alone = {r["method"]: r["shares"] for r in questions.shares(lab, asked[3:], batches=3)}
+    assert alone[names[3]] == found[names[3]] and len(looks) == 9  # from the store
 
 
 def test_official_arrays_are_used_where_they_lie(lab, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from tgd_lib.evaluation import logits_of
 from tgd_lib.files import sha256
 from tgd_lib.images import cifar, corruptions
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.spec import Spec
+from tgd_lib.lab.spec import Asked, Spec
 from tgd_lib.losses import merge_maps, similarity_map
 from tgd_lib.study import methods
 from tgd_lib.training import batch_order
@@ -371,6 +371,7 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
         if all(spec.teachers) and spec.guidance.gamma:
             first_seeds.setdefault(spec.method, spec)
     rows = []
+    looked: dict[str, list[list[Tensor]]] = {}  # a teacher looks once, whatever its weight
     for spec in first_seeds.values():
         asked = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
         question = asked | {"teachers": [teacher.key for teacher in spec.teachers]}
@@ -381,24 +382,34 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
             question["images"] = spec.data  # published teachers, asked about this run's images
         lab.train(spec.teachers)  # outside the lock of the share
         made = lab.store.make(
-            "shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches)}
+            "shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches, looked)}
         )
         rows.append(_about(spec) | asked | {"shares": made.record["shares"]})
     return rows
 
 
-def _shares(lab: Lab, spec: Spec, batches: int) -> list[list[float]]:
-    """A list a batch, the first one of each of the first epochs: the share in each stage."""
-    first = lab.teacher(spec.teachers[0])
-    second = lab.teacher(spec.teachers[1], shown=spec.guidance.shown)
+def _shares(lab: Lab, spec: Spec, batches: int, looked: dict) -> list[list[float]]:
+    """A list a batch: the share in each stage. looked: maps by `Asked.name`, added to."""
+    for asked in spec.asked:
+        if asked.name not in looked:
+            looked[asked.name] = _maps(lab, asked, batches)
+    first, second = (looked[asked.name] for asked in spec.asked)
     weights = {"alpha": spec.guidance.alpha, "order": spec.guidance.order}
+    found = []
+    for one, two in zip(first, second, strict=True):
+        found.append([share(g, h, **weights) for g, h in zip(one, two, strict=True)])
+    return found
+
+
+def _maps(lab: Lab, asked: Asked, batches: int) -> list[list[Tensor]]:
+    """Three raw maps (B, B) of a teacher a batch, the first batch of each of the first epochs."""
+    teacher = lab.teacher(asked.spec, shown=asked.shown)
     found = []
     for epoch in range(batches):
         # Batches as training draws them: a share depends on who is in a batch.
         order = batch_order(len(lab.data.train.labels), seed=0, epoch=epoch)
         index = order[: lab.settings.batch_size].to(lab.compute.device)
-        stages = zip(first.look(index)[1], second.look(index)[1], strict=True)
-        found.append([share(similarity_map(f), similarity_map(g), **weights) for f, g in stages])
+        found.append([similarity_map(f) for f in teacher.look(index)[1]])
     return found
 
 
