@@ -98,6 +98,16 @@ def test_the_page_of_study_says_of_real_shares_what_its_record_does(alpha, contr
     assert str(tables.difference(found)).removesuffix(" (n=6)") in prose
 
 
+@pytest.mark.parametrize("shown", ["pi_across", "noise"])
+@pytest.mark.parametrize("alpha", ["0.5", "0.9"])
+def test_the_page_of_study_says_of_what_the_pi_teacher_is_shown_what_its_record_does(alpha, shown):
+    rows = read_json(config.ROOT / "figures/study/records/04_ablations.json")["rows"]
+    name = f"tgd_{shown}_normalise{alpha}"
+    found = significance.paired(rows, name, f"tgd_pi_normalise{alpha}")
+    prose = (RESULTS / "study.md").read_text(encoding="utf-8").partition("<!-- /results -->")[2]
+    assert str(tables.difference(found)).removesuffix(" (n=3)") in prose
+
+
 def test_the_readme_is_two_screens():
     assert len(README.splitlines()) <= 150
 
