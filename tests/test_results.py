@@ -209,6 +209,17 @@ def test_what_is_kept_is_measured_even_where_results_are_in_use(tmp_path, monkey
     assert (folder / "scratch_0.json").read_text() == whole
 
 
+def test_a_published_student_of_which_all_is_kept_is_not_measured_again(kept, tmp_path):
+    lab, folder = kept
+    first = specs(lab)[0]
+    published = [lab.store.root / "network"]
+    elsewhere = Lab(lab.settings, store=Store(tmp_path, newer_than=0, published=published))
+    assert results.load(folder).keys() >= {first.key} and elsewhere.find(first)
+    assert command._to_measure(lab, [first], folder) == [first]  # of this store
+    assert command._to_measure(elsewhere, [first], folder) == []
+    assert command._to_measure(elsewhere, [first], tmp_path / "none") == [first]
+
+
 RECORDED = sorted(config.ROOT.glob("figures/*/results"))
 
 

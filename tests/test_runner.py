@@ -555,6 +555,18 @@ def test_notebooks_are_recorded_one_by_one(artifacts, notebooks, figures, monkey
     assert twins.executed(notebooks / "01_a.ipynb") and not (notebooks / "02_b.ipynb").exists()
 
 
+@pytest.mark.parametrize(("name", "drawn"), [("04_ablations", True), ("06_cost", False)])
+def test_the_page_of_results_follows_what_it_is_drawn_from(
+    artifacts, notebooks, figures, monkeypatch, name, drawn
+):
+    written = []
+    monkeypatch.setattr(recording, "_write_results", lambda *_: written.append(name))
+    monkeypatch.setattr(runner, "NEEDS", {"01_a": (), name: ()})
+    toy(notebooks, name, "print(profile)")
+    assert main(["--only", name[:2], "--record"]) == 0
+    assert written == [name] * drawn
+
+
 def test_each_twin_goes_on_showing_its_own_more_telling_record(
     artifacts, notebooks, figures, monkeypatch
 ):

@@ -81,8 +81,9 @@ class _Rounding(TorchFunctionMode):
     """Convolutions and linear layers in float32, of and to numbers that bf16 holds.
 
     Products of two bf16 numbers are exact in float32, and bf16 kernels add them up in float32 as
-    well; so only the order of summation differs, as between two CPUs. Measured on two cores with
-    AVX2 alone, training WRN-16-3: 14 times as fast as PyTorch's own bf16, 1.1 times as float32.
+    well; so only the order of summation differs, as between two CPUs. Training on two cores with
+    AVX2 alone it is 9 to 13 times as fast as PyTorch's own bf16, 0.8 to 1.0 times as float32
+    (benchmarks/recorded/training_rounding.md).
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from tgd_lib.companion import INTERRUPTED, recording, runner, twins
@@ -356,18 +357,30 @@ def keep_results(arguments: Namespace) -> int:
     os.environ.pop("TGD_FROM_RESULTS", None)  # what is kept is measured, not taken from a result
     lab = Lab(settings)
     study = specs_of(lab)
-    trained = [spec for spec in study.asked() if lab.find(spec)]
+    folder = recording.FIGURES / settings.profile / KEPT
+    trained = _to_measure(lab, study.asked(), folder)
     # All that notebooks will ask, now that the weights are there; nothing is shown of it.
     for spec in trained:
         lab.metrics(spec)
         if settings.holdout:
             lab.metrics(spec, "holdout")
     questions.examine(lab, [spec for spec in study.examined() if spec in trained])
-    folder = recording.FIGURES / settings.profile / KEPT
     kept = results.keep(lab.store, trained, folder)
     there = len(trained) - len(kept)
     print(f"{short_path(folder)}: {len(kept)} students written, {there} were there already")
     return 0
+
+
+def _to_measure(lab, specs: Sequence, folder: Path) -> list:
+    """Those whose weights are in the store, and published ones of which nothing is kept yet.
+
+    What is kept of a published one was measured when it was trained, maybe on another machine.
+    """
+    from tgd_lib.lab import results
+
+    kept = results.load(folder) if folder.is_dir() else {}
+    here = [spec for spec in specs if lab.find(spec)]
+    return [s for s in here if s.key not in kept or lab.store.root in lab.find(s).path.parents]
 
 
 def verify(arguments: Namespace) -> int:

@@ -124,7 +124,7 @@ def record(names: Sequence[str], settings: Settings, *, whole: bool) -> None:
     """
     target = FIGURES / settings.profile
     _replace(target, settings, names, whole=whole)
-    if whole:
+    if whole or {"04_ablations", "05_robustness_and_calibration"} & set(names):
         _write_results(target, settings.profile)
     larger = BY_SIZE[: BY_SIZE.index(settings.profile)]
     better = [p for p in larger if (FIGURES / p / "records").is_dir()]
