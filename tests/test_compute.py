@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tgd_lib import compute, losses, training
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import Schedule
 from tgd_lib.networks import wide_resnet
 
-SIXTEENTH = 1 + 2.0**-7  # the bf16 number after 1
+NEXT_TO_1 = 1 + 2.0**-7  # the bf16 number after 1
 
 
 @pytest.fixture(params=["by kernels", "by rounding"])
@@ -39,6 +40,26 @@ def test_only_a_cpu_with_avx512_multiplies_bf16(monkeypatch):
         assert not Compute("cpu", "fp32").bf16_by_rounding
 
 
+class Convolutions(TorchDispatchMode):
+    """Notes the dtype of every convolution that is computed, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "convolution" in str(function):
+            self.dtypes.add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("kernels", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_without_bf16_computes_no_convolution_in_it(by, kernels, dtype):
+    with Convolutions() as noted:
+        by(kernels, lambda: gradients_of(Compute("cpu", "bf16")))
+    assert noted.dtypes == {dtype}
+
+
 def test_products_round_their_factors_and_their_result(bf16):
     x, w = torch.tensor([[1 + 2.0**-9, 2.0**-9]]), torch.tensor([[1.0, 1.0]])
     with bf16.autocast():
@@ -46,7 +67,7 @@ def test_products_round_their_factors_and_their_result(bf16):
     # 1 + 2^-9 is 1 in bf16; the sum 1 + 2^-9 is 1 again.
     assert found.dtype == torch.bfloat16 and found.item() == 1
     with bf16.autocast():
-        assert F.linear(torch.tensor([[1.0, 2.0**-7]]), w).item() == SIXTEENTH
+        assert F.linear(torch.tensor([[1.0, 2.0**-7]]), w).item() == NEXT_TO_1
 
 
 def test_sums_are_taken_in_float32(bf16):

@@ -179,7 +179,7 @@ def test_the_table_of_profiles_is_what_they_are():
             assert f"WRN-{depth}-{width}" in networks, profile
         assert f"{s.epochs} " in networks or f" {s.epochs} epoch" in networks, profile
         assert seeds.split(",")[0] == str(s.seeds) and memory == f"{s.memory_gb:g} GB", profile
-        # "12 hours on 2 cores, resumable" says no other number than the list of profiles does.
+        # "13 hours on 2 cores, resumable" says no other number than the list of profiles does.
         numbers = re.findall(r"\d+ (?:hours|minutes)", s.budget)
         assert all(number in how_long for number in numbers), profile
     assert f"{len(methods.of(config.resolve('study')))} methods" in table["study"][2]

@@ -64,7 +64,9 @@ def multiplies_bf16() -> bool:
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """A @ B in the dtype of both; bf16 on a CPU that does not multiply it: by rounding."""
+    """A B, (p, q) of A (p, d) and B (d, q), in the dtype of both; bf16 by rounding where the CPU
+    does not multiply it.
+    """
     if a.dtype != torch.bfloat16 or a.device.type != "cpu" or multiplies_bf16():
         return a @ b
     return (a.float() @ b.float()).bfloat16()
@@ -82,8 +84,8 @@ class _Rounding(TorchFunctionMode):
 
     Products of two bf16 numbers are exact in float32, and bf16 kernels add them up in float32 as
     well; so only the order of summation differs, as between two CPUs. Training on two cores with
-    AVX2 alone it is 9 to 13 times as fast as PyTorch's own bf16, 0.8 to 1.0 times as float32
-    (benchmarks/recorded/training_rounding.md).
+    AVX2 alone it is some ten times as fast as PyTorch's own bf16, and about as fast as float32
+    (n = 2, benchmarks/recorded/training_rounding.md).
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
