@@ -90,8 +90,13 @@ def main() -> None:
         for variant, (compute, last) in variants(options.device).items():
             cases[variant] = Case(arrays[view], labels, depth, width, compute=compute, last=last)
         record["networks"][name] = measure(cases, 2 if options.quick else options.repeats)
-    native = options.device == "cuda" or multiplies_bf16()
-    _measure.write(folder, "training" if native else "training_rounding", record, report(record))
+    _measure.write(folder, recorded_as(options.device), record, report(record))
+
+
+def recorded_as(device: str) -> str:
+    """The record's name: a CPU without bf16 kernels has its own."""
+    native = device == "cuda" or multiplies_bf16()
+    return "training" if native else "training_rounding"
 
 
 def arguments() -> argparse.Namespace:

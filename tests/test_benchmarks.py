@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import weights
+from benchmarks import training, weights
 from tgd_lib import config
 
 
@@ -24,6 +24,13 @@ def run(command, store):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
+
+
+def test_training_on_a_cpu_without_bf16_kernels_has_its_own_record(monkeypatch):
+    for kernels, name in ((True, "training"), (False, "training_rounding")):
+        monkeypatch.setattr(training, "multiplies_bf16", lambda found=kernels: found)
+        assert training.recorded_as("cpu") == name
+        assert training.recorded_as("cuda") == "training"
 
 
 @pytest.mark.slow
@@ -53,7 +60,8 @@ def test_quick(command, tmp_path, store):
     named = command.replace("--test", "test")
     for option in ("--of ", "--part ", "--images "):
         named = named.replace(option, "")
-    assert written.stem == "_".join(named.split())
+    expected = training.recorded_as("cpu") if command == "training" else "_".join(named.split())
+    assert written.stem == expected
     record = json.loads(written.read_text())
     assert record["quick"] is True and record["machine"]["python"]
     assert str(config.ROOT) not in written.read_text()
