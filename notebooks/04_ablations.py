@@ -232,7 +232,16 @@ Markdown(sentences.search(significance.choose_and_compare(rows, searched, method
 # chosen on; the difference on the test images is the one to believe, and only as far as its n
 # allows.
 
+# %% [markdown]
+# The student of seed 0 to whom both teachers say as much (TGD at α = 0.5), where the profile has
+# it, is given away beside those of [03](03_distillation.ipynb).
+
 # %%
+from tgd_lib.study import published
+
+given = [spec for spec in specs if (spec.method, spec.seed) == ("tgd_alpha0.5", 0)]
+if given:
+    published.publish(lab, given)
 tables.save_records(rows, settings, "04_ablations")
 tables.save_records(points, settings, "04_alpha")
 tables.save_records(weights, settings, "04_gamma")

@@ -66,6 +66,17 @@ def test_bank_and_online_agree(case, files, tolerance, alpha, tmp_path):
         assert float(a.detach()) == pytest.approx(float(b.detach()), rel=tolerance)
 
 
+@pytest.mark.parametrize("block", [5, 16, 60])
+def test_logits_are_noted_while_maps_are_made(case, block, monkeypatch):
+    """To the bit, in the order of the images, whatever the blocks of the maps are."""
+    monkeypatch.setitem(bank.GLANCE, "cpu", 5)
+    noted = bank.Noted(case.teachers[1])
+    maps = tiles.raw_maps(noted, plan=tiles.Plan(N, block - block % 5))
+    assert torch.equal(noted.logits, bank.teacher_logits(case.teachers[1]))
+    for found, wanted in zip(maps, tiles.raw_maps(case.teachers[1]), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("lone", [0, 1])
 def test_one_teacher_alone(case, lone):
     alpha = 1.0 - lone

@@ -73,7 +73,7 @@ def test_fewer_seeds_are_fewer_everywhere():
     s = config.resolve("paper-42", seeds=1)
     assert (s.seeds, s.extra_seeds) == (1, 1)
     assert config.resolve("paper-42", seeds=9).extra_seeds == 3
-    assert config.resolve("quick", seeds=6).extra_seeds == 6  # where all methods have as many
+    assert config.resolve("smoke", seeds=6).extra_seeds == 6  # where all methods have as many
 
 
 def test_one_s_own_images_are_all_used_unless_told_otherwise():

@@ -1,6 +1,7 @@
 """Specs and their keys; the lab, from a spec to a trained network; killed and gone on with."""
 
 import dataclasses
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,6 +236,26 @@ def test_one_bank_serves_all_seeds_however_little_room_it_leaves(root, monkeypat
     first = here.objectives.source(specs_of(here).student("tgd", 0))
     room[0] //= 4
     assert here.objectives.source(specs_of(here).student("tgd", 1)) is first
+
+
+def test_a_teacher_looks_once_for_logits_and_maps(root, tmp_path, monkeypatch):
+    from tgd_lib import bank
+
+    there, here = lab(root), lab(tmp_path)
+    spec = specs_of(here).student("tgd", 0)
+    for teacher in spec.teachers:
+        shutil.copytree(there.trained(teacher).path, tmp_path / "network" / teacher.key)
+    seen, look = [], bank.Teacher.look
+
+    def counted(teacher, index):
+        logits, features = look(teacher, index)
+        seen.append(len(logits))
+        return logits, features
+
+    monkeypatch.setattr(bank.Teacher, "look", counted)
+    here.objectives.source(spec)
+    glance_at_size = 1  # of the features, before the plan of the maps is made
+    assert sum(seen) == 2 * (SIZE["n_train"] + glance_at_size)
 
 
 def test_selection_by_the_authors_rule_keeps_its_own_networks(root):

@@ -155,7 +155,9 @@ def test_a_small_pair_is_trained_where_the_teachers_are_published():
     image, pi = specs("quick").small_teachers()
     assert (image.data, pi.data) == ("a", "a") and image.network == pi.network == (10, 1, 10)
     assert (image.view.kind, pi.view.kind) == ("image", "pi")
-    assert image.schedule.epochs == config.resolve("quick").epochs
+    assert image.schedule.epochs == config.resolve("quick").epochs // 2
+    (image, _) = specs("quick", epochs=1).small_teachers()
+    assert image.schedule.epochs == 1
     assert specs("quick", dataset="cifar10").small_teachers() == []
 
 

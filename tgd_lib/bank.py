@@ -25,7 +25,9 @@ from tgd_lib.losses import merge_maps, similarity_map
 from tgd_lib.networks import Outputs
 
 STAGES = 3
-GLANCE = {"cpu": 125, "cuda": 250}  # images a teacher looks at in one go
+# Images a teacher looks at in one go. On a CPU the memory of a tensor above 32 MB is given back and
+# asked for again in every layer; one of 50 persistence images takes 24 MB in WRN-16-3.
+GLANCE = {"cpu": 50, "cuda": 250}
 MAPS_KEPT = 4e9  # bytes of a set of float32 maps; larger ones are built as float16, into files
 ROOM = 0.8  # share of the free memory that float16 maps may fill; the rest is for the student
 
@@ -53,18 +55,36 @@ class Teacher:
         return logits.float(), features
 
 
-def glances(teacher: Teacher, rows: slice) -> list[slice]:
+class Noted:
+    """A teacher whose logits are noted while it looks at slices of its pixels for its features."""
+
+    def __init__(self, teacher: Teacher):
+        self.teacher, self.pixels = teacher, teacher.pixels
+        self._said: dict[int, Tensor] = {}  # by the first image of the slice
+
+    def look(self, rows: slice) -> tuple[Tensor, list[Tensor]]:
+        """Logits float32 (B, classes) and the features of three stages, as `Teacher.look`."""
+        logits, features = self.teacher.look(rows)
+        self._said[rows.start] = logits
+        return logits, features
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits float32 (n, classes), once it has looked at all n images (`glances`)."""
+        return torch.cat([self._said[start] for start in sorted(self._said)])
+
+
+def glances(teacher: Teacher | Noted, rows: slice) -> list[slice]:
     """The images `rows` in pieces that a teacher can look at in one go."""
     step = GLANCE[teacher.pixels.compute.device]
     starts = range(rows.start, rows.stop, step)
     return [slice(i, min(i + step, rows.stop)) for i in starts]
 
 
-def teacher_logits(teacher: Teacher, *, batch: int = 250) -> Tensor:
+def teacher_logits(teacher: Teacher) -> Tensor:
     """Logits float32 (n, classes) of a teacher over all its pixels."""
-    n = len(teacher.pixels)
-    parts = [teacher.look(slice(i, i + batch))[0] for i in range(0, n, batch)]
-    return torch.cat(parts)
+    whole = slice(0, len(teacher.pixels))
+    return torch.cat([teacher.look(rows)[0] for rows in glances(teacher, whole)])
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from tgd_lib.compute import Pixels
 from tgd_lib.config import InputError
 
 BINS = 15  # of confidence
-GLANCE = 250  # images looked at in one go
+GLANCE = 128_000  # pixels looked at in one go: 125 images of 32 x 32, see `bank.GLANCE`
 
 
 def logits_of(network: nn.Module, pixels: Pixels, *, exact: bool = False) -> Tensor:
@@ -28,10 +28,11 @@ def logits_of(network: nn.Module, pixels: Pixels, *, exact: bool = False) -> Ten
     # Batch normalisation must use its running figures, not those of these images.
     training = network.training
     network.eval()
-    parts = []
+    height, width = pixels.array.shape[2:]
+    step, parts = max(1, GLANCE // (height * width)), []
     with torch.inference_mode(), arithmetic:
-        for i in range(0, len(pixels), GLANCE):
-            parts.append(network(pixels[i : i + GLANCE]).float())
+        for i in range(0, len(pixels), step):
+            parts.append(network(pixels[i : i + step]).float())
     network.train(training)
     return torch.cat(parts).cpu()
 

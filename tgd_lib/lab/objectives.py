@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tgd_lib import bank, baselines, ripsnet, tiles
 from tgd_lib.embedding import embedding_loss
 from tgd_lib.lab.spec import Asked, EmbeddingGuidance, Spec
-from tgd_lib.lab.store import Store
+from tgd_lib.lab.store import Artefact, Store
 from tgd_lib.lab.trained import WEIGHTS, Trained
 from tgd_lib.losses import tgd_loss
 from tgd_lib.networks import Outputs
@@ -122,12 +122,13 @@ class Objectives:
 
     def _bank(self, teachers, alpha: float, choice: bank.Choice) -> bank.Bank:
         """Logits, and the teachers' maps merged with `alpha`."""
-        logits = tuple(t and self._logits(t) for t in teachers)
         if choice.dtype == torch.float16:
             maps, scales = self._built(teachers, alpha, resident=choice.fits)
-            return bank.Bank(logits, maps, scales)
-        # Raw maps of each teacher are kept in the store: another alpha costs no forward pass.
+            return bank.Bank(tuple(t and self._logits(t) for t in teachers), maps, scales)
+        # Raw maps of each teacher are kept in the store: another alpha costs no forward pass. They
+        # come first: what a teacher says while it looks for them need not be asked again.
         raw = [t and self.maps(t) for t in teachers]
+        logits = tuple(t and self._logits(t) for t in teachers)
         return bank.Bank(logits, bank.merged(*raw, alpha=alpha, device=self.compute.device))
 
     def _built(self, teachers, alpha: float, *, resident: bool) -> tuple[torch.Tensor, list[float]]:
@@ -171,14 +172,15 @@ class Objectives:
 
     def _logits(self, asked: Asked) -> torch.Tensor:
         """Logits float32 (n, classes) of a teacher, from the store or made now."""
+        found = self._stored_logits(asked, lambda: bank.teacher_logits(self._teacher(asked)))
+        return torch.from_numpy(found.array("logits")).to(self.compute.device)
 
+    def _stored_logits(self, asked: Asked, make: Callable[[], Tensor]) -> Artefact:
         def build(folder: Path) -> dict:
-            logits = bank.teacher_logits(self._teacher(asked))
-            np.save(folder / "logits.npy", logits.cpu().numpy())
+            np.save(folder / "logits.npy", make().cpu().numpy())
             return {"teacher": asked.spec.label}
 
-        found = self.store.make("teacher_logits", self._question(asked), build)
-        return torch.from_numpy(found.array("logits")).to(self.compute.device)
+        return self.store.make("teacher_logits", self._question(asked), build)
 
     def _embedding(self, asked: Asked) -> Tensor:
         """The embedding float32 (n, c) of a teacher, from the store or made now."""
@@ -192,12 +194,17 @@ class Objectives:
         return torch.from_numpy(found.array("embedding")).to(self.compute.device)
 
     def maps(self, asked: Asked) -> list[torch.Tensor]:
-        """Raw maps of a teacher, three float32 (n, n), from the store or made now."""
+        """Raw maps of a teacher, three float32 (n, n), from the store or made now.
+
+        What it says while it looks at the images is stored as its logits.
+        """
         names = [f"stage{i + 1}" for i in range(bank.STAGES)]
 
         def build(folder: Path) -> dict:
             self.say(f"{asked.spec.label}: similarity maps of {self.n} images")
-            maps = tiles.raw_maps(self._teacher(asked))
+            teacher = bank.Noted(self._teacher(asked))
+            maps = tiles.raw_maps(teacher)
+            self._stored_logits(asked, lambda: teacher.logits)
             for name, g in zip(names, maps, strict=True):
                 np.save(folder / f"{name}.npy", g.cpu().numpy())
             return {"teacher": asked.spec.label, "n": self.n}

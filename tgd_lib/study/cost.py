@@ -60,7 +60,7 @@ def multiply_adds(network, shape: tuple[int, int, int]) -> int:
     return counter.get_total_flops() // 2
 
 
-def measure(lab: Lab, *, repeats: int = 11) -> dict:
+def measure(lab: Lab, *, repeats: int = 7) -> dict:
     """The record of what this run's networks, topology and training steps cost on this machine.
 
     Returns {networks: {name: {parameters, multiply_adds, batch_1, batch_128}}, topology: {batch_1,

@@ -72,14 +72,15 @@ class Specs:
         return replace(spec, data=p.images, schedule=schedule, precision=p.precision)
 
     def small_teachers(self) -> list[Spec]:
-        """A small pair, trained on the run's own images: nobody's teachers, but the whole way from
-        pixels to teachers in a minute. None where the run trains its teachers itself.
+        """A small pair, trained on the run's own images for half a student's epochs: nobody's
+        teachers, but the whole way from pixels to teachers in a minute. None where the run trains
+        its teachers itself.
         """
         if self.settings.published is None:
             return []
-        pair = []
+        pair, epochs = [], max(1, self.settings.epochs // 2)
         for name in ("image", "pi"):
-            label, epochs = f"small {methods.teacher(name).label}", self.settings.epochs
+            label = f"small {methods.teacher(name).label}"
             pair.append(self._spec(label, f"small_{name}", self.view(name), (10, 1), epochs, 0))
         return pair
 
