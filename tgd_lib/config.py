@@ -267,7 +267,7 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             profile="quick", purpose="a first run, offline",
-            budget="8 minutes on 2 cores, 14 without AVX-512", memory_gb=4,
+            budget="9 minutes on 2 cores", memory_gb=4,
             dataset="sample", n_train=2000, n_test=1500, holdout=500,
             epochs=12, teacher_epochs=SHORT_EPOCHS, seeds=2, extra_seeds=1, grid="quick",
             published=Published(NOT_HELD_OUT), batch_size=64, gamma=100.0,
