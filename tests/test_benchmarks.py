@@ -51,6 +51,7 @@ def test_training_on_a_cpu_without_bf16_kernels_has_its_own_record(monkeypatch):
         "protocol --part embedding --test --images 60",
         "storage",
         "rounding",
+        "looks",
     ],
 )
 def test_quick(command, tmp_path, store):

@@ -211,10 +211,10 @@ def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
     return total
 
 
-def _square(a: Tensor, *, exact: bool) -> Tensor:
+def gram(a: Tensor, *, exact: bool) -> Tensor:
     """A A^T float32 (p, p) of A (p, d) without most of what lies below the diagonal, zero here.
 
-    Taken in strips of rows, from the diagonal on: 56 % of the products.
+    Taken in strips of rows, from the diagonal on: 56 % of the products. exact: see `_product`.
     """
     n = len(a)
     total = a.new_zeros(n, n, dtype=torch.float32)
@@ -229,7 +229,7 @@ def _tile(stage: int, weights: Sequence[float], a: Sequence, b: Sequence, *, exa
     total = None
     for weight, one, other in zip(weights, a, b, strict=True):
         if a is b:
-            product = _square(one[stage], exact=exact)
+            product = gram(one[stage], exact=exact)
         else:
             product = _product(one[stage], other[stage], exact=exact)
         product.mul_(weight)
