@@ -233,8 +233,8 @@ Markdown(sentences.search(significance.choose_and_compare(rows, searched, method
 # allows.
 
 # %% [markdown]
-# The student of seed 0 to whom both teachers say as much (TGD at α = 0.5), where the profile has
-# it, is given away beside those of [03](03_distillation.ipynb).
+# Where a profile trains *TGD at α = 0.5*, its student of seed 0 joins those that
+# [03](03_distillation.ipynb) has put into the run's folder.
 
 # %%
 from tgd_lib.study import published
