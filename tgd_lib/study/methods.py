@@ -466,6 +466,8 @@ MAIN, BASELINES, ABLATIONS, SECOND_TEACHER, SEARCH, EMBEDDING, WEIGHTS = (
 )
 # Of every main table: KD stands in it with both reductions, and in its strongest form.
 TABLE = (*MAIN, "kd_batchmean", "kd_batchmean_annealed")
+# The PI teacher with a real share, shown other images' persistence images, or noise.
+SHOWN_OTHERS = tuple(share_name(shown, a) for shown in ("pi_across", "noise") for a in SHARES)
 # Those that the text compares: trained with all seeds of a run, other methods with `extra_seeds`.
 COMPARED = (
     *TABLE,
@@ -479,6 +481,7 @@ COMPARED = (
         for second in ("pi", "image_2", "cubical", "image_map")
         for a in SHARES
     ),
+    *SHOWN_OTHERS,
     share_name("pi_noisy", 0.9),
     "kd_signature",
     "kd_random_tree",
@@ -491,8 +494,9 @@ COMPARED = (
 )
 # Of the search; the first is the control, and stays unless it is beaten.
 CANDIDATES = ("tgd_alpha1", "tgd", *(share_name("pi", a) for a in SHARES), *SEARCH)
-# On corrupted images too, for calibration and transfer.
-EXAMINED = (*COMPARED, "tgd_alpha0.5")
+# On corrupted images too, for calibration and transfer; what is shown to the PI teacher is a
+# question to clean images alone.
+EXAMINED = (*(m for m in COMPARED if m not in SHOWN_OTHERS), "tgd_alpha0.5")
 # The image teacher's weight, by what has the rest; each is compared with alpha = 1.
 ALPHA_CURVES = {
     "PI teacher": ("tgd", *(f"tgd_alpha{a:g}" for a in ALPHAS)),
@@ -520,7 +524,6 @@ _STUDY = (
     "tgd_maps",
     "tgd_gamma3000",
     "tgd_alpha1_gamma3000",
-    *(share_name(shown, a) for shown in ("pi_across", "noise") for a in SHARES),
 )
 GRIDS: dict[str, tuple[str, ...]] = {  # beside the methods of the main table
     "main": (),
