@@ -105,7 +105,11 @@ def test_the_page_of_study_says_of_what_the_pi_teacher_is_shown_what_its_record_
     name = f"tgd_{shown}_normalise{alpha}"
     found = significance.paired(rows, name, f"tgd_pi_normalise{alpha}")
     prose = (RESULTS / "study.md").read_text(encoding="utf-8").partition("<!-- /results -->")[2]
-    assert str(tables.difference(found)).removesuffix(" (n=3)") in prose
+    said = str(tables.difference(found)).removesuffix(" (n=6)")
+    assert said in prose
+    if (shown, alpha) == ("pi_across", "0.5"):
+        mean, interval = said.replace("-", "−").split(" ", 1)
+        assert f"{mean} points {interval}, n = 6" in " ".join(README.split())
 
 
 def test_the_readme_is_two_screens():
