@@ -51,6 +51,7 @@ def test_training_on_a_cpu_without_bf16_kernels_has_its_own_record(monkeypatch):
         "protocol --part embedding --test --images 60",
         "storage",
         "rounding",
+        "again",
         "looks",
     ],
 )
@@ -74,6 +75,7 @@ def test_quick(command, tmp_path, store):
     [
         ("weights --seeds 0", "'0': a whole number from 1 on"),
         ("rounding --profile studdy", "error: profile 'studdy'"),
+        ("again --profile smoke --methods kd --seeds 1", "KD, seed 0 of smoke: no result is kept"),
         ("protocol --part image --images 7 --profile smoke", ": 7 images leave class"),
     ],
 )
