@@ -17,8 +17,8 @@
 # Both are wide residual networks. Teacher 1 sees images (3 channels), teacher 2 sees only
 # persistence images (6 channels of 50 × 50, or 3 for one direction). Stochastic gradient descent,
 # momentum 0.9, weight decay $10^{-4}$, learning rate 0.1 times 0.2 at 20, 40, 60 and 80 % of the
-# epochs, no augmentation: whatever a teacher says about a training image is then a *constant*, and
-# can be stored.
+# schedule (`paper-42` runs the first 42 of its 200 epochs), no augmentation: whatever a teacher
+# says about a training image is then a *constant*, and can be stored.
 #
 # One pair of teachers (seed 0) serves all students. With `selection="last"`, the default, the last
 # epoch counts and nothing is chosen on the test set; `authors` takes the epoch that is best on the
@@ -71,9 +71,10 @@ figures.save(figure, settings, "02_teachers", caption=caption, source=[r["key"] 
 # %% [markdown]
 # ## From pixels to teachers, here
 #
-# Where the teachers above are published ones, nothing was trained so far. A small pair (WRN-10-1),
-# trained now on the images of this run, goes the whole way. It teaches nobody: beside it stands
-# what more images, more channels and more time do for a teacher.
+# Where a profile's teachers are those of `study`, nothing was trained so far. A small pair
+# (WRN-10-1), trained now on the images of this run, goes the whole way. It teaches nobody: beside
+# it stands what more images, more channels and more time do for a teacher. A profile that trains
+# its teachers itself has gone that way above, and has no such pair.
 
 # %%
 small = [lab.row(spec) for spec in study.small_teachers()]

@@ -48,8 +48,8 @@ tables.costs(record)
 
 # %% [markdown]
 # *What to see:* median and range. With one image (batch 1) the fixed cost of a layer weighs more,
-# so networks differ less in time than in multiply-adds; with a batch of 128 they differ nearly as
-# much.
+# so networks differ less in time than in multiply-adds; with a batch of 128 times come closer to
+# them.
 #
 # ## Topology and training
 

@@ -238,6 +238,24 @@ def test_one_bank_serves_all_seeds_however_little_room_it_leaves(root, monkeypat
     assert here.objectives.source(specs_of(here).student("tgd", 1)) is first
 
 
+def test_maps_that_are_built_serve_where_memory_is_short_now(tmp_path, monkeypatch):
+    """A session that begins with less free memory must not fall back to online teachers."""
+    from tgd_lib import bank
+
+    monkeypatch.setattr(bank, "MAPS_KEPT", 0)
+    here = lab(tmp_path)
+    students = specs_of(here)
+    here.train(students.student("tgd", 0).teachers)
+    here.objectives.source(students.student("tgd", 0))
+    monkeypatch.setattr(bank, "available", lambda compute: 10)
+    later = lab(tmp_path).objectives
+    choice = later.choice(students.student("tgd", 1))
+    assert choice.mode == "bank" and not choice.fits
+    assert later.source(students.student("tgd", 1)).how == "bank, maps in float16"
+    # Others would have to be built, where there is no room to keep them.
+    assert later.choice(students.student("tgd_alpha1", 0)).mode == "online"
+
+
 def test_a_teacher_looks_once_for_logits_and_maps(root, tmp_path, monkeypatch):
     from tgd_lib import bank
 

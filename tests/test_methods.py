@@ -260,6 +260,22 @@ def test_the_protocol_s_methods_are_there_and_differ_in_topology_alone():
                 assert changed == mine.embedding and other.embedding != mine.embedding
 
 
+def test_a_session_that_ends_leaves_whole_seeds_of_the_main_table():
+    """Methods are compared by pairs that share a seed, and weights are published of some."""
+    study = specs("paper-42")
+    asked = study.asked()
+    main = [s for s in asked if s.method in methods.TABLE]
+    assert asked[: len(main)] == main and len({s.key for s in asked}) == len(asked)
+    assert [s.seed for s in main] == sorted(s.seed for s in main)
+    assert {s.method for s in asked[: len(methods.TABLE)]} == set(methods.TABLE)
+    published = study.to_publish()
+    teachers = {s.method for s in published if s.method.startswith("teacher_")}
+    assert teachers == {"teacher_image", "teacher_pi", "teacher_image_2"}
+    starts = [s.seed for s in published if s.method == "scratch"]
+    assert sorted(starts) == list(range(study.settings.seeds))
+    assert {s.method for s in published if s.seed == 0} >= set(methods.TABLE)
+
+
 def test_the_family_has_fresh_seeds_once_something_is_chosen(monkeypatch):
     monkeypatch.setattr(protocol, "CHOSEN", {"embedding": "kd_signature", "image": None})
     found = [(c.method, c.control) for c in protocol.family()]

@@ -82,6 +82,26 @@ def test_a_run_adds_its_networks_to_those_that_are_there(given, tmp_path):
     assert (there / "README.md").read_text() == published.card(figures / "smoke/networks")
 
 
+def test_two_epochs_of_one_training_are_two_networks(given, tmp_path):
+    """The authors' rule and the last epoch stand side by side, each under its own name."""
+    lab, figures = given
+    rule = config.resolve("smoke", **SIZE, selection="authors", epochs=2)
+    authors = Lab(rule, store=Store(tmp_path / "artifacts"), say=lambda line: None)
+    spec = specs_of(authors).student("scratch", 0)
+    there = shutil.copytree(figures / "smoke/networks", tmp_path / "figures/smoke/networks")
+    published.add(published.publish(authors, [spec]), there)
+    assert {spec.key, specs_of(lab).student("scratch", 0).key} < {p.name for p in there.iterdir()}
+    assert "| Scratch, seed 0, selection authors |" in (there / "README.md").read_text()
+    best = published.load("smoke/scratch", selection="authors", figures=tmp_path / "figures")
+    wanted = torch.from_numpy(authors.evaluation(spec, exact=True).array("logits"))
+    torch.testing.assert_close(best(lab.data.test.images), wanted, rtol=1e-4, atol=1e-4)
+    assert published.load("smoke/scratch", figures=tmp_path / "figures")
+    with pytest.raises(
+        InputError, match="selection 'authors' 'kd' does not exist: choose from scratch"
+    ):
+        published.load("smoke/kd", selection="authors", figures=tmp_path / "figures")
+
+
 def test_a_store_finds_them_by_key_and_trains_nothing(given, tmp_path):
     lab, figures = given
     study, said = specs_of(lab), []

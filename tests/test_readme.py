@@ -60,6 +60,16 @@ def test_six_seeds_get_interval_p_and_verdict(tmp_path):
     assert "| -1.00 [-1.00, -1.00] |" in text and "`./run_all.sh --profile smoke`" in text
 
 
+def test_where_each_figure_was_drawn_is_said(tmp_path):
+    """Notebooks may be recorded one by one: the commit of the last whole run is not that of all."""
+    folder = recorded(tmp_path, rows(2, **BASE), [])
+    assert "drawn at none." in summary.block(folder, "smoke")
+    (folder / "figures").mkdir()
+    for name, commit in (("04_alpha", "b" * 40), ("05_corruptions", "a" * 40)):
+        (folder / "figures" / f"{name}.json").write_text(json.dumps({"commit": commit}))
+    assert f"drawn at {'a' * 10}, {'b' * 10}." in summary.block(folder, "smoke")
+
+
 def test_the_chosen_is_shown_on_the_test_set_against_every_control(tmp_path):
     wide, image = methods.share_name("pi_wide", 0.5), methods.share_name("image_2", 0.5)
     held_out = rows(tgd_alpha1=0.50, tgd=0.49, **{wide: 0.52, image: 0.60})

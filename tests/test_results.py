@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from tgd_lib.lab import results
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
 from tgd_lib.lab.trained import WEIGHTS
-from tgd_lib.study import questions
+from tgd_lib.study import published, questions
 from tgd_lib.study.specs import specs_of
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 40}
@@ -207,6 +208,56 @@ def test_what_is_kept_is_measured_even_where_results_are_in_use(tmp_path, monkey
     assert command.main(["--keep-results", "--profile", "smoke"]) == 0
     assert "1 students written" in capsys.readouterr().out
     assert (folder / "scratch_0.json").read_text() == whole
+
+
+def test_students_of_another_teacher_are_not_taken_for_those_of_this_one(
+    kept, tmp_path, monkeypatch
+):
+    """A teacher that was trained again has the same key, and other weights."""
+    lab, folder = kept
+    annealed = specs(lab)[1]
+    teacher = annealed.teachers[0]
+    here, _ = another(tmp_path / "artifacts", folder, monkeypatch)
+    assert here.result(annealed)  # there is no teacher yet
+    here.trained(teacher)
+    assert here.result(annealed)  # trained again, but in the same bits
+    copy = shutil.copytree(folder, tmp_path / "results")
+    value = json.loads((copy / "kd_annealed_0.json").read_text())
+    value["record"]["weights_used"][teacher.label] = "0" * 64
+    (copy / "kd_annealed_0.json").write_text(json.dumps(value))
+    there, _ = another(tmp_path / "artifacts", copy, monkeypatch)
+    with pytest.raises(InputError, match="kd_annealed_0.json: learnt from another image teacher"):
+        there.train(specs(there))
+    assert there.result(specs(there)[0])  # scratch has none
+
+
+def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys):
+    """Teachers, starts and students of seed 0; by the authors' rule beside the last epoch."""
+    monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "artifacts"))
+    monkeypatch.setattr(recording, "FIGURES", tmp_path / "figures")
+    monkeypatch.setitem(config.PROFILES, "smoke", replace(config.PROFILES["smoke"], publishes=True))
+    assert command.main(["--publish", "--profile", "smoke"]) == 0
+    assert "0 networks published, " in capsys.readouterr().out
+    lab = Lab(config.resolve("smoke"), say=lambda line: None)
+    study = specs_of(lab)
+    trained = [study.student("scratch", 0), study.student("kd", 0), study.student("dkd", 0)]
+    lab.train(trained)
+    rule = ["-p", "selection", "authors"]
+    best = Lab(config.resolve("smoke", selection="authors"), say=lambda line: None)
+    best.train([specs_of(best).student("scratch", 0)])
+    assert command.main(["--publish", "--profile", "smoke"]) == 0
+    assert command.main(["--publish", "--profile", "smoke", *rule]) == 0
+    found = {e.name for e in published.entries(tmp_path / "figures/smoke/networks")}
+    last = {(name, 0, "last") for name in ("teacher_image", "scratch", "kd")}  # no baseline
+    assert found == last | {("scratch", 0, "authors")}
+    assert command.main(["--keep-results", "--profile", "smoke", *rule]) == 0
+    assert (tmp_path / "figures/smoke/results/scratch_0_authors.json").is_file()
+    capsys.readouterr()
+    assert command.main(["--publish", "--profile", "smoke", "-p", "alpha", "0.5"]) == 2
+    assert "--publish: of a profile as it is; leave out -p alpha" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert command.main(["--publish", "--profile", "smoke"]) == 2
+    assert "too small to give away" in capsys.readouterr().err
 
 
 def test_a_published_student_of_which_all_is_kept_is_not_measured_again(kept, tmp_path):

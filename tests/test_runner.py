@@ -551,6 +551,8 @@ def test_notebooks_are_recorded_one_by_one(artifacts, notebooks, figures, monkey
     said = capsys.readouterr().out
     assert "quick, of 01_a alone; 1 notebooks in" in said
     kept = {p.name: p.read_text() for p in (figures / "quick").rglob("*") if p.is_file()}
+    about = {name: kept.pop(name) for name in recording.ABOUT}  # there was none before
+    assert '"profile": "quick"' in about["run.json"]
     assert kept == {"01_a.svg": "quick", "02_a.svg": "older"}
     assert twins.executed(notebooks / "01_a.ipynb") and not (notebooks / "02_b.ipynb").exists()
 

@@ -35,6 +35,22 @@ def specs(lab):
     return [specs_of(lab).student(m, 0) for m in ("scratch", "kd")]
 
 
+def test_a_killed_measurement_keeps_the_networks_that_it_had_seen(lab, tmp_path, monkeypatch):
+    here = Lab(lab.settings, store=Store(tmp_path, newer_than=0), say=lambda line: None)
+    measure, seen = questions._measured, []
+
+    def killed(lab, spec, *rest):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(spec.method)
+        return measure(lab, spec, *rest)
+
+    monkeypatch.setattr(questions, "_measured", killed)
+    with pytest.raises(KeyboardInterrupt):
+        questions.robustness(here, specs(here))
+    assert seen == ["scratch"] and len(list((tmp_path / "robustness").glob("*/record.json"))) == 1
+
+
 def test_robustness_is_the_evaluation_of_corrupted_images(lab):
     from tgd_lib.evaluation import logits_of
 

@@ -328,9 +328,19 @@ def test_the_file_is_as_large_as_said(weighted, tmp_path):
 
 def test_a_full_disk_is_said_before_anything_is_computed(weighted, tmp_path, monkeypatch):
     monkeypatch.setattr(tiles.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
-    with pytest.raises(InputError, match="make room, set TGD_ARTIFACTS .* teachers='online'"):
+    with pytest.raises(InputError, match="make room, set TGD_ARTIFACTS .* fewer images"):
         built(tmp_path, weighted, 8)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_start_reserved_is_not_asked_for_twice(weighted, tmp_path, monkeypatch):
+    (tmp_path / tiles.FILE).write_bytes(b"reserved, and no state beside it")
+    there = []
+    monkeypatch.setattr(
+        tiles, "check_room", lambda folder, n: there.append((folder / tiles.FILE).exists())
+    )
+    built(tmp_path, weighted, 8)
+    assert there == [False]
 
 
 def test_mapped_maps_are_looked_up_as_held_ones(weighted, tmp_path):

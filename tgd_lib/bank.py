@@ -264,7 +264,7 @@ def choose(mode: str, *, n: int, free: float, sets: int = 1, device: str = "cpu"
     # A GPU has no disk to read from, and would run out of memory halfway.
     if device != "cpu":
         raise InputError(f"teachers='bank': {words}; take teachers='online', or fewer images")
-    return Choice("bank", torch.float16, f"{words}: every step reads the disk, as asked", False)
+    return Choice("bank", torch.float16, f"{words}: every step reads the disk", False)
 
 
 def available(compute: Compute) -> int:
@@ -287,6 +287,7 @@ def _left_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
         used = int((group / "memory.current").read_text())
         lines = (group / "memory.stat").read_text().splitlines()
         statistics = dict(line.split() for line in lines)
-        return limit - used + int(statistics["inactive_file"])
+        cache = int(statistics["inactive_file"]) + int(statistics["active_file"])
+        return limit - used + cache
     except (OSError, ValueError, KeyError):
         return math.inf

@@ -287,7 +287,7 @@ PROFILES: dict[str, Settings] = {
             budget="44 to 112 hours on 2 cores, resumable", memory_gb=27,
             dataset="cifar10", n_train=None, n_test=None,
             holdout=0, epochs=42, teacher_epochs=42, schedule_epochs=200, seeds=6, grid="paper-42",
-            precision="bf16", n_corrupted=None, publishes=True,
+            precision="bf16", publishes=True,
         ),
         Settings(
             profile="paper", purpose="the paper's setting", budget="one GPU",

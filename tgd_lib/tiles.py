@@ -304,15 +304,17 @@ def _begin(folder: Path, weighted: Weighted, plan: Plan | None, say: Callable) -
         if on_cpu and state["threads"] != torch.get_num_threads():
             say(f"similarity maps: begun with {state['threads']} threads, so last bits will differ")
         return state
+    (folder / FILE).unlink(missing_ok=True)  # of a start that was killed: its room is wanted again
     check_room(folder, n)
     plan = plan or plan_of([teacher for teacher, _ in weighted])
     say(f"similarity maps of {n:,} images: {len(plan.tiles)} tiles, {disk(n) / 1e9:.1f} GB")
+    scales = _scales(weighted)
     _reserve(folder / FILE, n)
     state = {
         "of": folder.name,
         "n": n,
         "block": plan.block,
-        "scales": _scales(weighted),
+        "scales": scales,
         "threads": torch.get_num_threads(),
         "sums": [],
     }
@@ -474,5 +476,5 @@ def check_room(folder: Path, n: int) -> None:
         raise InputError(
             f"a teacher bank of {n:,} images takes {needed / 1e9:.1f} GB on the disk and"
             f" {free / 1e9:.1f} are free: make room, set TGD_ARTIFACTS to a larger disk,"
-            " or take teachers='online'"
+            " or use fewer images (-p n_train)"
         )

@@ -117,6 +117,7 @@ def _add_verbs(parser: argparse.ArgumentParser) -> None:
         "list": "show notebooks, profiles and parameters",
         "plan": "show what would be trained, what is there, time, memory and disk",
         "train": "train and evaluate all networks of the profile, main methods first",
+        "publish": "copy teachers, starts and students of seed 0 to figures/PROFILE/networks",
         "keep-results": "write what was measured of the networks to figures/PROFILE/results",
         "verify": "evaluate the published networks again and compare with their records",
         "twins": "bring changed sources into the .ipynb twins",
@@ -133,7 +134,8 @@ TAKES = {
     "list": (),
     "plan": (*_SETTINGS, "from_results", "workers"),
     "train": (*_SETTINGS, "force", "from_results", "workers", "scheduler", "no_shared_store"),
-    "keep_results": ("profile", "data", "device"),
+    "publish": _SETTINGS,
+    "keep_results": _SETTINGS,
     "verify": _SETTINGS,
     "twins": (),
     "drop_banks": (),
@@ -346,6 +348,46 @@ def train(arguments: Namespace) -> int:
     return 0
 
 
+def _of_profile(arguments: Namespace) -> Settings:
+    """The settings of a profile as it is, but for the epoch that counts: what is kept of it."""
+    settings = settings_of(arguments)
+    changed = {name for name, _ in settings.overrides} - {"data_dir", "device", "selection"}
+    if changed:
+        verb = _written(_verb(arguments))
+        raise InputError(f"{verb}: of a profile as it is; leave out -p {sorted(changed)[0]}")
+    return settings
+
+
+def publish(arguments: Namespace) -> int:
+    """The weights that other sessions and readers need, of those that the store has trained."""
+    from tgd_lib.lab.lab import Lab  # torch, and only here
+    from tgd_lib.study import published
+    from tgd_lib.study.specs import specs_of
+
+    settings = _of_profile(arguments)
+    if not settings.publishes:
+        raise InputError(
+            f"--publish: the networks of {settings.profile} are too small to give away"
+        )
+    lab = Lab(settings)
+    asked = specs_of(lab).to_publish()
+    new = [spec for spec in asked if _trained_here(lab, spec)]
+    folder = recording.FIGURES / settings.profile / recording.NETWORKS
+    if new:
+        published.add(published.publish(lab, new), folder)
+    for spec in new:
+        print(f"{short_path(folder / spec.key)}: {spec.label}")
+    left = sum(lab.find(spec) is None for spec in asked)
+    print(f"{len(new)} networks published, {left} of {len(asked)} are not trained yet")
+    return 0
+
+
+def _trained_here(lab, spec) -> bool:
+    """Whether the store has trained it, and nothing of that key is published."""
+    given = any((folder / spec.key).is_dir() for folder in lab.store.published)
+    return not given and lab.find(spec) is not None
+
+
 def keep_results(arguments: Namespace) -> int:
     """What was measured of a profile's students into the repository, without their weights."""
     from tgd_lib.lab import results
@@ -353,7 +395,7 @@ def keep_results(arguments: Namespace) -> int:
     from tgd_lib.study import questions
     from tgd_lib.study.specs import specs_of
 
-    settings = settings_of(arguments)
+    settings = _of_profile(arguments)
     os.environ.pop("TGD_FROM_RESULTS", None)  # what is kept is measured, not taken from a result
     lab = Lab(settings)
     study = specs_of(lab)
@@ -422,6 +464,7 @@ DO = {
     "list": show_list,
     "plan": show_plan,
     "train": train,
+    "publish": publish,
     "keep_results": keep_results,
     "verify": verify,
     "twins": update_twins,

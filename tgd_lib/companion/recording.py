@@ -22,7 +22,9 @@ RESULTS = ROOT / "docs" / "results"
 
 # What a record is: these of a run's folder, and nothing else that lies there.
 DRAWN = ("figures", "records")
-COPIED = (*DRAWN, "results.csv", "run.json", "timings.csv")
+RESULTS_TABLE = "results.csv"  # written by notebook 07
+ABOUT = ("run.json", "timings.csv")
+COPIED = (*DRAWN, RESULTS_TABLE, *ABOUT)
 NETWORKS = "networks"  # published ones (`study.published`): those there stay, a run adds its own
 STAY = (NETWORKS, KEPT)  # so do the results of networks without weights
 TEXTS = (".json", ".csv", ".md", ".svg", ".txt")  # in which a path of this machine may stand
@@ -57,7 +59,7 @@ def _described(notebook: str, failure: Failure) -> str:
 def _where(outcomes: Sequence[Outcome], settings: Settings) -> str:
     """Where to look: the table of results if this run made it, else the folder."""
     folder = run_dir(settings)
-    results = folder / "results.csv"
+    results = folder / RESULTS_TABLE
     fresh = any(o.notebook.startswith("07") and o.status == "ok" for o in outcomes)
     if fresh and results.exists():
         return f"results: {short_path(results)}"
@@ -179,6 +181,11 @@ def _exchange(names: Sequence[str], run: Path, fresh: Path) -> None:
         copy = fresh / path.relative_to(run)
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, copy)
+    if any(name.startswith("07") for name in names):
+        _copy(run / RESULTS_TABLE, fresh / RESULTS_TABLE)
+    for name in ABOUT:
+        if not (fresh / name).exists():  # the first notebooks that are recorded of a profile
+            _copy(run / name, fresh / name)
 
 
 def _clear(target: Path, fresh: Path, old: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tgd_lib import config, datasets
 from tgd_lib.config import Diverged, InputError, Settings
 from tgd_lib.files import sha256
-from tgd_lib.lab.results import Result, load
+from tgd_lib.lab.results import Result, file_name, load
 from tgd_lib.lab.spec import Spec, View
 from tgd_lib.lab.store import Artefact, Store, key_of
 from tgd_lib.lab.views import Views
@@ -49,6 +49,7 @@ class Lab:
         self.teachers, self.say = teachers, say
         self.place = dict(place or {})
         self._data = data
+        self._sums: dict[str, str] = {}  # of weights, by key: a teacher has many students
 
     # ---- data and device
 
@@ -322,7 +323,35 @@ class Lab:
         kept = self._results.get(spec.key)
         if kept is None or kept.record["made_unix"] < self.store.newer_than:
             return None
+        for teacher in filter(None, spec.teachers):
+            self._check_teacher(spec, kept, teacher)
         return kept
+
+    def _check_teacher(self, spec: Spec, kept: Result, teacher: Spec) -> None:
+        """InputError where the teacher here has other weights than the one of a kept student.
+
+        A teacher that is trained again on another machine has the same key, and its students would
+        be taken for those of the first.
+        """
+        used = kept.record.get("weights_used", {}).get(teacher.label)  # not in the oldest records
+        here = self._sum_of(teacher)
+        if used and here and used != here:
+            raise InputError(
+                f"{self.settings.profile}/results/{file_name(spec)}: learnt from another"
+                f" {teacher.label} than the one that is here; publish the one it learnt from"
+                " (--publish, where that was trained), or remove the result"
+            )
+
+    def _sum_of(self, spec: Spec) -> str | None:
+        """The sha256 of a trained network's weights; None where it is not here."""
+        if spec.key not in self._sums:
+            found = self.find(spec)
+            if found is None:
+                return None
+            from tgd_lib.lab.trained import WEIGHTS
+
+            self._sums[spec.key] = sha256(found.path / WEIGHTS)
+        return self._sums[spec.key]
 
     def record(self, spec: Spec) -> dict:
         """The record of the trained network: kept, or of the one that is found or trained now."""
@@ -341,7 +370,7 @@ class Lab:
         answer = kept.answers.get(f"{kind}/{key_of(kind, question)}")
         if answer is None:
             raise InputError(
-                f"results/{spec.method}_{spec.seed}.json of {self.settings.profile} does not say"
+                f"results/{file_name(spec)} of {self.settings.profile} does not say"
                 f" this ({kind}); remove the file, so that the network is trained again"
             )
         return answer

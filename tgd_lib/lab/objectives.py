@@ -118,12 +118,31 @@ class Objectives:
     def choice(self, spec: Spec) -> bank.Choice:
         """How the teachers of a guided student answer, in the memory that is free now."""
         device, free = self.compute.device, bank.available(self.compute)
-        return bank.choose(self.mode, n=self.n, sets=len(merges(spec)), free=free, device=device)
+        memory = {"n": self.n, "sets": len(merges(spec)), "free": free, "device": device}
+        choice = bank.choose(self.mode, **memory)
+        # What is built already is faster than online even from the disk, which a GPU cannot read.
+        if (
+            choice.mode == "online"
+            and self.mode == "auto"
+            and device == "cpu"
+            and self._built(spec)
+        ):
+            return bank.choose("bank", **memory)
+        return choice
+
+    def _built(self, spec: Spec) -> bool:
+        """Whether the store has all the large maps that a guided student needs."""
+        asked = [self._merge(*merge) for merge in merges(spec)]
+        return all(self.store.find(BANK, question) for question in asked)
+
+    def _merge(self, teachers, alpha: float) -> dict:
+        """The question that large merged maps answer."""
+        return {"teachers": [t and self._question(t) for t in teachers], "alpha": alpha}
 
     def _bank(self, teachers, alpha: float, choice: bank.Choice) -> bank.Bank:
         """Logits, and the teachers' maps merged with `alpha`."""
         if choice.dtype == torch.float16:
-            maps, scales = self._built(teachers, alpha, resident=choice.fits)
+            maps, scales = self._large_maps(teachers, alpha, resident=choice.fits)
             return bank.Bank(tuple(t and self._logits(t) for t in teachers), maps, scales)
         # Raw maps of each teacher are kept in the store: another alpha costs no forward pass. They
         # come first: what a teacher says while it looks for them need not be asked again.
@@ -131,10 +150,11 @@ class Objectives:
         logits = tuple(t and self._logits(t) for t in teachers)
         return bank.Bank(logits, bank.merged(*raw, alpha=alpha, device=self.compute.device))
 
-    def _built(self, teachers, alpha: float, *, resident: bool) -> tuple[torch.Tensor, list[float]]:
+    def _large_maps(
+        self, teachers, alpha: float, *, resident: bool
+    ) -> tuple[torch.Tensor, list[float]]:
         """Large merged maps from the store, and their scales; built now, or gone on with."""
-        questions = [t and self._question(t) for t in teachers]
-        asked = {"teachers": questions, "alpha": alpha}
+        asked = self._merge(teachers, alpha)
         found = self.store.find(BANK, asked)
         if not found:
             with self.store.claim(BANK, asked, resumable=True) as claim:

@@ -1,9 +1,9 @@
 """What was measured of trained networks, kept without their weights.
 
-`figures/<profile>/results/<method>_<seed>.json` holds a network's spec and record, and the record
-of every answer about it that needs no files: metrics on test and held-out images, under
-corruptions, calibration, transfer. With --from-results, what has a result is not trained again, so
-a long study goes on where another machine stopped.
+`figures/<profile>/results/<method>_<seed>.json` (`file_name`) holds a network's spec and record,
+and the record of every answer about it that needs no files: metrics on test and held-out images,
+under corruptions, calibration, transfer. With --from-results, what has a result is not trained
+again, so a long study goes on where another machine stopped.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ class Result:
     key: str
     record: dict
     answers: dict[str, dict]
+
+
+def file_name(spec: Spec) -> str:
+    """The name of a network's result in the folder of its profile."""
+    rule = "" if spec.selection == "last" else f"_{spec.selection}"
+    return f"{spec.method}_{spec.seed}{rule}.json"
 
 
 def load(folder: Path) -> dict[str, Result]:
@@ -66,7 +72,7 @@ def keep(store: Store, specs: Sequence[Spec], folder: Path) -> list[Spec]:
         trained = store.find("network", spec.question, of_any_age=True)
         if trained is None or spec.key not in answers:
             continue
-        path = folder / f"{spec.method}_{spec.seed}.json"
+        path = folder / file_name(spec)
         # Trained again for its weights, a network says the same in other digits.
         older = _read(path) if path.exists() else None
         if older and older.key == spec.key and not older.answers.keys() < answers[spec.key].keys():

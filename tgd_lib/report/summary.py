@@ -38,7 +38,8 @@ def block(folder: Path, profile: str) -> str:
     main = {r["method"] for r in rows} & set(methods.TABLE)
     lines += [*_folded(tables.markdown(_table(rows, anchored)), len(main)), ""]
     run = files.read_json(folder / "run.json")
-    lines += [_command(profile, anchored), _provenance(rows, robust, run), ""]
+    provenance = _provenance(rows, robust, run, drawn=_drawn(folder, run))
+    lines += [_command(profile, anchored), provenance, ""]
     return "\n".join(lines)
 
 
@@ -121,14 +122,25 @@ def _command(profile: str, anchored: bool) -> str:
     return text
 
 
-def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
+def _drawn(folder: Path, run: dict) -> list[str]:
+    """Commits at which the figures were drawn: notebooks may have been recorded one by one."""
+    figures = sorted((folder / "figures").glob("*.json"))
+    return _commits([files.read_json(path) for path in figures] or [run])
+
+
+def _commits(made: Sequence[dict]) -> list[str]:
+    return sorted({(m["commit"] or "none")[:10] for m in made})
+
+
+def _provenance(
+    rows: Sequence[dict], robust: Sequence[dict], run: dict, *, drawn: Sequence[str]
+) -> str:
     """Test images, selection, network, machine, versions and commits."""
     first = rows[0]
     # All rows of a profile have these in common.
     count = len(robust[0]["corrupted"])
     ways = "1 way" if count == 1 else f"{count} ways"
     devices = ", ".join(sorted({r["device"] for r in rows}))
-    commits = sorted({(r["commit"] or "none")[:10] for r in rows})
     text = (
         f"{first['n']} test images, which leave an accuracy open by up to ± {_open(rows):.1f} "
         "points (Wilson, "
@@ -136,8 +148,8 @@ def _provenance(rows: Sequence[dict], robust: Sequence[dict], run: dict) -> str:
         f"`{first['selection']}`; "
         f"{first['network']}, {first['precision']}, {devices}; torch "
         f"{run['versions']['torch']}, Python "
-        f"{run['python']}, {run['platform']}; trained at commit {', '.join(commits)}, drawn at "
-        f"{(run['commit'] or 'none')[:10]}."
+        f"{run['python']}, {run['platform']}; trained at commit {', '.join(_commits(rows))}, "
+        f"drawn at {', '.join(drawn)}."
     )
     return text + KEPT_ROWS if run.get("from_results") else text
 

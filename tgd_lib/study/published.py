@@ -56,7 +56,7 @@ def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
             "exact": measured,
         }
         republish(lab.trained(spec).path, folder / spec.key, {"published": about})
-    _drop_outdated(folder, {(spec.method, spec.seed): spec.key for spec in specs})
+    _drop_outdated(folder, {(s.method, s.seed, s.selection): s.key for s in specs})
     write_text(folder / "README.md", card(folder))
     return folder
 
@@ -64,7 +64,7 @@ def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
 def add(made: Path, folder: Path) -> None:
     """Bring what a run has published in `made` to the networks in `folder`; those there stay.
 
-    But one of the same method and seed as a new one, which answers an older question, goes.
+    But one of the same name as a new one (`Entry.name`), which answers an older question, goes.
     """
     new = entries(made)
     for e in new:
@@ -73,8 +73,8 @@ def add(made: Path, folder: Path) -> None:
     write_text(folder / "README.md", card(folder))
 
 
-def _drop_outdated(folder: Path, keys: dict[tuple[str, int], str]) -> None:
-    """Remove what has the method and seed of one in `keys`, and another key."""
+def _drop_outdated(folder: Path, keys: dict[tuple[str, int, str], str]) -> None:
+    """Remove what has the name of one in `keys`, and another key."""
     for e in entries(folder):
         if keys.get(e.name, e.folder.name) != e.folder.name:
             shutil.rmtree(e.folder)
@@ -91,15 +91,15 @@ class Entry:
     @property
     def title(self) -> str:
         """Method (or teacher) and seed, by the name that the method has now."""
-        name = self.record["method"]
-        if name not in methods.METHODS:
-            return self.record["label"]
-        return f"{methods.METHODS[name].label}, seed {self.record['seed']}"
+        name, seed, selection = self.name
+        known = name in methods.METHODS
+        title = f"{methods.METHODS[name].label}, seed {seed}" if known else self.record["label"]
+        return title if selection == "last" else f"{title}, selection {selection}"
 
     @property
-    def name(self) -> tuple[str, int]:
-        """Method (or teacher) and seed, as its record has them."""
-        return self.record["method"], self.record["seed"]
+    def name(self) -> tuple[str, int, str]:
+        """Method (or teacher), seed and selection: two epochs of one training are two networks."""
+        return self.record["method"], self.record["seed"], self.spec["selection"]
 
     @property
     def about(self) -> dict:
@@ -167,7 +167,7 @@ def card(folder: Path) -> str:
             "**To check**: `./run_all.sh --verify` evaluates all of them again.",
             "",
             f"**Limits**: classes {', '.join(classes)}; trained without augmentation;"
-            " calibration before temperature scaling: column ECE, notebook 05."
+            " calibration: column ECE, before temperature scaling."
             " Intended for research on distillation only.",
             "",
         ]
@@ -205,12 +205,14 @@ class Ready(nn.Module):
         return self.network((pixels.to(self.mean.device) / 255 - self.mean) / self.std)
 
 
-def load(name: str, *, seed: int = 0, figures: Path = FIGURES) -> Ready:
+def load(name: str, *, seed: int = 0, selection: str = "last", figures: Path = FIGURES) -> Ready:
     """The published network `profile/method` (or `profile/teacher_image`), in eval mode, on the
     CPU.
 
-    With `figures=Path("artifacts/runs")` it is a network of one's own: `run/method`. Raises
-    InputError, with the names there are, for an unknown one, and where a file is not as published.
+    selection: "last", or "authors" for the epoch that is best on the test set, where that is
+    published. With `figures=Path("artifacts/runs")` it is a network of one's own: `run/method`.
+    Raises InputError, with the names there are, for an unknown one, and where a file is not as
+    published.
     """
     profile, _, method = name.partition("/")
     if not (figures / profile / FOLDER).is_dir():
@@ -219,10 +221,13 @@ def load(name: str, *, seed: int = 0, figures: Path = FIGURES) -> Ready:
     found = {
         e.record["method"]: e
         for e in entries(figures / profile / FOLDER)
-        if e.record["seed"] == seed
+        if e.name[1:] == (seed, selection)
     }
     if method not in found:
-        raise unknown(f"network of {profile} with seed {seed}", method, found)
+        what = f"network of {profile} with seed {seed}"
+        if selection != "last":
+            what += f", selection {selection!r}"
+        raise unknown(what, method, found)
     return _ready(found[method])
 
 

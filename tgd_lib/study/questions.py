@@ -97,8 +97,6 @@ def robustness(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     for spec in specs:
         about = {"n": len(images.labels), "source": source.kind}
         rows.append(_about(spec) | about | {"corrupted": {}})
-    # Each corruption goes into the store once all networks have seen it: little is lost when
-    # killed.
     for name in (CLEAN, *source.names):
         found = _under(lab, specs, images, places, name, source)
         for row, metrics in zip(rows, found, strict=True):
@@ -122,12 +120,19 @@ def _under(
     question["source"] = source.fingerprint(name)
     asked = {spec.key: question | {"network": spec.key} for spec in specs}
     missing = [s for s in specs if lab.known(s, "robustness", asked[s.key]) is None]
-    measured = _measured(lab, missing, images, places, name, source) if missing else {}
+    corrupted = []
+    if missing:
+        lab.say(f"corruption {name}: {len(missing)} networks, {len(images.labels)} images")
+        corrupted = _corrupted(images, places, name, source)
     found = []
     for spec in specs:
-        # "figures" is what the store calls metrics; another word would lose what is recorded.
+        # Into the store network by network: little is lost when killed. "figures" is what the store
+        # calls metrics; another word would lose what is recorded.
         made = lab.answer(
-            spec, "robustness", asked[spec.key], lambda key=spec.key: {"figures": measured[key]}
+            spec,
+            "robustness",
+            asked[spec.key],
+            lambda spec=spec: {"figures": _measured(lab, spec, corrupted, images.labels)},
         )
         found.append(made["figures"])
     return found
@@ -175,28 +180,25 @@ def official_corruptions(lab: Lab) -> bool:
     return _source(lab).kind == "official"
 
 
+def _corrupted(
+    images: Dataset, places: np.ndarray, name: str, source: corruptions.Source
+) -> list[np.ndarray]:
+    """Images uint8 (n, H, W, 3) under one corruption, one array a severity: for all networks."""
+    if name == CLEAN:
+        return [images.images]
+    return [source.images(images.images, places, name, s) for s in corruptions.SEVERITIES]
+
+
 def _measured(
-    lab: Lab,
-    specs: Sequence[Spec],
-    images: Dataset,
-    places: np.ndarray,
-    name: str,
-    source: corruptions.Source,
-) -> dict[str, list[dict]]:
-    """{key: metrics, one a severity}; corrupted images are made once for all networks."""
-    # All networks in memory, one set of corrupted images at a time: those take longer to make.
-    labels = torch.from_numpy(images.labels)
-    networks = {spec.key: lab.network(spec) for spec in specs}
-    lab.say(f"corruption {name}: {len(networks)} networks, {len(labels)} images")
-    found: dict[str, list[dict]] = {key: [] for key in networks}
-    for severity in (0,) if name == CLEAN else corruptions.SEVERITIES:
-        pictures = images.images
-        if severity:
-            pictures = source.images(pictures, places, name, severity)
-        for spec in specs:
-            logits = logits_of(networks[spec.key], lab.shown(spec, pictures))
-            metrics = _chosen(evaluation.metrics(logits, labels))
-            found[spec.key].append({k: round(value, 6) for k, value in metrics.items()})
+    lab: Lab, spec: Spec, corrupted: Sequence[np.ndarray], labels: np.ndarray
+) -> list[dict]:
+    """Metrics of a network, one a severity."""
+    network, expected = lab.network(spec), torch.from_numpy(labels)
+    found = []
+    for pictures in corrupted:
+        logits = logits_of(network, lab.shown(spec, pictures))
+        metrics = _chosen(evaluation.metrics(logits, expected))
+        found.append({k: round(value, 6) for k, value in metrics.items()})
     return found
 
 

@@ -131,8 +131,23 @@ class Specs:
         return found
 
     def asked(self) -> list[Spec]:
-        """All students of a run: those of its methods, and the protocol's with fresh seeds."""
-        return [*self.students(methods.of(self.settings)), *self._fresh(protocol.members())]
+        """All students of a run: those of its methods, and the protocol's with fresh seeds.
+
+        The main table's first, and all methods of a seed before the next one: then what a session
+        leaves can be compared by pairs.
+        """
+        own = self.students(methods.of(self.settings))
+        own.sort(key=lambda spec: (spec.method not in methods.TABLE, spec.seed))
+        return [*own, *self._fresh(protocol.members())]
+
+    def to_publish(self) -> list[Spec]:
+        """What other sessions and readers need the weights of: what students stand on (teachers,
+        starts), and the main table's students of seed 0.
+        """
+        asked = self.asked()
+        below = [needed for spec in asked for needed in spec.needs]
+        shown = [spec for spec in asked if spec.seed == 0 and spec.method in methods.TABLE]
+        return list({spec.key: spec for spec in (*below, *shown)}.values())
 
     def tested(self, names: Sequence[str]) -> list[Spec]:
         """The students of methods that are tested together: all seeds of a run, fresh ones too."""
