@@ -494,9 +494,8 @@ COMPARED = (
 )
 # Of the search; the first is the control, and stays unless it is beaten.
 CANDIDATES = ("tgd_alpha1", "tgd", *(share_name("pi", a) for a in SHARES), *SEARCH)
-# On corrupted images too, for calibration and transfer; what is shown to the PI teacher is a
-# question to clean images alone.
-EXAMINED = (*(m for m in COMPARED if m not in SHOWN_OTHERS), "tgd_alpha0.5")
+# On corrupted images too, for calibration and transfer.
+EXAMINED = (*COMPARED, "tgd_alpha0.5")
 # The image teacher's weight, by what has the rest; each is compared with alpha = 1.
 ALPHA_CURVES = {
     "PI teacher": ("tgd", *(f"tgd_alpha{a:g}" for a in ALPHAS)),
