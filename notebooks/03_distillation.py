@@ -158,7 +158,7 @@ answers = {}
 for name, spec in {"image": study.teacher("image"), "pi": study.teacher("pi")}.items():
     answers[name] = lab.evaluation(spec).array("logits").argmax(1)
 students = {}
-for method in methods.MAIN:
+for method in sentences.labels_of(rows):
     spec = study.student(method, 0)
     students[spec.name] = lab.evaluation(spec).array("logits").argmax(1)
 Markdown(sentences.follows(answers["image"], answers["pi"], students))
@@ -246,7 +246,8 @@ Markdown(sentences.maps(distances))
 # by t-SNE. Distances between far groups mean nothing; whether a class hangs together does.
 
 # %%
-examples = [study.student(method, 0) for method in ("scratch", "kd", "tgd_alpha1", "tgd")]
+drawn = ("scratch", "kd", "kd_batchmean_annealed", "tgd_alpha1", "tgd")
+examples = [study.student(method, 0) for method in drawn]
 places = questions.embedding(lab, examples)
 figure = charts.embeddings(places, lab.data.test.class_names)
 caption = (

@@ -24,12 +24,14 @@ profile: str = "quick"
 overrides: dict = {}  # e.g. {"alpha": 0.9}; all names: ./run_all.sh --list
 
 # %%
+import pandas as pd
 from IPython.display import Markdown
 
 from tgd_lib import config
 from tgd_lib.report import charts, figures, sentences, significance, tables
 from tgd_lib.study import methods
 
+pd.options.display.max_colwidth = None  # whole sentences
 settings = config.resolve(profile, **overrides)
 Markdown(sentences.settings(settings))
 

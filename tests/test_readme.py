@@ -76,7 +76,8 @@ def test_the_chosen_is_shown_on_the_test_set_against_every_control(tmp_path):
     test = rows(**BASE, **{wide: 0.47, image: 0.48})
     text = summary.block(recorded(tmp_path, test, held_out), "smoke")
     chosen = "*TGD, PI window 0 to 1, sigma 0.02, normalised, α = 0.5*"
-    assert f"2 candidates; the choice is made on held-out images: {chosen}" in text
+    assert "2 candidates (*TGD*; *TGD, PI window 0 to 1, " in text
+    assert f"); the choice is made on held-out images: {chosen}" in text
     control = "*TGD without the PI teacher (α = 1)*"
     assert f"on them, against {control} +2.00, +2.00 (n=2) points of accuracy" in text
     assert "*TGD without the PI teacher (α = 1)* -3.00, -3.00 (n=2)" in text

@@ -47,10 +47,11 @@ def test_a_comparison_counts_above_below_and_shown():
     many = rows(c=[0.5] * 6, up=[0.6] * 6, few=[0.7], down=[0.4] * 6)
     text = sentences.comparison(many, "c")
     assert (
-        "Of 3 methods beside *C*, 2 above it in the mean (shown by six seeds or more: UP)" in text
+        "Of 3 methods beside *C*, 2 lie above it in the mean (shown by six seeds or more: *UP*)"
+        in text
     )
     assert (
-        "1 below it in the mean (shown by six seeds or more: DOWN)" in text
+        "1 lie below it in the mean (shown by six seeds or more: *DOWN*)" in text
         and "n too small: 1." in text
     )
     assert sentences.comparison(rows(c=[0.5]), "c") == "Nothing was trained to compare."
@@ -170,7 +171,7 @@ def test_calibration_and_costs():
     ]
     text = sentences.calibration(many)
     assert (
-        "*B* is best calibrated (mean ECE 10.0 %)" in text
+        "*B* has the lowest mean ECE (10.0 %)" in text
         and "between 1.0 and 3.0 %" in text
         and "*A* has" in text
     )

@@ -71,7 +71,7 @@ def test_robustness_is_the_evaluation_of_corrupted_images(lab):
     assert questions.robustness(lab, specs(lab)) == rows  # from the store
     charts.corruption_differences(rows, "scratch").canvas.draw()
     table = tables.corruptions(rows)
-    assert table.loc["none", "Scratch"].endswith("0") and "mean of all" in table.index
+    assert table.loc["Scratch", "none"].endswith("0") and "mean of all" in table.columns
 
 
 def test_means_under_corruption_by_hand():

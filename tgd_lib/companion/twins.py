@@ -86,7 +86,20 @@ def scrub(notebook, profile: str | None = None):
             executed += 1
             cell.execution_count = executed
         _scrub_outputs(cell)
+        if profile and "parameters" in cell.metadata.get("tags", []):
+            cell.outputs = [_whose(profile)]
     return notebook
+
+
+def _whose(profile: str):
+    """What a reader is told at the top of a twin: which run its outputs are of."""
+    from nbformat import v4
+
+    said = (
+        f"All outputs here are of the recorded run of profile {profile!r}.\n"
+        "Run again, the notebook shows the profile that is named above.\n"
+    )
+    return v4.new_output("stream", name="stdout", text=said)
 
 
 def _scrub_outputs(cell) -> None:

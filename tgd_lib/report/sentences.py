@@ -99,17 +99,20 @@ def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> 
         there = [p for p in pairs if sign * p["mean"] > 0]
         tested = [labels[p["method"]] for p in there if p["verdict"] == DIFFERS]
         shown = (
-            f"shown by six seeds or more: {', '.join(tested)}"
-            if tested
-            else "none shown by six seeds"
+            f"shown by six seeds or more: {_named(tested)}" if tested else "none shown by six seeds"
         )
-        parts.append(f"{len(there)} {word} it in the mean ({shown})")
+        parts.append(f"{len(there)} lie {word} it in the mean ({shown})")
     undecided = sum(p["verdict"] == NOTHING for p in pairs)
     few = sum(p["n"] < ENOUGH for p in pairs)
     return (
         f"Of {len(pairs)} methods beside *{labels[control]}*, {parts[0]}, {parts[1]}; "
         f"no difference shown: {undecided}; n too small: {few}."
     )
+
+
+def _named(labels: Sequence[str]) -> str:
+    """Labels as a list to read: there are commas in them."""
+    return "; ".join(f"*{label}*" for label in labels)
 
 
 # ---------------------------------------------------------------- one image, persistence images
@@ -302,7 +305,8 @@ def search(found: dict) -> str:
     if found["chosen"] is None:
         return "Nothing was held out or searched, so nothing is chosen."
     count = len(found["candidates"])
-    text = f"{count} candidate{'s' if count != 1 else ''}; "
+    text = f"{count} candidate{'s' if count != 1 else ''}"
+    text += f" ({_named([_label(name) for name in found['candidates']])}); " if count else "; "
     text += "the choice is made on held-out images: "
     if found["chosen"] == CONTROL:
         return text + f"none has a higher mean than *{_label(CONTROL)}*."
@@ -392,11 +396,10 @@ def calibration(rows: Sequence[dict]) -> str:
     after = [100 * r["after"]["ece"] for r in rows]
     best, sharpest = min(ece, key=ece.get), min(nll, key=nll.get)
     return (
-        f"As trained, *{best}* is best calibrated (mean ECE {ece[best]:.1f} %); after temperature "
-        "scaling the "
-        f"networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and *{sharpest}* has "
-        "the lowest "
-        f"mean NLL ({nll[sharpest]:.3f} nats)."
+        f"As trained, *{best}* has the lowest mean ECE ({ece[best]:.1f} %); after temperature "
+        f"scaling the networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and "
+        f"*{sharpest}* has the lowest mean NLL ({nll[sharpest]:.3f} nats). Of many methods one is "
+        "always the lowest; whether two differ is said by paired differences alone."
     )
 
 

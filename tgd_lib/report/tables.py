@@ -316,14 +316,18 @@ def shares(rows: Sequence[dict]) -> pd.DataFrame:
     mean ± std (n batches). rows: as `questions.shares` gives them. Methods with the same teachers
     and weights have one line.
     """
-    lines = []
+    lines, seen = [], []
     for r in rows:
+        # The same numbers to the last digit: the same question.
+        if (r["alpha"], r["shares"]) in seen:
+            continue
+        seen.append((r["alpha"], r["shares"]))
         line = {"method": r["label"], "1 − alpha, %": f"{100 * (1 - r['alpha']):g}"}
         for number, stage in enumerate(zip(*r["shares"], strict=True), 1):
             line[f"stage {number}"] = spread(stage)
         lines.append(line)
     frame = pd.DataFrame(lines, columns=["method", "1 − alpha, %", "stage 1", "stage 2", "stage 3"])
-    return n_once(frame.drop_duplicates(list(frame)[1:]).set_index("method"))
+    return n_once(frame.set_index("method"))
 
 
 # ---------------------------------------------------------------- corruption, calibration,
@@ -346,7 +350,7 @@ def under_corruption(rows: Sequence[dict]) -> list[dict]:
 
 
 def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
-    """Accuracy in per cent, mean over severities: a line a corruption, a column a method.
+    """Accuracy in per cent, mean over severities: a line a method, a column a corruption.
 
     rows: as `questions.robustness` gives them.
     """
@@ -363,9 +367,10 @@ def corruptions(rows: Sequence[dict]) -> pd.DataFrame:
             {"label": r["label"], "corruption": "mean of all", "accuracy": mean["accuracy"]}
         )
     cells = (
-        pd.DataFrame(lines).groupby(["corruption", "label"], sort=False)["accuracy"].apply(spread)
+        pd.DataFrame(lines).groupby(["label", "corruption"], sort=False)["accuracy"].apply(spread)
     )
-    return n_once(cells.unstack("label", sort=False).rename_axis(None).rename_axis(None, axis=1))
+    table = cells.unstack("corruption", sort=False)
+    return n_once(table.rename_axis("method").rename_axis(None, axis=1))
 
 
 def calibration(rows: Sequence[dict]) -> pd.DataFrame:
@@ -384,6 +389,15 @@ def calibration(rows: Sequence[dict]) -> pd.DataFrame:
         return pd.DataFrame()
     groups = pd.DataFrame(lines).groupby("method", sort=False)
     return n_once(groups.agg(lambda values: spread(values, 1, 2 if "%" in values.name else 3)))
+
+
+def after_scaling(rows: Sequence[dict]) -> list[dict]:
+    """The metrics after temperature scaling, a row a network, to compare methods by.
+
+    rows: as `questions.calibration` gives them.
+    """
+    about = ("method", "label", "seed", "selection")
+    return [{name: r[name] for name in about} | r["after"] for r in rows]
 
 
 def transfer(rows: Sequence[dict]) -> pd.DataFrame:
