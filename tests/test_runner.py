@@ -367,7 +367,7 @@ def test_interrupted_it_leaves_no_process_and_says_how_to_go_on(how, status, art
         lambda: pids.exists() and pids.read_text().endswith(" ") and pids.read_text()
     )
     process.send_signal(how)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == status
     assert "the same command" in err and "Traceback" not in err and "Kernel" not in err
     assert not [p for p in written.split() if alive(p)]
