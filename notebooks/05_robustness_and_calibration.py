@@ -34,7 +34,7 @@ from IPython.display import Markdown
 
 from tgd_lib import config
 from tgd_lib.lab.lab import Lab
-from tgd_lib.report import charts, figures, sentences, tables
+from tgd_lib.report import charts, figures, sentences, significance, tables
 from tgd_lib.study import methods, questions
 from tgd_lib.study.specs import specs_of
 
@@ -74,7 +74,10 @@ figures.save(figure, settings, "05_corruptions", caption=caption, source=main)
 #
 # ### What the PI teacher adds under corruption
 #
-# Mean over all corruptions and severities, paired by seed.
+# Mean over all corruptions and severities, paired by seed. The verdict goes by p (not corrected for
+# being many): an interval, or a band above, may leave zero out while no difference is shown. In
+# `study`, students whose PI teacher is shown other images' persistence images or noise were trained
+# on another kind of CPU than the rest (`benchmarks/recorded/again.md`).
 
 # %%
 under = tables.under_corruption(robust)
@@ -92,6 +95,16 @@ tables.against(under, "kd_annealed")
 
 # %%
 tables.against(under, "kd_batchmean_annealed")
+
+# %% [markdown]
+# Above α = 1 is not yet topology: each second teacher that sees topology against a second *image*
+# teacher with the same share, and each loss of the embedding against its control.
+
+# %%
+names = sentences.labels_of(under)
+shared = [m for m in names if methods.METHODS[m].control in names]
+pairs = [significance.paired(under, m, methods.METHODS[m].control) for m in shared]
+tables.contrasts(pairs, names) if pairs else Markdown("This profile trains none with its control.")
 
 # %% [markdown]
 # ## Calibration

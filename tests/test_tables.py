@@ -84,10 +84,13 @@ def test_six_seeds_have_interval_p_and_verdict():
 
 
 def test_shares_by_hand():
-    """Two batches, three stages; two methods with the same teachers and weight are one line."""
+    """Two batches, three stages; two methods with the same teachers and weight are one line, others
+    are not, though their shares be equal."""
     one = {"label": "TGD", "alpha": 0.99, "shares": [[0.01, 0.02, 0.03], [0.03, 0.02, 0.01]]}
-    table = tables.shares([one, one | {"label": "same"}, one | {"label": "half", "alpha": 0.5}])
-    assert list(table.index) == ["TGD", "half"] and table.loc["TGD", "1 − alpha, %"] == "1"
+    one |= {"question": "a"}
+    half, other = ({"label": q, "alpha": 0.5, "question": q} for q in ("half", "other"))
+    table = tables.shares([one, one | half, one | {"label": "same"}, one | other])
+    assert list(table.index) == ["TGD", "half", "other"] and table.loc["TGD", "1 − alpha, %"] == "1"
     assert (
         table.loc["TGD", "stage 1"] == "2.00 ± 1.41" and table.loc["half", "1 − alpha, %"] == "50"
     )

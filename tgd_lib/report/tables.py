@@ -316,12 +316,12 @@ def shares(rows: Sequence[dict]) -> pd.DataFrame:
     mean ± std (n batches). rows: as `questions.shares` gives them. Methods with the same teachers
     and weights have one line.
     """
-    lines, seen = [], []
+    # Not by their numbers: at alpha = 0.5, normalised, every second teacher's share is a half.
+    first: dict[str, dict] = {}
     for r in rows:
-        # The same numbers to the last digit: the same question.
-        if (r["alpha"], r["shares"]) in seen:
-            continue
-        seen.append((r["alpha"], r["shares"]))
+        first.setdefault(r["question"], r)
+    lines = []
+    for r in first.values():
         line = {"method": r["label"], "1 − alpha, %": f"{100 * (1 - r['alpha']):g}"}
         for number, stage in enumerate(zip(*r["shares"], strict=True), 1):
             line[f"stage {number}"] = spread(stage)

@@ -364,8 +364,9 @@ def _penultimate(lab: Lab, spec: Spec, where: np.ndarray) -> np.ndarray:
 def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
     """A row a method with two teachers: the second one's real share of the merged map.
 
-    {..., alpha, order, shares: `batches` lists of three stages}. Left out are students without a
-    second teacher or without maps; a method's seeds all have the same share. See `share`.
+    {..., alpha, order, question, shares: `batches` lists of three stages}. Methods with the same
+    teachers and weights have the same `question`. Left out are students without a second teacher or
+    without maps; a method's seeds all have the same share. See `share`.
     """
     # The teachers are the same for all seeds of a method, and so is the share.
     first_seeds: dict[str, Spec] = {}
@@ -386,7 +387,8 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
         made = lab.store.make(
             "shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches, looked)}
         )
-        rows.append(_about(spec) | asked | {"shares": made.record["shares"]})
+        found = {"question": made.key, "shares": made.record["shares"]}
+        rows.append(_about(spec) | asked | found)
     return rows
 
 
