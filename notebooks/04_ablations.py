@@ -42,6 +42,7 @@ from tgd_lib.study import methods, questions
 from tgd_lib.study.specs import specs_of
 
 pd.options.display.max_rows = 100  # whole tables
+pd.options.display.max_colwidth = None
 settings = config.resolve(profile, **overrides)
 lab = Lab(settings)
 study = specs_of(lab)

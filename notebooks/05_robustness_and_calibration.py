@@ -30,6 +30,7 @@ profile: str = "quick"
 overrides: dict = {}  # e.g. {"alpha": 0.9}; all names: ./run_all.sh --list
 
 # %%
+import pandas as pd
 from IPython.display import Markdown
 
 from tgd_lib import config
@@ -38,6 +39,7 @@ from tgd_lib.report import charts, figures, sentences, significance, tables
 from tgd_lib.study import methods, questions
 from tgd_lib.study.specs import specs_of
 
+pd.options.display.max_colwidth = None  # whole names
 settings = config.resolve(profile, **overrides)
 lab = Lab(settings)
 study = specs_of(lab)
@@ -98,7 +100,8 @@ tables.against(under, "kd_batchmean_annealed")
 
 # %% [markdown]
 # Above α = 1 is not yet topology: each second teacher that sees topology against a second *image*
-# teacher with the same share, and each loss of the embedding against its control.
+# teacher with the same share, the PI teacher shown something else against itself, shown the images'
+# own, and each loss of the embedding against its control.
 
 # %%
 names = sentences.labels_of(under)
