@@ -43,3 +43,22 @@ def golden_maker():
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def half_trained():
+    """A function that trains one epoch of a spec and leaves its state below a store's folder."""
+    from tgd_lib.lab.lab import STATE
+
+    def begin(lab, spec, store: Path) -> Path:
+        run = lab.run(spec)
+        run.begin()
+        for number in range(run.steps):
+            run.advance(number)
+        run.conclude()
+        state = store / "network" / f"{spec.key}.partial" / STATE
+        state.parent.mkdir(parents=True)
+        run.save(state)
+        return state
+
+    return begin

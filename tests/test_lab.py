@@ -299,6 +299,37 @@ def test_a_training_by_the_authors_rule_gives_the_last_epoch_too(root, tmp_path)
     ).read_bytes()
 
 
+def test_another_machine_goes_on_with_what_was_begun(root, tmp_path, half_trained):
+    there = lab(root, epochs=2)
+    spec = specs_of(there).student("scratch", 5)
+    state = half_trained(there, spec, tmp_path / "there")
+    begun = tmp_path / "figures/smoke/begun" / f"{spec.key}.safetensors"
+    begun.parent.mkdir(parents=True)
+    shutil.copy(state, begun)
+
+    def taken_up(folder, newer_than=0.0):
+        said = []
+        store = Store(
+            tmp_path / folder,
+            newer_than=newer_than,
+            published=[begun.parent.with_name("networks")],
+        )
+        return Lab(there.settings, store=store, say=said.append).trained(spec), said
+
+    made, said = taken_up("here")
+    assert [line.split(" of ")[0] for line in said if "epoch 1/2" in line] == []
+    assert "Scratch, seed 5: goes on from a state that was published" in said
+    weights = [(a.path / "weights.safetensors").read_bytes() for a in (made, there.trained(spec))]
+    assert weights[0] == weights[1]
+    assert len(made.record["history"]) == 2
+    again, said = taken_up("forced", newer_than=begun.stat().st_mtime + 1)  # --force: from nothing
+    assert any("epoch 1/2" in line for line in said)
+    begun.write_bytes(begun.read_bytes()[:-4])
+    with pytest.warns(UserWarning, match="is damaged .*: training begins anew"):
+        anew, _ = taken_up("damaged")
+    assert (anew.path / "weights.safetensors").read_bytes() == weights[0]
+
+
 KILLED = """
 import sys
 from tgd_lib import config

@@ -231,7 +231,7 @@ def test_students_of_another_teacher_are_not_taken_for_those_of_this_one(
     assert there.result(specs(there)[0])  # scratch has none
 
 
-def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys):
+def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys, half_trained):
     """Teachers, starts and students of seed 0; by the authors' rule beside the last epoch."""
     monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "artifacts"))
     monkeypatch.setattr(recording, "FIGURES", tmp_path / "figures")
@@ -252,6 +252,16 @@ def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys):
     assert found == last | {("scratch", 0, "authors")}
     assert command.main(["--keep-results", "--profile", "smoke", *rule]) == 0
     assert (tmp_path / "figures/smoke/results/scratch_0_authors.json").is_file()
+    pi = study.teacher("pi")
+    half = half_trained(lab, pi, tmp_path / "artifacts")
+    capsys.readouterr()
+    assert command.main(["--publish", "--profile", "smoke"]) == 0
+    assert f"{pi.label}: the state after epoch 1, for another" in capsys.readouterr().out
+    begun = tmp_path / "figures/smoke/begun" / f"{pi.key}.safetensors"
+    assert begun.read_bytes() == half.read_bytes()
+    lab.train([pi])
+    assert command.main(["--publish", "--profile", "smoke"]) == 0
+    assert not begun.exists()  # it is finished
     capsys.readouterr()
     assert command.main(["--publish", "--profile", "smoke", "-p", "alpha", "0.5"]) == 2
     assert "--publish: of a profile as it is; leave out -p alpha" in capsys.readouterr().err

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = "results"  # folder in a profile's record: of networks whose weights are not kept
+# Folders in a profile's record.
+KEPT = "results"  # of networks whose weights are not kept
+BEGUN = "begun"  # states of trainings that another machine can go on with
 
 
 class InputError(ValueError):

@@ -351,6 +351,12 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], list[dict], int]:
     return tensors, json.loads(about["history"]), int(about["threads"])
 
 
+def epochs_in(path: Path) -> int:
+    """How many epochs the training state in `path` has behind it."""
+    with safe_open(path, "pt") as file:
+        return len(json.loads(file.metadata()["history"]))
+
+
 def state_sum(tensors: dict[str, Tensor], about: dict[str, str]) -> str:
     """Hex sha256 over names, dtypes, shapes and bytes of tensors, and what is said about them."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())

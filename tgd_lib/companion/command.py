@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tgd_lib.companion import INTERRUPTED, recording, runner, twins
 from tgd_lib.companion.execution import room_wanted, short_path
-from tgd_lib.config import KEPT, PARAMETERS, PROFILES, InputError, Settings, parse, resolve
+from tgd_lib.config import BEGUN, KEPT, PARAMETERS, PROFILES, InputError, Settings, parse, resolve
 from tgd_lib.files import no_room
 
 EPILOG = """examples:
@@ -117,7 +117,8 @@ def _add_verbs(parser: argparse.ArgumentParser) -> None:
         "list": "show notebooks, profiles and parameters",
         "plan": "show what would be trained, what is there, time, memory and disk",
         "train": "train and evaluate all networks of the profile, main methods first",
-        "publish": "copy teachers, starts and students of seed 0 to figures/PROFILE/networks",
+        "publish": "copy teachers, starts and students of seed 0 to figures/PROFILE/networks,"
+        " and what is half trained of them to figures/PROFILE/begun",
         "keep-results": "write what was measured of the networks to figures/PROFILE/results",
         "verify": "evaluate the published networks again and compare with their records",
         "twins": "bring changed sources into the .ipynb twins",
@@ -377,6 +378,8 @@ def publish(arguments: Namespace) -> int:
         published.add(published.publish(lab, new), folder)
     for spec in new:
         print(f"{short_path(folder / spec.key)}: {spec.label}")
+    for spec, epochs in published.hand_on(lab, asked, folder.with_name(BEGUN)):
+        print(f"{spec.label}: the state after epoch {epochs}, for another machine to go on with")
     left = sum(lab.find(spec) is None for spec in asked)
     print(f"{len(new)} networks published, {left} of {len(asked)} are not trained yet")
     return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tgd_lib.companion import twins
 from tgd_lib.companion.execution import Failure, Outcome, short_path
-from tgd_lib.config import BY_SIZE, KEPT, PROFILES, ROOT, Settings, kept_results, run_dir
+from tgd_lib.config import BEGUN, BY_SIZE, KEPT, PROFILES, ROOT, Settings, kept_results, run_dir
 from tgd_lib.files import git, write_json, write_text
 
 FIGURES = ROOT / "figures"
@@ -26,7 +26,7 @@ RESULTS_TABLE = "results.csv"  # written by notebook 07
 ABOUT = ("run.json", "timings.csv")
 COPIED = (*DRAWN, RESULTS_TABLE, *ABOUT)
 NETWORKS = "networks"  # published ones (`study.published`): those there stay, a run adds its own
-STAY = (NETWORKS, KEPT)  # so do the results of networks without weights
+STAY = (NETWORKS, KEPT, BEGUN)  # so do results without weights, and what is half trained
 TEXTS = (".json", ".csv", ".md", ".svg", ".txt")  # in which a path of this machine may stand
 LIBRARIES = ("torch", "torchvision", "gudhi", "numpy", "scipy", "papermill", "jupytext")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tgd_lib import config, datasets
 from tgd_lib.config import Diverged, InputError, Settings
-from tgd_lib.files import sha256
+from tgd_lib.files import sha256, write_bytes
 from tgd_lib.lab.results import Result, file_name, load
 from tgd_lib.lab.spec import Spec, View
 from tgd_lib.lab.store import Artefact, Store, key_of
@@ -194,6 +194,7 @@ class Lab:
         with self.store.claim("network", spec.question, resumable=True) as claim:
             if claim is None:  # another run has trained it meanwhile
                 return
+            self._take_up(spec, claim.folder / STATE)
             run, teachers_by = self._run(spec)
 
             def end(_) -> None:
@@ -205,6 +206,13 @@ class Lab:
                 self.say(_line(spec, entry))
 
             training.train([(run, claim.folder / STATE)], on_epoch=line, on_end=end)
+
+    def _take_up(self, spec: Spec, state: Path) -> None:
+        """Go on from what another machine began, where nothing was begun here."""
+        begun = self.store.begun(spec.key)
+        if begun and not state.exists():
+            write_bytes(state, begun.read_bytes())
+            self.say(f"{spec.label}: goes on from a state that was published")
 
     def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
         """Keep the last epoch as well of a training by the authors' rule, if it stands on nothing.

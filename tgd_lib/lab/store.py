@@ -24,7 +24,7 @@ from pathlib import Path
 import filelock
 
 from tgd_lib import config
-from tgd_lib.config import InputError
+from tgd_lib.config import BEGUN, InputError
 from tgd_lib.files import no_room, provenance, read_json, sha256, sync, write_json
 
 MANIFEST = "MANIFEST.json"
@@ -108,6 +108,7 @@ class Store:
 
     Those made before `newer_than` (seconds since 1970) do not count. published: folders whose
     sub-folders are trained networks, named by their keys; None takes `figures/*/networks`.
+    Beside each there may be a folder `begun`, with states of trainings that others can go on with.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Store:
     ):
         self.root = Path(root or config.artifacts_dir())
         # Not of a hidden folder: that is a recording under way, or one that was killed.
-        found = sorted(config.ROOT.glob("figures/[!.]*/networks"))
+        found = [f / "networks" for f in sorted(config.ROOT.glob("figures/[!.]*/"))]
         self.published = found if published is None else list(published)
         self.newer_than = config.forced_since() if newer_than is None else newer_than
         self._checked: set[Path] = set()
@@ -160,6 +161,12 @@ class Store:
         if kind != "network" or path.is_dir():
             return path
         return next((f / key for f in self.published if (f / key).is_dir()), path)
+
+    def begun(self, key: str) -> Path | None:
+        """The state of a training that another machine began, if one is published and counts."""
+        states = [folder.parent / BEGUN / f"{key}.safetensors" for folder in self.published]
+        found = [path for path in states if path.is_file()]
+        return next((path for path in found if path.stat().st_mtime >= self.newer_than), None)
 
     def make(self, kind: str, spec, build: Callable[[Path], dict]) -> Artefact:
         """The artefact that answers `spec`: found, or made by `build` now.

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tgd_lib import config, evaluation
+from tgd_lib import config, evaluation, training
 from tgd_lib.config import InputError, Settings, unknown
 from tgd_lib.diagrams import checked_images
-from tgd_lib.files import read_json, write_text
-from tgd_lib.lab.lab import Lab
+from tgd_lib.files import read_json, write_bytes, write_text
+from tgd_lib.lab.lab import STATE, Lab
 from tgd_lib.lab.spec import Architecture, Spec, View
 from tgd_lib.lab.store import damage, republish
 from tgd_lib.lab.trained import WEIGHTS, seen
@@ -71,6 +71,23 @@ def add(made: Path, folder: Path) -> None:
         shutil.copytree(e.folder, folder / e.folder.name, dirs_exist_ok=True)
     _drop_outdated(folder, {e.name: e.folder.name for e in new})
     write_text(folder / "README.md", card(folder))
+
+
+def hand_on(lab: Lab, specs: Sequence[Spec], folder: Path) -> list[tuple[Spec, int]]:
+    """Copy the states of trainings under way to `folder`, so that another machine goes on with
+    them; each with its number of epochs. Those of finished trainings go.
+    """
+    handed = []
+    for spec in specs:
+        target = folder / f"{spec.key}.safetensors"
+        state = lab.store.root / "network" / f"{spec.key}.partial" / STATE
+        if lab.find(spec):
+            target.unlink(missing_ok=True)
+        elif state.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(target, state.read_bytes())
+            handed.append((spec, training.epochs_in(target)))
+    return handed
 
 
 def _drop_outdated(folder: Path, keys: dict[tuple[str, int, str], str]) -> None:
