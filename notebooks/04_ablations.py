@@ -57,8 +57,14 @@ labels = sentences.labels_of(rows)
 names = ", ".join(spec.label for spec in diverged) or "none"
 print(f"{len(labels)} methods, {len(rows)} students; diverged: {names}")
 
+# %% [markdown]
+# Families in the order in which they are explained here, in each the highest mean first; so, too,
+# in the figure and in the long tables below. *KD*, *TGD* and every ablation have this run's
+# reduction (`kl_reduction` above) where their name says no other.
+
 # %%
-tables.readable(rows)
+by_family = tables.by_family(rows)
+tables.grouped(tables.readable(by_family), rows)
 
 # %% [markdown]
 # ## All methods
@@ -68,14 +74,15 @@ figure = charts.accuracies(rows, reference="tgd_alpha1")
 caption = (
     "Test accuracy of all methods by family, in each the highest mean first: a pale dot for each "
     "seed, a bar for "
-    "their mean. The line is the mean of TGD without the PI teacher (α = 1)."
+    "their mean. The line is the mean of TGD without the PI teacher (α = 1); right, whether a "
+    "method's paired differences from it show anything."
 )
 figures.save(figure, settings, "04_all_methods", caption=caption, source=[r["key"] for r in rows])
 
 # %% [markdown]
 # *What to see:* what lies left and right of the line. The seeds of a method scatter mostly in step
-# with those of the others, so whether two methods differ is read from the tables below. What this
-# run shows:
+# with those of the others, so whether it differs from the line is said by the verdict beside it,
+# not by the dots. What this run shows:
 
 # %%
 Markdown(sentences.comparison(rows, "tgd_alpha1"))
@@ -91,20 +98,20 @@ Markdown(sentences.comparison(rows, "tgd_alpha1"))
 # an interval may leave zero out and the verdict still be that no difference is shown.
 
 # %%
-tables.against(rows, "tgd")
+tables.grouped(tables.against(by_family, "tgd"), rows)
 
 # %%
-tables.against(rows, "tgd_alpha1")
+tables.grouped(tables.against(by_family, "tgd_alpha1"), rows)
 
 # %%
-tables.against(rows, "kd_annealed")
+tables.grouped(tables.against(by_family, "kd_annealed"), rows)
 
 # %% [markdown]
 # And against the strongest KD, with the textbook's reduction (where that is this run's own, it is
 # the table above):
 
 # %%
-tables.against(rows, "kd_batchmean_annealed")
+tables.grouped(tables.against(by_family, "kd_batchmean_annealed"), rows)
 
 # %% [markdown]
 # Baselines without annealing have half the total epochs of TGD. Compared among methods that start
@@ -112,7 +119,9 @@ tables.against(rows, "kd_batchmean_annealed")
 
 # %%
 compared = (*methods.BASELINES, "scratch", "kd", "tgd_no_annealing")
-once = [r for r in rows if r["method"] in compared and tables.total_epochs(r) == settings.epochs]
+once = [
+    r for r in by_family if r["method"] in compared and tables.total_epochs(r) == settings.epochs
+]
 textbook = "kd_batchmean" if settings.kl_reduction == "mean" else "kd"
 tables.against(once, textbook)
 
@@ -134,13 +143,24 @@ tables.contrasts(pairs, labels)
 # %% [markdown]
 # ## The weight of the maps
 #
-# On held-out images, where there are some; over the seeds that all of these methods have.
+# Accuracy on held-out images, where there are some; mean ± standard deviation over the seeds that
+# all of these methods have. Weights are chosen by the column of α = 1, so that the choice cannot
+# favour topology.
 
 # %%
 part = "holdout" if settings.holdout else "test"
 gammas = [spec for spec in specs if spec.method in questions.GAMMA_TABLE]
 weights = questions.metrics_on(lab, questions.of_common_seeds(gammas), part)
 tables.by_weight(weights)
+
+# %% [markdown]
+# What the PI teacher adds at each weight, on the same images, paired by seed:
+
+# %%
+named = sentences.labels_of(weights)
+alone = {name: significance.without_second(name) for name in named}
+pairs = [significance.paired(weights, a, b) for a, b in alone.items() if b in named]
+tables.contrasts(pairs, named)
 
 # %% [markdown]
 # ## The weight of the image teacher
@@ -214,10 +234,20 @@ Markdown(sentences.topology(rows))
 # PI teacher shown something else against itself, shown the images' own:
 
 # %%
-shared_alike = [m for m in labels if methods.METHODS[m].control in labels]
-pairs = [significance.paired(rows, m, methods.METHODS[m].control) for m in shared_alike]
+controlled = [m for m in labels if methods.METHODS[m].control in labels]
+of_embedding = [m for m in controlled if m in methods.EMBEDDING]
+shared = [significance.paired(rows, m, methods.METHODS[m].control) for m in controlled]
+second = [pair for pair in shared if pair["method"] not in of_embedding]
 none_here = "This profile trains none of them with its control; `study` does."
-tables.contrasts(pairs, labels) if pairs else Markdown(none_here)
+tables.contrasts(second, labels) if second else Markdown(none_here)
+
+# %% [markdown]
+# Guidance by the topology of the embedding has no second teacher; its control has random trees
+# ([08](08_topology_that_helps.ipynb) has more):
+
+# %%
+embedded = [pair for pair in shared if pair["method"] in of_embedding]
+tables.contrasts(embedded, labels) if embedded else Markdown(none_here)
 
 # %% [markdown]
 # In `study`, the students of a PI teacher that is shown something else were trained on another kind
@@ -233,14 +263,14 @@ tables.contrasts(pairs, labels) if pairs else Markdown(none_here)
 # the images, the image with its persistence map. The
 # choice is made by the mean on *held-out* images alone, over the seeds that all have; the tables
 # above show all on the test set. What is chosen must also beat a second *image* teacher in the
-# same place.
+# same place. The candidates, and those controls, on the held-out images:
 
 # %%
 controls = {methods.METHODS[name].control for name in methods.CANDIDATES}
 candidates = [spec for spec in specs if spec.method in {*methods.CANDIDATES, *controls}]
 candidates = questions.of_common_seeds(candidates)
 searched = questions.metrics_on(lab, candidates, "holdout") if settings.holdout else []
-tables.against(searched, "tgd_alpha1")
+tables.against(tables.by_family(searched), "tgd_alpha1")
 
 # %%
 Markdown(sentences.search(significance.choose_and_compare(rows, searched, methods.CANDIDATES)))

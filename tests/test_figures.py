@@ -85,9 +85,22 @@ def test_methods_stand_by_family_the_best_first_and_the_reference_is_named():
     figure = charts.accuracies(rows, reference="tgd")
     names = [t.get_text() for t in figure.axes[0].get_yticklabels()]
     assert names == [f"{m} (n=1)" for m in ("SCRATCH", "TGD", "FITNETS", "AT", "MY OWN")]
-    assert "TGD: 20.0 %" in texts(figure) and {"main methods", "baselines", "others"} <= set(
-        texts(figure)
-    )
+    said = texts(figure)
+    assert "TGD: 20.0 %" in said and {"main methods", "baselines", "others"} <= set(said)
+    assert said.count("n too small") == 4  # all but the reference have a verdict
+
+
+def test_what_shares_no_seed_with_the_reference_has_no_verdict():
+    figure = charts.accuracies([*ROWS, row("b", 7, 0.5), row("d", 9, 0.5)], reference="a")
+    assert texts(figure).count("n too small") == 2  # b and c; d has seed 9 alone
+
+
+def test_a_control_that_all_share_is_named_once():
+    pairs = [significance.paired(ROWS, m, "a") for m in ("b", "c")]
+    figure = charts.differences(pairs, {m: m.upper() for m in "abc"}, of="transfer")
+    names = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert names == ["B (n=2)", "C (n=1)"]
+    assert figure.axes[0].get_xlabel() == "paired difference in transfer from A, points"
 
 
 def test_alpha_is_drawn_as_differences_from_alpha_1():

@@ -171,9 +171,9 @@ def test_calibration_and_costs():
     ]
     text = sentences.calibration(many)
     assert (
-        "*B* has the lowest mean ECE (10.0 %)" in text
+        "the lowest mean ECE have *B* 10.00 %; *A* 20.00 %." in text
         and "between 1.0 and 3.0 %" in text
-        and "*A* has" in text
+        and "have *A* 1.000; *B* 1.500; that of *B* is 1.500." in text
     )
     time = {f"batch_{b}": {"median": 2.0} for b in (1, 128)}
     steps = {"plain step": {"median": 1.0}, "bank step": {"median": 1.25}}

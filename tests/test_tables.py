@@ -44,6 +44,21 @@ def test_selection_rules_are_never_mixed():
     ]
 
 
+def test_many_methods_stand_by_family_the_best_first():
+    rows = [row(m, s, a) for m, a in (("at", 0.6), ("kd", 0.4), ("scratch", 0.5)) for s in (0, 1)]
+    shown = tables.by_family([*rows, row("my own", 0, 0.9)])
+    assert [r["method"] for r in shown] == [*["scratch"] * 2, *["kd"] * 2, *["at"] * 2, "my own"]
+    table = tables.grouped(tables.readable(shown), rows + shown)
+    assert list(table.index) == [
+        ("main methods", "SCRATCH"),
+        ("main methods", "KD"),
+        ("baselines", "AT"),
+        ("others", "MY OWN"),
+    ]
+    against = tables.grouped(tables.against(shown, "kd"), shown)
+    assert list(against.index.get_level_values("family")) == ["main methods", "baselines", "others"]
+
+
 def test_a_readable_line_always_says_how_many_seeds():
     table = tables.readable(ROWS)
     assert table["n"].to_dict() == {"A": 2, "B": 2, "C": 1}

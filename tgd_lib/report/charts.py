@@ -20,29 +20,11 @@ from tgd_lib.report.figures import COLOURS, MARKERS, scatter_by_class, styled
 from tgd_lib.report.significance import ENOUGH, paired
 from tgd_lib.study import methods
 
-# Families in which methods are shown together: name, and its methods.
-FAMILIES = (
-    ("main methods", methods.MAIN),
-    ("baselines", methods.BASELINES),
-    ("ablations of TGD", methods.ABLATIONS),
-    ("other second teachers", methods.SECOND_TEACHER),
-    ("search for a topology", methods.SEARCH),
-    ("topology of the embedding", (*methods.EMBEDDING, *methods.WEIGHTS)),
-)
-OTHERS = "others"
 SEEDS = {"linestyle": "", "alpha": 0.4, "markersize": 4}  # pale dots, one a seed
 LINE = {"color": "0.5", "linewidth": 0.8, "zorder": 0}  # what is compared with, under all else
 MEAN = {"markeredgewidth": 2, "markersize": 10}  # a bar across the dots
 
 # ---------------------------------------------------------------- what the plots share
-
-
-def family(method: str) -> str:
-    """The family that a method belongs to."""
-    for name, members in FAMILIES:
-        if method in members:
-            return name
-    return OTHERS
 
 
 def _groups(rows: Sequence[dict]) -> dict[str, list[dict]]:
@@ -83,16 +65,16 @@ def accuracies(
 
     Grouped and coloured by family, sorted by mean within. anchors: accuracies of the authors'
     checkpoints by method, drawn as crosses. reference: a method whose mean is a labelled line
-    through all.
+    through all, with the verdict on the paired difference from it beside each.
     """
-    groups = _sorted_by_family(_groups(rows))
+    groups = _groups(tables.by_family(rows))
     # Sixty methods would make a figure taller than a screen: closer lines for many.
     each = 0.36 if len(groups) < 12 else 0.22
     figure, axis = plt.subplots(figsize=(8.5, 1 + each * len(groups)))
-    order = [name for name, _ in FAMILIES] + [OTHERS]
+    order = methods.FAMILY_NAMES
     named: set[str] = set()
     for y, (method, chosen) in enumerate(groups.items()):
-        group = family(method)
+        group = methods.family(method)
         values = 100 * np.array([r["accuracy"] for r in chosen])
         style = {"color": COLOURS[order.index(group)], "marker": MARKERS[order.index(group)]}
         axis.plot(values, np.full(len(values), y), **SEEDS, **style)
@@ -104,22 +86,34 @@ def accuracies(
             axis.plot(100 * anchors[method], y, "x", color="k", markersize=8)
     if reference in groups:
         _reference(axis, groups[reference])
+        for y, method in enumerate(groups):
+            if method != reference and _share_seeds(groups[method], groups[reference]):
+                _beside(axis, y, _verdict(paired(rows, method, reference)))
     _lines(axis, len(groups))
     axis.set_yticks(range(len(groups)), [_with_n(chosen) for chosen in groups.values()])
     axis.set_xlabel("test accuracy, %")
-    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    # Beside the lines stand their verdicts.
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
-def _sorted_by_family(groups: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Families in their order, within them the highest mean first."""
-    order = [name for name, _ in FAMILIES] + [OTHERS]
-    means = {name: np.mean([r["accuracy"] for r in chosen]) for name, chosen in groups.items()}
+def _share_seeds(one: Sequence[dict], other: Sequence[dict]) -> bool:
+    return bool({r["seed"] for r in one} & {r["seed"] for r in other})
 
-    def place(name: str) -> tuple[int, float]:
-        return order.index(family(name)), -means[name]
 
-    return {name: groups[name] for name in sorted(groups, key=place)}
+def _verdict(pair: dict) -> str:
+    """What is said beside a line: the verdict, and the p that it goes by."""
+    verdict = pair["verdict"]
+    # Of a family that is tested together, that is the p after correction.
+    if pair.get("adjusted") is not None:
+        return f"{verdict} (p after Holm = {pair['adjusted']:.2g})"
+    return verdict if pair["p"] is None else f"{verdict} (p = {pair['p']:.2g})"
+
+
+def _beside(axis: Axes, y: float, words: str) -> None:
+    """Words right of the axes, at the height of a line of them."""
+    # In units of the axes' width across and of lines down.
+    axis.text(1.01, y, words, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
 
 
 def _reference(axis: Axes, rows: Sequence[dict]) -> None:
@@ -138,29 +132,29 @@ def _reference(axis: Axes, rows: Sequence[dict]) -> None:
 
 
 @styled
-def differences(pairs: Sequence[dict], labels: dict[str, str]) -> Figure:
+def differences(
+    pairs: Sequence[dict], labels: dict[str, str], *, of: str = "test accuracy"
+) -> Figure:
     """Paired differences of accuracy in points, a line a pair, with the verdict beside it.
 
     A pale dot for each seed and a bar for their mean; from six seeds on Student's 95 % interval of
-    the mean.
+    the mean. of: which accuracy it is. A control that many share is named once, below the axis.
     """
+    controls = {labels[p["control"]] for p in pairs}
+    shared = controls.pop() if len(controls) == 1 and len(pairs) > 1 else None
+    whole = [labels[p["method"]] if shared else tables.versus(p, labels) for p in pairs]
     # Of second teachers names are long: in several lines, or no room is left for the plot.
-    names = [textwrap.fill(f"{tables.versus(p, labels)} (n={p['n']})", 48) for p in pairs]
+    names = [textwrap.fill(f"{w} (n={p['n']})", 48) for w, p in zip(whole, pairs, strict=True)]
     lines = max((name.count("\n") for name in names), default=0) + 1
-    figure, axis = plt.subplots(figsize=(8, 0.8 + (0.3 + 0.12 * lines) * len(pairs)))
+    each = (0.3 if len(pairs) < 12 else 0.15) + 0.12 * lines
+    figure, axis = plt.subplots(figsize=(8, 0.8 + each * len(pairs)))
     axis.axvline(0, **LINE)
     for y, pair in enumerate(pairs):
         _difference(axis, y, pair, COLOURS[0])
-        verdict = pair["verdict"]
-        # Of a family that is tested together, by the p that the verdict goes by.
-        if pair.get("adjusted") is not None:
-            verdict += f" (p after Holm = {pair['adjusted']:.2g})"
-        elif pair["p"] is not None:
-            verdict += f" (p = {pair['p']:.2g})"
-        # Right of the axes, in units of their width across and of lines down.
-        axis.text(1.01, y, verdict, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+        _beside(axis, y, _verdict(pair))
     axis.set_yticks(range(len(pairs)), names)
-    axis.set_xlabel("paired difference in test accuracy, points")
+    words = f"paired difference in {of}" + (f" from {shared}" if shared else "")
+    axis.set_xlabel(f"{words}, points")
     _lines(axis, len(pairs))
     return figure
 

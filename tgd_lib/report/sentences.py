@@ -384,7 +384,7 @@ def _claim(above: Sequence[bool]) -> str:
 
 
 def calibration(rows: Sequence[dict]) -> str:
-    """Which method has the lowest ECE as trained, and the lowest NLL after scaling."""
+    """Which methods have the lowest ECE as trained, and the lowest NLL after scaling."""
     if not rows:
         return "This profile holds no images out, so no temperature is fitted."
     ece, nll = {}, {}
@@ -394,12 +394,14 @@ def calibration(rows: Sequence[dict]) -> str:
         nll[label] = np.mean([r["after"]["nll"] for r in chosen])
     # Scaling repairs most of the ECE of all alike; what is left to compare is the likelihood.
     after = [100 * r["after"]["ece"] for r in rows]
-    best, sharpest = min(ece, key=ece.get), min(nll, key=nll.get)
+    first = [f"*{name}* {ece[name]:.2f} %" for name in sorted(ece, key=ece.get)[:3]]
+    sharpest = [f"*{name}* {nll[name]:.3f}" for name in sorted(nll, key=nll.get)[:3]]
+    least = min(ece, key=ece.get)
     return (
-        f"As trained, *{best}* has the lowest mean ECE ({ece[best]:.1f} %); after temperature "
-        f"scaling the networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and "
-        f"*{sharpest}* has the lowest mean NLL ({nll[sharpest]:.3f} nats). Of many methods one is "
-        "always the lowest; whether two differ is said by paired differences alone."
+        f"As trained, the lowest mean ECE have {'; '.join(first)}. After temperature scaling the "
+        f"networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and the lowest mean "
+        f"NLL, in nats, have {'; '.join(sharpest)}; that of *{least}* is {nll[least]:.3f}. Of many "
+        "methods one is always the lowest; whether two differ is said by paired differences alone."
     )
 
 

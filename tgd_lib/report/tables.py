@@ -16,6 +16,7 @@ import pandas as pd
 from tgd_lib import config, files
 from tgd_lib.config import InputError, Settings
 from tgd_lib.report.significance import ENOUGH, paired
+from tgd_lib.study import methods
 
 COLUMNS = ("accuracy", "nll", "ece")
 # How a column is written: scale, digits, unit. Fractions become per cent, their differences points.
@@ -157,6 +158,25 @@ def write_results(rows: Sequence[dict], settings: Settings) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, results(rows).to_csv(index=False, lineterminator="\n"))
     return path
+
+
+def by_family(rows: Sequence[dict]) -> list[dict]:
+    """Rows in the order in which many methods are shown: families, the highest mean first."""
+    frame = pd.DataFrame(rows)
+    means = frame.groupby("method")["accuracy"].mean()
+    order = methods.FAMILY_NAMES
+
+    def place(row: dict) -> tuple[int, float, str]:
+        name = row["method"]
+        return order.index(methods.family(name)), -means[name], name
+
+    return sorted(rows, key=place)
+
+
+def grouped(table: pd.DataFrame, rows: Sequence[dict]) -> pd.DataFrame:
+    """A table with a line a method, indexed by its label, with the family before the label."""
+    families = {r["label"]: methods.family(r["method"]) for r in rows}
+    return table.set_index(table.index.map(families).rename("family"), append=True).swaplevel()
 
 
 def readable(rows: Sequence[dict]) -> pd.DataFrame:
@@ -391,13 +411,13 @@ def calibration(rows: Sequence[dict]) -> pd.DataFrame:
     return n_once(groups.agg(lambda values: spread(values, 1, 2 if "%" in values.name else 3)))
 
 
-def after_scaling(rows: Sequence[dict]) -> list[dict]:
-    """The metrics after temperature scaling, a row a network, to compare methods by.
+def scaled(rows: Sequence[dict], when: str) -> list[dict]:
+    """The metrics "before" or "after" temperature scaling, a row a network, to compare methods by.
 
     rows: as `questions.calibration` gives them.
     """
     about = ("method", "label", "seed", "selection")
-    return [{name: r[name] for name in about} | r["after"] for r in rows]
+    return [{name: r[name] for name in about} | r[when] for r in rows]
 
 
 def transfer(rows: Sequence[dict]) -> pd.DataFrame:

@@ -468,6 +468,17 @@ MAIN, BASELINES, ABLATIONS, SECOND_TEACHER, SEARCH, EMBEDDING, WEIGHTS = (
 TABLE = (*MAIN, "kd_batchmean", "kd_batchmean_annealed")
 # The PI teacher with a real share, shown other images' persistence images, or noise.
 SHOWN_OTHERS = tuple(share_name(shown, a) for shown in ("pi_across", "noise") for a in SHARES)
+# Families in which methods are shown together; one that is in two is shown in the first.
+FAMILIES = (
+    ("main methods", TABLE),
+    ("baselines", BASELINES),
+    ("ablations of TGD", ABLATIONS),
+    ("other second teachers", SECOND_TEACHER),
+    ("search for a topology", SEARCH),
+    ("topology of the embedding", (*EMBEDDING, *WEIGHTS)),
+)
+OTHERS = "others"
+FAMILY_NAMES = (*(name for name, _ in FAMILIES), OTHERS)  # in the order in which they are shown
 # Those that the text compares: trained with all seeds of a run, other methods with `extra_seeds`.
 COMPARED = (
     *TABLE,
@@ -509,6 +520,11 @@ def method(name: str) -> Method:
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return METHODS[name]
+
+
+def family(name: str) -> str:
+    """The family that a method is shown in: one of `FAMILY_NAMES`."""
+    return next((family for family, members in FAMILIES if name in members), OTHERS)
 
 
 # ---------------------------------------------------------------- what a profile runs
