@@ -79,8 +79,7 @@ def _students(lab: Lab, names: Sequence[str], seeds: int) -> list[Spec]:
 
 def _unpublished(lab: Lab, specs: Sequence[Spec]) -> list[Spec]:
     """Those that are not published; InputError where all are."""
-    published = {path.name for folder in lab.store.published for path in folder.iterdir()}
-    left = [spec for spec in specs if spec.key not in published]
+    left = [spec for spec in specs if lab.store.given(spec.key) is None]
     if not left:
         raise InputError("all of these students are published: ask for more --seeds")
     return left
@@ -128,17 +127,9 @@ def _kept(lab: Lab, spec: Spec, found: dict[str, Result]) -> dict:
             f"{spec.label} of {lab.settings.run_name}: no result is kept to compare with"
         )
     metrics = {name: result.answers[answer][name] for name in (*questions.METRICS, "n")}
-    return {
-        "method": spec.method,
-        "label": spec.name,
-        "seed": spec.seed,
-        "key": spec.key,
-        "selection": spec.selection,
-        **metrics,
-        "where": KEPT,
-        # Older records do not say it: their CPUs had instructions for bf16.
-        "bf16_by_rounding": result.record.get("bf16_by_rounding", False),
-    }
+    # Older records do not say it: their CPUs had instructions for bf16.
+    by = {"bf16_by_rounding": result.record.get("bf16_by_rounding", False)}
+    return questions.about(spec) | metrics | {"where": KEPT} | by
 
 
 def compared(rows: Sequence[dict]) -> list[dict]:

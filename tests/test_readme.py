@@ -25,7 +25,7 @@ def rows(n=2, **accuracies):
     ]  # fmt: skip
 
 
-def recorded(folder, test, held_out):
+def recorded(folder, test, held_out, shares=()):
     """A recorded run in a folder, as `block` reads it."""
     robust = [
         {k: r[k] for k in ("method", "label", "seed", "selection", "n")}
@@ -37,8 +37,9 @@ def recorded(folder, test, held_out):
         ("04_ablations", test),
         ("05_robustness", robust),
         ("04_search", held_out),
+        ("04_shares", shares),
     ):
-        (folder / "records" / f"{name}.json").write_text(json.dumps({"rows": values}))
+        (folder / "records" / f"{name}.json").write_text(json.dumps({"rows": list(values)}))
     run = {"versions": {"torch": "9"}, "python": "3", "platform": "here", "commit": None}
     (folder / "run.json").write_text(json.dumps(run))
     return folder
@@ -52,6 +53,13 @@ def test_few_seeds_get_no_interval_anywhere(tmp_path):
     assert "| <tgd> | 2 | 3 | 50.00 ± 1.00 |" in text and "| +4.00, +4.00, +4.00 |" in text
     assert "n too small" in text and "[" not in text.replace("[-", "[") and "p =" not in text
     assert "A topology that does help" not in text  # nothing was searched
+    assert "its part" not in text and "KL reduction `mean`" in text
+
+
+def test_the_share_that_the_second_teacher_has_is_said(tmp_path):
+    shares = [{"method": "tgd", "alpha": 0.99, "shares": [[0.007, 0.01, 0.04]] * 2}]
+    text = summary.block(recorded(tmp_path, rows(3, **BASE), [], shares), "smoke")
+    assert "the PI teacher weighs 1 %, and its share of the merged maps is 0.7, 1.0, 4.0 %" in text
 
 
 def test_six_seeds_get_interval_p_and_verdict(tmp_path):

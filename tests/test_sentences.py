@@ -150,7 +150,10 @@ def test_alphas_and_shares():
     assert said in sentences.alphas(pairs, "held-out")
     assert "highest at α = 1" in sentences.alphas(pairs[1:], "held-out")
     share = {"method": "tgd", "alpha": 0.75, "shares": [[0.1, 0.2, 0.3], [0.3, 0.2, 0.3]]}
-    assert "weighs 25 %, and its share is 20.0, 20.0, 30.0 %" in sentences.shares([share])
+    assert (
+        "weighs 25 %, and its share of the merged maps is 20.0, 20.0, 30.0 %"
+        in sentences.shares([share])
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,9 +174,9 @@ def test_calibration_and_costs():
     ]
     text = sentences.calibration(many)
     assert (
-        "the lowest mean ECE have *B* 10.00 %; *A* 20.00 %." in text
+        "Lowest mean ECE as trained: *B* 10.00 %; *A* 20.00 %." in text
         and "between 1.0 and 3.0 %" in text
-        and "have *A* 1.000; *B* 1.500; that of *B* is 1.500." in text
+        and "in nats: *A* 1.000; *B* 1.500; that of *B* is 1.500." in text
     )
     time = {f"batch_{b}": {"median": 2.0} for b in (1, 128)}
     steps = {"plain step": {"median": 1.0}, "bank step": {"median": 1.25}}

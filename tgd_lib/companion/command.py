@@ -387,8 +387,7 @@ def publish(arguments: Namespace) -> int:
 
 def _trained_here(lab, spec) -> bool:
     """Whether the store has trained it, and nothing of that key is published."""
-    given = any((folder / spec.key).is_dir() for folder in lab.store.published)
-    return not given and lab.find(spec) is not None
+    return lab.store.given(spec.key) is None and lab.find(spec) is not None
 
 
 def keep_results(arguments: Namespace) -> int:

@@ -160,7 +160,11 @@ class Store:
         path = self.root / kind / key
         if kind != "network" or path.is_dir():
             return path
-        return next((f / key for f in self.published if (f / key).is_dir()), path)
+        return self.given(key) or path
+
+    def given(self, key: str) -> Path | None:
+        """The folder of a published network, whole or not; None if there is none of this key."""
+        return next((f / key for f in self.published if (f / key).is_dir()), None)
 
     def begun(self, key: str) -> Path | None:
         """The state of a training that another machine began, if one is published and counts."""

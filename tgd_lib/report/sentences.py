@@ -292,8 +292,8 @@ def shares(rows: Sequence[dict]) -> str:
     stages = [f"{100 * value:.1f}" for value in np.mean(mine[0]["shares"], axis=0)]
     weight = 100 * (1 - mine[0]["alpha"])
     return (
-        f"In TGD the PI teacher weighs {weight:g} %, and its share is {', '.join(stages)} % in the "
-        "three stages."
+        f"In TGD the PI teacher weighs {weight:g} %, and its share of the merged maps is "
+        f"{', '.join(stages)} % in the three stages."
     )
 
 
@@ -398,10 +398,10 @@ def calibration(rows: Sequence[dict]) -> str:
     sharpest = [f"*{name}* {nll[name]:.3f}" for name in sorted(nll, key=nll.get)[:3]]
     least = min(ece, key=ece.get)
     return (
-        f"As trained, the lowest mean ECE have {'; '.join(first)}. After temperature scaling the "
-        f"networks' ECE lies between {min(after):.1f} and {max(after):.1f} %, and the lowest mean "
-        f"NLL, in nats, have {'; '.join(sharpest)}; that of *{least}* is {nll[least]:.3f}. Of many "
-        "methods one is always the lowest; whether two differ is said by paired differences alone."
+        f"Lowest mean ECE as trained: {'; '.join(first)}. After temperature scaling the networks' "
+        f"ECE lies between {min(after):.1f} and {max(after):.1f} %; lowest mean NLL, in nats: "
+        f"{'; '.join(sharpest)}; that of *{least}* is {nll[least]:.3f}. Of many methods one is "
+        "always the lowest; whether two differ is said by paired differences alone."
     )
 
 

@@ -32,6 +32,9 @@ def block(folder: Path, profile: str) -> str:
     # Chosen on held-out images, shown on test images.
     found = significance.choose_and_compare(rows, _rows(folder, "04_search"), methods.CANDIDATES)
     lines = [f"### `{profile}`", "", sentences.topology(rows, tables.under_corruption(robust)), ""]
+    shares = _rows(folder, "04_shares")
+    if shares:
+        lines += [f"**How large is its part?** {sentences.shares(shares)}", ""]
     if set(found["candidates"]) & set(methods.SEARCH):
         lines += [f"**A topology that does help?** {sentences.search(found)}", ""]
     anchored = PROFILES[profile].dataset == "cifar10"
@@ -111,7 +114,8 @@ def _command(profile: str, anchored: bool) -> str:
         "standard deviation "
         "(n seeds). Differences are paired by seed, in points of accuracy: from six seeds on "
         "their mean with "
-        f"Student's 95 % interval, below that seed by seed, n too small to conclude."
+        f"Student's 95 % interval, below that seed by seed, n too small to conclude. KD and TGD "
+        f"with the KL reduction `{PROFILES[profile].kl_reduction}` where their name says no other."
     )
     if anchored:
         text += (

@@ -43,7 +43,7 @@ GAMMA_TABLE = (
 )
 
 
-def _about(spec: Spec) -> dict:
+def about(spec: Spec) -> dict:
     """What a row says of the network it is about."""
     return {
         "method": spec.method,
@@ -70,7 +70,7 @@ def terms(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
         history = lab.record(spec)["history"]
         named = [name for name in TERMS if name in history[0]]
         values = {name: [round(h[name], 6) for h in history] for name in named}
-        rows.append(_about(spec) | {"terms": values})
+        rows.append(about(spec) | {"terms": values})
     return rows
 
 
@@ -95,8 +95,8 @@ def robustness(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     lab.train(specs)
     rows = []
     for spec in specs:
-        about = {"n": len(images.labels), "source": source.kind}
-        rows.append(_about(spec) | about | {"corrupted": {}})
+        asked = {"n": len(images.labels), "source": source.kind}
+        rows.append(about(spec) | asked | {"corrupted": {}})
     for name in (CLEAN, *source.names):
         found = _under(lab, specs, images, places, name, source)
         for row, metrics in zip(rows, found, strict=True):
@@ -238,7 +238,7 @@ def calibration(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
         question["holdout"] = lab.part("holdout").fingerprint
         row = lab.answer(spec, "calibration", question, partial(_scaled, lab, spec))
         kept = ("temperature", "n", "before", "after")
-        rows.append(_about(spec) | {name: row[name] for name in kept})
+        rows.append(about(spec) | {name: row[name] for name in kept})
     return rows
 
 
@@ -273,7 +273,7 @@ def metrics_on(lab: Lab, specs: Sequence[Spec], part: str, *, exact: bool = Fals
     for spec in specs:
         record = lab.evaluation(spec, part, exact=True).record if exact else lab.metrics(spec, part)
         # Weights of the loss go along, for tables by alpha and gamma.
-        row = _about(spec) | _chosen(record) | {"n": record["n"]}
+        row = about(spec) | _chosen(record) | {"n": record["n"]}
         if spec.guidance:
             row |= {"alpha": spec.guidance.alpha, "gamma": spec.guidance.gamma}
         rows.append(row)
@@ -302,7 +302,7 @@ def transfer_sample(lab: Lab, specs: Sequence[Spec]) -> list[dict]:
     for spec in specs:
         question = {"network": spec.key, "sample": sha256(path)}
         found = lab.answer(spec, "transfer", question, partial(accuracies, spec))
-        rows.append(_about(spec) | {name: found[name] for name in ("transfer", "seen")} | counts)
+        rows.append(about(spec) | {name: found[name] for name in ("transfer", "seen")} | counts)
     return rows
 
 
@@ -323,7 +323,7 @@ def embedding(lab: Lab, specs: Sequence[Spec], *, n: int = 500) -> list[dict]:
             perplexity=min(30, len(where) / 4), init="pca", random_state=0, method="barnes_hut"
         )
         places = tsne.fit_transform(features).round(2)
-        rows.append(_about(spec) | {"places": places.tolist(), "labels": labels[where].tolist()})
+        rows.append(about(spec) | {"places": places.tolist(), "labels": labels[where].tolist()})
     return rows
 
 
@@ -348,7 +348,7 @@ def spanning_trees(lab: Lab, specs: Sequence[Spec], *, n: int = 64) -> list[dict
         ends = labels[where][upper[tree]]  # (n - 1, 2): the classes that an edge joins
         found |= {"across": (ends[:, 0] != ends[:, 1]).tolist()}
         found |= {"deaths": lengths[tree].round(5).tolist(), "labels": labels[where].tolist()}
-        rows.append(_about(spec) | found)
+        rows.append(about(spec) | found)
     return rows
 
 
@@ -388,7 +388,7 @@ def shares(lab: Lab, specs: Sequence[Spec], *, batches: int = 20) -> list[dict]:
             "shares", question, lambda _, spec=spec: {"shares": _shares(lab, spec, batches, looked)}
         )
         found = {"question": made.key, "shares": made.record["shares"]}
-        rows.append(_about(spec) | asked | found)
+        rows.append(about(spec) | asked | found)
     return rows
 
 
