@@ -92,8 +92,9 @@ def accuracies(
     _lines(axis, len(groups))
     axis.set_yticks(range(len(groups)), [_with_n(chosen) for chosen in groups.values()])
     axis.set_xlabel("test accuracy, %")
-    # Beside the lines stand their verdicts.
-    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+    if len(named) > 1:
+        # Below: beside the lines stand their verdicts.
+        figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
