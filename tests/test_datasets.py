@@ -259,6 +259,7 @@ def test_no_image_of_the_sample_is_in_two_splits(sample_parts):
     assert len(np.unique(images, axis=0)) == 4000
 
 
+@pytest.mark.slow
 def test_the_sample_is_where_its_card_says_in_cifar10(tmp_path, sample_parts):
     """Its pixels are the official ones at its indices, and it holds out what `study` holds out."""
     shared = config.ROOT.parent / "shared/data/unpack_cifar10.py"

@@ -27,6 +27,7 @@ def lab(tmp_path, monkeypatch) -> Lab:
     return Lab(config.resolve("smoke", **SIZE), say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_plan_counts_and_trains_nothing(lab, tmp_path):
     found = {x.label: x for x in plan.lines(lab)}
     students = specs_of(lab).students(methods.of(config.resolve("smoke")))

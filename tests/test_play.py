@@ -31,6 +31,7 @@ def player(monkeypatch):
     return play.persistence(IMAGES), drawn
 
 
+@pytest.mark.slow
 def test_the_picture_follows_every_control(player):
     player, drawn = player
     moved = {"number": 2, "channel": "blue", "direction": "column", "level": 0.7}

@@ -231,6 +231,7 @@ def test_students_of_another_teacher_are_not_taken_for_those_of_this_one(
     assert there.result(specs(there)[0])  # scratch has none
 
 
+@pytest.mark.slow
 def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys, half_trained):
     """Teachers, starts and students of seed 0; by the authors' rule beside the last epoch."""
     monkeypatch.setenv("TGD_ARTIFACTS", str(tmp_path / "artifacts"))

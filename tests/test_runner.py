@@ -387,6 +387,7 @@ def test_killed_outright_it_leaves_no_kernel(artifacts, notebooks):
     os.kill(child, signal.SIGKILL)  # the toy's own
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_waits_and_says_for_whom(artifacts, notebooks, capsys):
     go_on = notebooks / "go_on"
     toy(
@@ -569,6 +570,7 @@ def test_the_page_of_results_follows_what_it_is_drawn_from(
     assert written == [name] * drawn
 
 
+@pytest.mark.slow
 def test_each_twin_goes_on_showing_its_own_more_telling_record(
     artifacts, notebooks, figures, monkeypatch
 ):
@@ -595,6 +597,7 @@ def test_a_failed_run_is_not_recorded(artifacts, notebooks, figures, capsys):
 # ---------------------------------------------------------------- without notebooks
 
 
+@pytest.mark.slow
 def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeypatch, capsys):
     from tgd_lib.study import methods
 
@@ -612,6 +615,7 @@ def test_train_makes_every_network_and_a_plan_then_finds_them(artifacts, monkeyp
     assert "limited by" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_diverges_is_said_and_the_rest_is_trained(artifacts, monkeypatch, capsys):
     """And --force trains all of it again."""
     from tgd_lib.study import methods
