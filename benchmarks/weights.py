@@ -1,19 +1,23 @@
 """Weights of guidance, chosen on held-out images for the control.
 
-    python -m benchmarks.weights --profile quick [--data DIR]
+    python -m benchmarks.weights --profile quick
+    python -m benchmarks.weights --profile study --seeds 1 --from-results --data DIR
     python -m benchmarks.weights --profile study --of embedding --data DIR
     python -m benchmarks.weights --profile study --of baselines --seeds 1 --data DIR
 
 `maps`: the weight gamma of the similarity maps and the reduction of the divergence, for TGD without
-the PI teacher (alpha = 1). `embedding`: the weight of each loss of the embedding, for random trees
-(docs/protocol-topology.md). These choices are made for the control, so that they cannot favour
-topology. `baselines`: how much of its source's weight each baseline keeps where steps are few. No
-choice is made on a test image. What is used stands in `config.PROFILES` and `study.methods`.
+the PI teacher (alpha = 1), beside the same without maps (gamma 0, KD). `embedding`: the weight of
+each loss of the embedding, for random trees (docs/protocol-topology.md). These choices are made for
+the control, so that they cannot favour topology. `baselines`: how much of its source's weight each
+baseline keeps where steps are few. No choice is made on a test image. What is used stands in
+`config.PROFILES` and `study.methods`. --from-results: of students with kept results
+(`figures/<profile>/results`) these are taken.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 
 from benchmarks import _measure
@@ -37,11 +41,13 @@ HEADS = {
 def main() -> None:
     options = _options()
     settings = config.resolve("smoke" if options.quick else options.profile, data_dir=options.data)
+    if options.from_results:
+        os.environ["TGD_FROM_RESULTS"] = "1"
     lab = Lab(settings)
     seeds = 1 if options.quick else options.seeds
     if options.of == "maps":
         rows = maps(lab, GAMMAS[:2] if options.quick else GAMMAS, seeds)
-        groups = [rows]
+        groups = [[r for r in rows if r["gamma"]]]  # without maps there is no weight to choose
     elif options.of == "embedding":
         rows = embedding(lab, seeds)
         groups = [[r for r in rows if r["loss"] == loss] for loss in ("signature", "diagram")]
@@ -62,8 +68,8 @@ def main() -> None:
     }
     head = f"{HEADS[options.of]}, `{settings.run_name}`, held-out images, mean ± std (n seeds)"
     last = [f"Highest mean: {', '.join(f'{k} {v}' for k, v in found.items())}." for found in best]
-    name = "weights" if options.of == "maps" else f"weights_{options.of}"
-    _measure.write(options.out, name, record, "\n".join([head, "", *table(rows), "", *last]))
+    text = "\n".join([head, "", *table(rows), "", *last])
+    _measure.write(options.out, _name(options), record, text)
 
 
 def _options() -> argparse.Namespace:
@@ -74,14 +80,25 @@ def _options() -> argparse.Namespace:
         "--data", metavar="DIR", help="a folder with CIFAR-10, where the profile needs it"
     )
     parser.add_argument("--seeds", type=_measure.count, default=3)
+    parser.add_argument("--from-results", action="store_true")
     return parser.parse_args()
 
 
+def _name(options: argparse.Namespace) -> str:
+    """What the record is called: weights of the maps are chosen for each profile."""
+    if options.of != "maps":
+        return f"weights_{options.of}"
+    return "weights" if options.profile == "quick" else f"weights_{options.profile}"
+
+
 def maps(lab: Lab, gammas, seeds: int) -> list[dict]:
-    """A row a pair of gamma and reduction: the control, accuracies one a seed, and their mean."""
+    """A row a pair of gamma and reduction: the control, accuracies one a seed, and their mean.
+
+    First of each reduction, with gamma = 0, KD with as many epochs.
+    """
     study, rows, control = specs_of(lab), [], methods.method("tgd_alpha1")
     for reduction in REDUCTIONS:
-        for gamma in gammas:
+        for gamma in (0.0, *gammas):
             tried = replace(control, gamma=gamma, kl_reduction=reduction)
             specs = [study.student(tried, seed) for seed in range(seeds)]
             rows.append({"gamma": gamma, "kl_reduction": reduction} | held_out(lab, specs))
@@ -138,7 +155,7 @@ def held_out(lab: Lab, specs: list[Spec]) -> dict:
         if lab.train([spec], tolerant=True):
             found.append(1 / spec.network.classes)
         else:
-            found.append(lab.evaluation(spec, "holdout").record["accuracy"])
+            found.append(lab.metrics(spec, "holdout")["accuracy"])
     return {"accuracies": found, "mean": sum(found) / len(found)}
 
 

@@ -53,6 +53,7 @@ def test_training_on_a_cpu_without_bf16_kernels_has_its_own_record(monkeypatch):
         "rounding",
         "again",
         "looks",
+        "ripsnet",
     ],
 )
 def test_quick(command, tmp_path, store):

@@ -258,13 +258,17 @@ class Lab:
         """What the baseline of `spec` trains beside the student, on the device; None for most."""
         if spec.baseline is None:
             return None
+        from safetensors.torch import load_file
+
         from tgd_lib import baselines
+        from tgd_lib.lab.trained import WEIGHTS
 
         widths = [[16 * s.network[1] * k for k in (1, 2, 4)] for s in (spec, spec.teachers[0])]
         module = baselines.own_parameters(spec.baseline.loss, *widths, seed=spec.seed)
         # TopKD's stand-in for persistence images is trained beforehand.
         if spec.baseline.loss == "topkd":
-            module["ripsnet"].load_state_dict(self.objectives.ripsnet(spec))
+            trained = self.objectives.ripsnet(spec)
+            module["ripsnet"].load_state_dict(load_file(trained.path / WEIGHTS))
         return module and self.compute.place(module)
 
     def _record(self, spec: Spec, run, folder: Path) -> dict:

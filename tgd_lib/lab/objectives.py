@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tgd_lib import bank, baselines, ripsnet, tiles
@@ -248,9 +247,9 @@ class Objectives:
 
     # ---- baselines: logits, embeddings, features
 
-    def ripsnet(self, spec: Spec) -> dict[str, Tensor]:
-        """The weights of the RipsNet of a student's teacher and size of batch, from the store or
-        made now.
+    def ripsnet(self, spec: Spec) -> Artefact:
+        """The RipsNet of a student's teacher and size of batch, from the store or made now: its
+        weights, and in the record how near it comes to the images that it stands for.
         """
         teacher, size = spec.teachers[0], spec.schedule.batch_size
         batches = max(1, self.n // size)
@@ -263,8 +262,7 @@ class Objectives:
             return {"teacher": teacher.label} | about
 
         asked = {"points": size, "clouds": count, "epochs": ripsnet.EPOCHS}
-        found = self.store.make("ripsnet", self._question(Asked(teacher)) | asked, build)
-        return load_file(found.path / WEIGHTS)
+        return self.store.make("ripsnet", self._question(Asked(teacher)) | asked, build)
 
     def _for_baseline(self, spec: Spec) -> Source:
         teacher = spec.teachers[0]
