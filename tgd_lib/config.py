@@ -269,7 +269,7 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             profile="quick", purpose="a first run, offline",
-            budget="9 minutes on 2 cores", memory_gb=4,
+            budget="10 minutes on 2 cores", memory_gb=4,
             dataset="sample", n_train=2000, n_test=1500, holdout=500,
             epochs=12, teacher_epochs=SHORT_EPOCHS, seeds=2, extra_seeds=1, grid="quick",
             published=Published(NOT_HELD_OUT), batch_size=64, gamma=100.0,
