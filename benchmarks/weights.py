@@ -80,7 +80,9 @@ def _options() -> argparse.Namespace:
         "--data", metavar="DIR", help="a folder with CIFAR-10, where the profile needs it"
     )
     parser.add_argument("--seeds", type=_measure.count, default=3)
-    parser.add_argument("--from-results", action="store_true")
+    parser.add_argument(
+        "--from-results", action="store_true", help="train no student whose result is kept"
+    )
     return parser.parse_args()
 
 

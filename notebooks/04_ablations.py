@@ -23,7 +23,7 @@
 # batchmean* and *TGD without annealing*, and once annealed, to be compared with *KD, batchmean,
 # annealing* and *TGD*. *KD from the PI teacher* and *Two teachers averaged* are KD with this run's
 # reduction, as *KD* is. *TopKD* has a network in the place of persistence images; in `study` it
-# says the mean image of every cloud (`benchmarks/recorded/ripsnet.md`), so there its rows tell
+# is no nearer to them than their mean is (`benchmarks/recorded/ripsnet.md`), so there its rows tell
 # nothing about topology.
 #
 # Which methods a profile runs stands in `tgd_lib/study/methods.py`, one table; `./run_all.sh

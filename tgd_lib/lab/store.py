@@ -166,6 +166,10 @@ class Store:
         """The folder of a published network, whole or not; None if there is none of this key."""
         return next((f / key for f in self.published if (f / key).is_dir()), None)
 
+    def under_way(self, kind: str, key: str) -> Path:
+        """The folder of an artefact that is being made, whether or not there is one."""
+        return self.root / kind / f"{key}.partial"
+
     def begun(self, key: str) -> Path | None:
         """The state of a training that another machine began, if one is published and counts."""
         states = [folder.parent / BEGUN / f"{key}.safetensors" for folder in self.published]
@@ -196,7 +200,7 @@ class Store:
         """
         path = self.root / kind / key_of(kind, spec)
         with self._readable_errors(), self._lock(kind, path.name):
-            partial = path.with_name(path.name + ".partial")
+            partial = self.under_way(kind, path.name)
             if partial.is_dir() and not path.exists() and damage(partial) is None:
                 partial.rename(path)  # it was whole when its maker was killed
             found, problem = self._look(kind, path.name)

@@ -80,7 +80,7 @@ def hand_on(lab: Lab, specs: Sequence[Spec], folder: Path) -> list[tuple[Spec, i
     handed = []
     for spec in specs:
         target = folder / f"{spec.key}.safetensors"
-        state = lab.store.root / "network" / f"{spec.key}.partial" / STATE
+        state = lab.store.under_way("network", spec.key) / STATE
         if lab.find(spec):
             target.unlink(missing_ok=True)
         elif state.is_file():
