@@ -15,7 +15,8 @@ One student (WRN-16-1), two teachers (WRN-16-3 on images and on 6x50x50 persiste
 2. Steps from a mapped file against plain ones, by n (--steps). The maps are random numbers, since
    what a look-up costs depends on their size alone, and batches are drawn from all n. The file of
    n = 50,000 takes 15 GB of the disk for as long, and as much of the memory that is free.
-3. The building of the bank by tiles, by n (--curve).
+3. The building of the bank by tiles, by n (--curve), and the memory that it holds for as long,
+   files apart.
 4. From these, for all n: the n from which online is cheaper, building included. Building is taken
    to cost something a look of the teachers at an image and something an entry of the maps, fitted
    to the curve, so that features which are made again at a large n count. What lies beyond the
@@ -91,10 +92,13 @@ def main() -> None:
     record["steps_by_n"] = [case.step_at(count, repeats) for count in options.steps]
     whole = Case(train, pis, case.compute, width, folder)
     counts = sorted({min(count, largest) for count in options.curve})
-    record["curve"] = [whole.build_at(count) for count in counts]
     record["image_bytes"] = tiles.image_bytes(whole.teachers)
-    record["peak_mib"] = _measure.peak_mib()
-    _measure.write(folder, "distillation", record, report(record))
+    record["curve"] = []
+    for count in counts:
+        record["curve"].append(whole.build_at(count))
+        record["peak_mib"] = _measure.peak_mib()
+        # The largest take hours: what is measured so far is kept.
+        _measure.write(folder, "distillation", record, report(record))
     plot(record, folder)
 
 
@@ -316,12 +320,19 @@ class Case:
             weighted.append((Teacher(teacher.network, part), weight))
         plan = tiles.plan_of([teacher for teacher, _ in weighted])
         started = self.now()
-        with tempfile.TemporaryDirectory(dir=self.folder) as files:
+        with tempfile.TemporaryDirectory(dir=self.folder) as files, _measure.Anonymous() as held:
             tiles.build(Path(files), weighted, plan=plan, say=lambda line: None)
         seconds = self.now() - started
         # Besides making features, the teachers look at every image once for the scales.
         looks = plan.looks + n
-        return {"n": n, "block": plan.block, "looks": looks, "build_s": seconds}
+        return {
+            "n": n,
+            "block": plan.block,
+            "looks": looks,
+            "build_s": seconds,
+            "held_mib": held.mib,
+            "planned_mib": plan.held(tiles.image_bytes(self.teachers)) / 2**20,
+        }
 
 
 class Elsewhere:
@@ -465,7 +476,12 @@ def _build_row(point: dict) -> dict:
         "a block": f"{point['block']:,}",
         "looks of each teacher": f"{point['looks']:,}",
         "seconds": f"{point['build_s']:.1f}",
+        "GB held (as planned)": f"{_gb(point['held_mib'])} ({_gb(point['planned_mib'])})",
     }
+
+
+def _gb(mib: float | None) -> str:
+    return "-" if mib is None else f"{mib * 2**20 / 1e9:.1f}"
 
 
 def _price_lines(record: dict) -> list[str]:
