@@ -513,13 +513,17 @@ def plot(record: dict, folder: Path) -> None:
     wide = np.geomspace(record["curve"][0]["n"], 100_000, 60).astype(int)
     figure = Figure(figsize=(11, 3), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
+    middle.margins(x=0.12)
     left.loglog(*_points(record["curve"], "build_s"), "o", label="measured")
     left.loglog(wide, [prices.build(int(n)) for n in wide], color="0.6", label="fitted")
     left.set(ylabel="seconds to build the maps (bf16)")
     left.axvspan(largest, wide[-1], color="0.93", linewidth=0)  # extrapolated
     counts, ratios = _points(record["steps_by_n"], "times_plain")
-    middle.semilogx(counts, [ratio["median"] for ratio in ratios], "o-", label="bank, from files")
-    middle.set(ylabel="a step, times a plain one", ylim=(0.9, None))
+    medians = [ratio["median"] for ratio in ratios]
+    middle.semilogx(counts, medians, "o-", label="bank, from files")
+    middle.set(ylabel="a step, times a plain one", ylim=(0.9, max(1.3, *medians) + 0.05))
+    middle.set_xticks(counts, [f"{n:,}" for n in counts])
+    middle.minorticks_off()
     epochs = 42
     bank_hours = [prices.by_bank(int(n), epochs) / 3600 for n in wide]
     online_hours = [prices.by_online(int(n), epochs) / 3600 for n in wide]

@@ -148,5 +148,5 @@ play.opinions(test.images, test.labels, answers, test.class_names, number=anothe
 #   + \gamma \cdot \mathrm{mean}_{\text{stages}}\
 #     \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
-# Labels, the two teachers' opinions, and *similarity maps*: for a batch, which images look alike to
+# Labels, the two teachers' logits, and *similarity maps*: for a batch, which images look alike to
 # a network. [03](03_distillation.ipynb) goes through it term by term.

@@ -36,7 +36,7 @@
 # | KD | ✓ | ✓ | | | random | the usual distillation, averaged by the run's `kl_reduction` |
 # | KD, batchmean | ✓ | ✓ | | | random | the textbook's reduction, where the run's is `mean` |
 # | KD, annealing | ✓ | ✓ | | | scratch | **control**: as many epochs as TGD |
-# | KD, batchmean, annealing | ✓ | ✓ | | | scratch | the last two, where the run's is `mean` |
+# | KD, batchmean, annealing | ✓ | ✓ | | | scratch | **control**: both, where the run's is `mean` |
 # | TGD without the PI teacher (α = 1) | ✓ | ✓ | | ✓ | scratch | **control**: no topology |
 # | TGD | ✓ | ✓ | ✓ | ✓ | scratch | the paper's method |
 #
@@ -183,10 +183,11 @@ Markdown(sentences.training(rows))
 
 # %%
 tgd_terms = questions.terms(lab, study.students(["tgd"]))
+n = len({r["seed"] for r in tgd_terms})
 figure = charts.terms(tgd_terms)
 caption = (
     "The four terms of TGD's loss with their weights, means over the images of each epoch and over "
-    "seeds."
+    f"seeds (n = {n})."
 )
 figures.save(figure, settings, "03_terms", caption=caption, source=[r["key"] for r in tgd_terms])
 

@@ -145,12 +145,14 @@ tables.contrasts(pairs, labels)
 # %% [markdown]
 # ## The weight of the maps
 #
-# Accuracy on held-out images, where there are some; mean ± standard deviation over the seeds that
-# all of these methods have. Weights are chosen by the column of α = 1, so that the choice cannot
-# favour topology.
+# Mean accuracy ± standard deviation over the seeds that all of these methods have. Weights are
+# chosen on held-out images (`-p holdout 500`) by the column of α = 1, so that the choice cannot
+# favour topology; where none are held out, the table is of test images, and nothing is to be chosen
+# by it.
 
 # %%
 part = "holdout" if settings.holdout else "test"
+print("accuracy on", "held-out images" if settings.holdout else "TEST images: no choices by these")
 gammas = [spec for spec in specs if spec.method in questions.GAMMA_TABLE]
 weights = questions.metrics_on(lab, questions.of_common_seeds(gammas), part)
 tables.by_weight(weights)

@@ -118,9 +118,17 @@ tables.grouped(tables.against(under, "kd_batchmean_annealed"), under)
 # %%
 controls = {m: methods.METHODS[m].control for m in names}
 controls = {m: control for m, control in controls.items() if control in names}
-pairs = [significance.paired(under, m, control) for m, control in controls.items()]
 none_here = Markdown("This profile trains none with its control.")
-tables.contrasts(pairs, names) if pairs else none_here
+tables.against_controls(under, controls, ("accuracy",)) if controls else none_here
+
+# %% [markdown]
+# The same for ECE, and for NLL:
+
+# %%
+tables.against_controls(under, controls, ("ece",)) if controls else none_here
+
+# %%
+tables.against_controls(under, controls, ("nll",)) if controls else none_here
 
 # %% [markdown]
 # ## Calibration
@@ -161,7 +169,19 @@ tables.against(as_trained, "tgd_alpha1", ("ece", "nll"))
 # And after scaling; p and verdict are of NLL:
 
 # %%
-tables.against(tables.scaled(calibrated, "after"), "tgd_alpha1", ("nll", "ece"))
+after_scaling = tables.scaled(calibrated, "after")
+tables.against(after_scaling, "tgd_alpha1", ("nll", "ece"))
+
+# %% [markdown]
+# Each with a control against that, as trained (p and verdict of ECE), then after scaling (of NLL):
+
+# %%
+measured = {r["method"] for r in calibrated}
+of_these = {m: c for m, c in controls.items() if {m, c} <= measured}
+tables.against_controls(as_trained, of_these, ("ece", "nll")) if of_these else none_here
+
+# %%
+tables.against_controls(after_scaling, of_these, ("nll", "ece")) if of_these else none_here
 
 # %% [markdown]
 # ## Transfer

@@ -57,8 +57,8 @@ tables.costs(record)
 figure = charts.costs(record)
 caption = (
     "Left: milliseconds per image (logarithmic). Right: milliseconds per training step. A dot and "
-    "its number are the "
-    "median; the line runs from the smallest to the largest."
+    f"its number are the median of n = {repetitions} repetitions; the line runs from the smallest "
+    "to the largest."
 )
 source = {name: record[name] for name in ("networks", "topology", "steps")}
 figures.save(figure, settings, "06_cost", caption=caption, source=source)

@@ -58,7 +58,7 @@ Markdown(sentences.topology(rows, under))
 
 # %%
 anchored = settings.dataset == "cifar10" and settings.selection == "authors"
-figure = charts.accuracies(main, tables.ANCHORS if anchored else None, "tgd_alpha1")
+figure = charts.accuracies(main, tables.anchor_accuracies() if anchored else None, "tgd_alpha1")
 caption = (
     "Test accuracy: a pale dot for each seed, a bar for their mean. The line is the mean of TGD "
     "without the PI teacher "

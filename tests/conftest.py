@@ -47,15 +47,18 @@ def golden_maker():
 
 @pytest.fixture(scope="session")
 def half_trained():
-    """A function that trains one epoch of a spec and leaves its state below a store's folder."""
+    """A function that trains the first epochs of a spec and leaves the state below a store's
+    folder.
+    """
     from tgd_lib.lab.lab import STATE
 
-    def begin(lab, spec, store: Path) -> Path:
+    def begin(lab, spec, store: Path, *, epochs: int = 1) -> Path:
         run = lab.run(spec)
-        run.begin()
-        for number in range(run.steps):
-            run.advance(number)
-        run.conclude()
+        for _ in range(epochs):
+            run.begin()
+            for number in range(run.steps):
+                run.advance(number)
+            run.conclude()
         state = store / "network" / f"{spec.key}.partial" / STATE
         state.parent.mkdir(parents=True)
         run.save(state)

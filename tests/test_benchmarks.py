@@ -50,6 +50,8 @@ def test_training_on_a_cpu_without_bf16_kernels_has_its_own_record(monkeypatch):
         "protocol --part embedding --test",
         "protocol --part embedding --test --images 60",
         "storage",
+        "map_rounding",
+        "anchors",
         "rounding",
         "again",
         "looks",

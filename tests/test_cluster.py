@@ -28,7 +28,7 @@ from tgd_lib.companion.worker import Job, Outcome, Source, source
 from tgd_lib.config import ROOT, InputError, resolve
 from tgd_lib.files import read_json
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.store import Store
+from tgd_lib.lab.store import Store, key_of
 from tgd_lib.study import methods
 from tgd_lib.study.specs import specs_of
 
@@ -105,6 +105,33 @@ def test_what_is_sent_arrives_and_is_found(made, tmp_path):
         worker.unpack(worker.pack(made), ours.root)
     assert ours.find("evaluation", {"q": 1}).record == made.record
     assert [p.name for p in (ours.root / "evaluation").iterdir()] == [made.key]
+
+
+def test_a_network_of_other_bits_takes_the_place_of_one_s_own(tmp_path):
+    """Trained here, lost, and trained again elsewhere: what stood on the first one goes as well."""
+    stores = [Store(tmp_path / name, newer_than=0) for name in ("ours", "theirs")]
+
+    def network(value):
+        def build(folder):
+            (folder / "weights.safetensors").write_bytes(bytes([value]))
+            return {"value": value}
+
+        return build
+
+    ours, theirs = (s.make("network", {"q": 1}, network(i)) for i, s in enumerate(stores))
+    student = stores[0].make("network", {"teachers": [ours.key]}, network(7))
+    for asked in ({"network": student.key}, {"network": ours.key}, {"network": "another"}):
+        stores[0].make("evaluation", asked, network(3))
+    assert worker.unpack(worker.pack(ours), stores[0].root) is False  # the very one
+    assert worker.unpack(worker.pack(theirs), stores[0].root) is True
+    now = Store(stores[0].root, newer_than=0)
+    assert now.find("network", {"q": 1}).record["value"] == 1
+    assert now.find("network", {"teachers": [ours.key]}) is None
+    assert [p.name for p in (now.root / "evaluation").iterdir()] == [
+        key_of("evaluation", {"network": "another"})
+    ]
+    assert len(list((now.root / "set-aside").iterdir())) == 4  # nothing is deleted
+    assert worker.unpack(worker.pack(theirs), now.root) is False
 
 
 @pytest.mark.parametrize("name", ["x.bin", "record.json", "MANIFEST.json"])

@@ -16,10 +16,10 @@ PAGES = ["README.md", "REPRODUCING.md", "DEVIATIONS.md", "CONTRIBUTING.md"]
 MAIN = "study/records/03_distillation.json"  # the record that the README quotes
 ROWS = {  # the README's name of a method: ours
     "Scratch": "scratch",
-    "KD (`mean`, as the authors), annealing": "kd_annealed",
+    "KD, annealing (`mean`, as the authors)": "kd_annealed",
     "TGD without the PI teacher (α = 1)": "tgd_alpha1",
     "TGD": "tgd",
-    "KD (`batchmean`), annealing": "kd_batchmean_annealed",
+    "KD, batchmean, annealing": "kd_batchmean_annealed",
 }
 
 
@@ -41,10 +41,13 @@ def test_the_readme_s_table_is_the_record():
     assert [line[0] for line in lines] == list(ROWS)
     for name, epochs, accuracy, nll, ece, n in lines:
         rows = [r for r in main_rows() if r["method"] == ROWS[name]]
-        written = f"{accuracy} (n={n})"
-        assert written == str(tables.spread([r["accuracy"] for r in rows])), name
-        assert nll == f"{sum(r['nll'] for r in rows) / len(rows):.3f}", name
-        assert ece == f"{100 * sum(r['ece'] for r in rows) / len(rows):.2f}", name
+        for written, column, scale, digits in (
+            (accuracy, "accuracy", 100, 2),
+            (nll, "nll", 1, 3),
+            (ece, "ece", 100, 2),
+        ):
+            found = tables.spread([r[column] for r in rows], scale, digits)
+            assert f"{written} (n={n})" == str(found), (name, column)
         assert {r["epochs_in_all"] for r in rows} == {int(epochs)}, name
 
 
@@ -78,6 +81,41 @@ def test_the_readme_s_tgd_with_batchmean_is_what_the_results_of_study_say():
     found = significance.paired(rows, name, control)
     mean, low, high = (f"{100 * found[k]:+.2f}".replace("-", "−") for k in ("mean", "low", "high"))
     assert f"{mean} points [{low}, {high}], n = {found['n']}" in " ".join(README.split())
+    said = str(tables.difference(found)).removesuffix(" (n=6)")
+    assert f"TGD minus it {said.replace(' ', ' points ', 1)}" in study_prose()
+
+
+def study_prose() -> str:
+    """What is said of `study`, without the tables of its record."""
+    return (RESULTS / "study.md").read_text(encoding="utf-8").partition("<!-- /results -->")[2]
+
+
+def test_the_page_of_study_says_of_maps_with_batchmean_what_its_record_does():
+    rows = read_json(config.ROOT / "figures/study/records/04_ablations.json")["rows"]
+    found = significance.paired(rows, "tgd_batchmean_alpha1", "kd_batchmean_annealed")
+    said = str(tables.difference(found)).removesuffix(" (n=6)").replace(" ", " points ", 1)
+    assert f"TGD without the PI teacher minus that KD is {said}" in study_prose()
+
+
+CONTROLLED = ("tgd_image_map_normalise0.5", "tgd_image_2_normalise0.5")
+
+
+def test_the_page_of_study_says_of_image_and_map_what_its_records_do():
+    clean = read_json(config.ROOT / "figures/study/records/04_ablations.json")["rows"]
+    robust = read_json(config.ROOT / "figures/study/records/05_robustness.json")["rows"]
+    under = tables.under_corruption(robust)
+    calibrated = read_json(config.ROOT / "figures/study/records/05_calibration.json")["rows"]
+    scaled = tables.scaled(calibrated, "after")
+    for rows, column, said in (
+        (clean, "accuracy", "{} points on clean images"),
+        (under, "accuracy", "{} on corrupted ones"),
+        (clean, "ece", "lower, {} points clean"),
+        (under, "ece", "and {} points corrupted"),
+        (under, "nll", "NLL under corruption, {} nats"),
+        (scaled, "nll", "NLL after scaling {}, no difference shown"),
+    ):
+        found = significance.paired(rows, *CONTROLLED, column)
+        assert said.format(str(tables.difference(found)).removesuffix(" (n=6)")) in study_prose()
 
 
 def test_the_terms_of_tgd_that_are_recorded_sum_to_its_loss():
@@ -121,6 +159,14 @@ def test_what_is_said_of_students_trained_again_is_what_was_recorded():
     # Those set against each other are of one kind of CPU.
     here = {r["method"] for r in record["rows"] if r["bf16_by_rounding"]}
     assert here == {r["method"] for r in record["rows"]}
+
+
+def test_the_authors_figures_are_those_that_were_measured():
+    named = "{scratch} (scratch), {kd} (KD) and\n{tgd} % (TGD)".replace("\n", " ")
+    found = {name: f"{100 * value:.2f}" for name, value in tables.anchor_accuracies().items()}
+    assert named.format(**found) in " ".join(README.split())
+    deviations = (config.ROOT / "DEVIATIONS.md").read_text(encoding="utf-8")
+    assert "{scratch} / {kd} / {tgd} %".format(**found) in deviations
 
 
 def test_the_readme_is_two_screens():

@@ -1,11 +1,15 @@
 """The examples do what their pages say."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tgd_lib.config import ROOT
+from tgd_lib.files import read_json
 
 
 @pytest.fixture
@@ -63,3 +67,27 @@ def test_a_student_is_distilled_from_arrays_alone():
     assert all(0 <= accuracy <= 1 for accuracy in found.values())
     again = module.distil(train, test, epochs=1, teacher=(10, 1), student=(10, 1))
     assert again == found
+
+
+@pytest.mark.slow
+def test_one_s_own_photographs_train_their_own_teachers_and_students(tmp_path):
+    """Real class folders that are not CIFAR's, from the command line to a student that loads."""
+    environment = os.environ | {"TGD_ARTIFACTS": str(tmp_path / "artifacts")}
+    photos = tmp_path / "photos"
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+
+    made = run("examples/photos.py", str(photos))
+    assert made.returncode == 0 and "411 images" in made.stdout, made.stderr
+    sizes = {"n_train": 160, "n_test": 80, "holdout": 40, "resize": 32}
+    options = [word for name, value in sizes.items() for word in ("-p", name, str(value))]
+    folder = ("-p", "dataset", "folder", "--data", str(photos))
+    done = run("-m", "tgd_lib.companion", "--train", "--profile", "smoke", *folder, *options)
+    assert done.returncode == 0, done.stderr
+    assert "TGD, seed 0: " in done.stdout and "% of 80 test images" in done.stdout
+    kept = [read_json(p) for p in (tmp_path / "artifacts/network").glob("*/record.json")]
+    assert all(len(record["class_names"]) == 8 for record in kept)
+    assert {"teacher_image", "teacher_pi", "tgd"} <= {record["method"] for record in kept}

@@ -8,9 +8,10 @@ import sys
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tgd_lib import config
-from tgd_lib.files import sha256
+from tgd_lib.files import sha256, write_json
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.spec import Asked
 from tgd_lib.lab.store import Store
@@ -213,10 +214,10 @@ def test_a_bank_that_was_cut_off_is_gone_on_with(tmp_path, monkeypatch):
     assert not (whole / tiles.PROGRESS).exists() and (whole / tiles.FILE).exists()
 
 
-def test_what_the_maps_of_students_take_on_the_disk(root, monkeypatch):
+def test_what_the_maps_of_students_take_on_the_disk(tmp_path, monkeypatch):
     from tgd_lib import bank
 
-    here, n = lab(root), SIZE["n_train"]
+    here, n = lab(tmp_path), SIZE["n_train"]
     specs = specs_of(here)
     students = [specs.student(m, s) for m in ("scratch", "kd", "tgd", "tgd_alpha1") for s in (0, 1)]
     guided = [spec for spec in students if spec.guidance]
@@ -318,16 +319,60 @@ def test_another_machine_goes_on_with_what_was_begun(root, tmp_path, half_traine
 
     made, said = taken_up("here")
     assert not any("epoch 1/2" in line for line in said)
-    assert "Scratch, seed 5: goes on from a state that was published" in said
+    assert "Scratch, seed 5: goes on after epoch 1, from a state that was published" in said
     weights = [(a.path / "weights.safetensors").read_bytes() for a in (made, there.trained(spec))]
     assert weights[0] == weights[1]
     assert len(made.record["history"]) == 2
     _, said = taken_up("forced", newer_than=begun.stat().st_mtime + 1)  # --force: from nothing
     assert any("epoch 1/2" in line for line in said)
     begun.write_bytes(begun.read_bytes()[:-4])
-    with pytest.warns(UserWarning, match="is damaged .*: training begins anew"):
+    with pytest.warns(UserWarning, match="is damaged .*: left out"):
         anew, _ = taken_up("damaged")
     assert (anew.path / "weights.safetensors").read_bytes() == weights[0]
+
+
+@pytest.mark.parametrize("here, published", [(1, 2), (2, 1)])
+def test_the_state_that_has_come_further_is_gone_on_with(
+    root, tmp_path, half_trained, here, published
+):
+    there = lab(root, epochs=3)
+    spec = specs_of(there).student("scratch", 6)
+    begun = tmp_path / "figures/smoke/begun" / f"{spec.key}.safetensors"
+    begun.parent.mkdir(parents=True)
+    shutil.copy(half_trained(there, spec, tmp_path / "there", epochs=published), begun)
+    half_trained(there, spec, tmp_path / "here", epochs=here)
+    said = []
+    store = Store(tmp_path / "here", newer_than=0, published=[begun.parent.with_name("networks")])
+    mine = Lab(there.settings, store=store, say=said.append)
+    assert mine.epochs_done(spec) == 2
+    mine.trained(spec)
+    assert sum("epoch " in line and "/3" in line for line in said) == 1
+    taken_up = "Scratch, seed 6: goes on after epoch 2, from a state that was published"
+    assert (taken_up in said) == (published > here)
+
+
+def test_a_state_is_of_the_weights_that_its_training_stands_on(root, tmp_path, half_trained):
+    """Another teacher of the same key, trained on another machine, makes it another training."""
+    there = lab(root, epochs=2)
+    kd = specs_of(there).student("kd", 4)
+    half_trained(there, kd, root)
+    assert there.epochs_done(kd) == 1
+    other = lab(tmp_path, epochs=2)
+    teacher = shutil.copytree(
+        there.trained(kd.teachers[0]).path, tmp_path / "network" / kd.needs[0].key
+    )
+    weights = dict(load_file(teacher / "weights.safetensors"))
+    weights["fc.bias"] = weights["fc.bias"] + 1
+    save_file(weights, teacher / "weights.safetensors")
+    write_json(
+        teacher / "MANIFEST.json",
+        {p.name: sha256(p) for p in teacher.iterdir() if p.name != "MANIFEST.json"},
+    )
+    shutil.copytree(
+        root / "network" / f"{kd.key}.partial", tmp_path / "network" / f"{kd.key}.partial"
+    )
+    with pytest.warns(UserWarning, match="is damaged .it is of"):
+        assert other.epochs_done(kd) == 0
 
 
 KILLED = """

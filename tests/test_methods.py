@@ -82,9 +82,16 @@ def test_what_has_a_result_is_asked_for_by_its_key():
     assert len(RESULTS) > 200
     for path in RESULTS:
         kept = read_json(path)
-        method, seed = path.stem.rsplit("_", 1)
-        asked = Specs(config.resolve("study"), kept["spec"]["data"], "a test set", 10)
+        spec, rule = kept["spec"], kept["spec"]["selection"]
+        method, seed = path.stem.removesuffix(f"_{rule}").rsplit("_", 1)
+        asked = Specs(config.resolve("study", selection=rule), spec["data"], spec["test"], 10)
         assert asked.student(method, int(seed)).key == kept["record"]["key"], path.name
+
+
+def test_by_the_authors_rule_those_are_asked_for_of_which_they_have_networks():
+    found = Specs(config.resolve("study", selection="authors"), "train", "test", 10).asked()
+    assert {spec.method for spec in found} == {"scratch", "kd", "tgd"}
+    assert [spec.seed for spec in found] == [seed for seed in range(6) for _ in range(3)]
 
 
 def _as_fed_before(name):

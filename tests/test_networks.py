@@ -1,13 +1,15 @@
 """Networks: sizes as in the recipe, shapes, seeds, the authors' checkpoints."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tgd_lib import networks
+from benchmarks import anchors
+from tgd_lib import config, networks
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import InputError
 from tgd_lib.evaluation import logits_of, metrics
@@ -133,3 +135,7 @@ def test_authors_checkpoints_give_their_figures(cifar10_test, name, anchor):
     assert found["accuracy"] == pytest.approx(anchor[0], abs=2e-4)
     assert found["nll"] == pytest.approx(anchor[1], abs=1e-3)
     assert found["ece"] == pytest.approx(anchor[2], abs=2e-4)
+    recorded = json.loads((config.ROOT / "benchmarks/recorded/anchors.json").read_text())
+    (row,) = [r for r in recorded["rows"] if anchors.FILES[r["method"]] == f"{name}.pth.tar"]
+    for metric in ("accuracy", "nll", "ece"):
+        assert row["clean"][metric] == pytest.approx(found[metric], abs=2e-4)

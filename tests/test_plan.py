@@ -13,7 +13,8 @@ from benchmarks import distillation
 from tgd_lib import bank, config
 from tgd_lib.companion import plan
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.objectives import Objectives
+from tgd_lib.lab.objectives import BANK, Objectives, merges
+from tgd_lib.lab.store import key_of
 from tgd_lib.study import methods
 from tgd_lib.study.specs import Specs, specs_of
 
@@ -117,6 +118,42 @@ def test_a_recorded_run_has_kept_to_the_memory_of_its_profile(timings):
     assert max(peaks) < 1e3 * config.PROFILES[timings.parent.name].memory_gb
 
 
+def test_large_maps_and_the_features_that_they_are_built_of_are_not_held_at_once(lab, monkeypatch):
+    tgd = specs_of(lab).student("tgd", 0)
+    monkeypatch.setattr(plan, "networks", lambda lab: [*tgd.needs, tgd])
+    half = bank.Choice("bank", torch.float16, "", True)
+    monkeypatch.setattr(Objectives, "choice", lambda self, spec: half)
+    features = plan._features(lab, [*tgd.needs, tgd])
+    sizes = plan.memory(lab)
+    assert features > 2 * 3 * 96**2  # at this size they are the larger
+    assert (sizes["similarity maps"], sizes["features"]) == (0, features)
+    monkeypatch.setattr(plan, "_features", lambda lab, specs: 1.0)
+    sizes = plan.memory(lab)
+    assert (sizes["similarity maps"], sizes["features"]) == (2 * 3 * 96**2, 0)
+
+
+def test_what_is_half_trained_is_planned_by_half(lab, tmp_path, half_trained):
+    kd = specs_of(lab).student("kd", 0)
+    two = Lab(config.resolve("smoke", **SIZE, epochs=2), say=lambda line: None)
+    scratch = specs_of(two).student("scratch", 0)
+    assert plan._share_left(lab, kd) == 1 == plan._share_left(two, scratch)
+    half_trained(two, scratch, tmp_path)
+    assert plan._share_left(two, scratch) == 0.5
+
+
+def test_looks_at_the_test_images_cost_their_time_by_the_authors_rule(lab):
+    """A forward pass of 80 images an epoch, beside two steps of 96 images in batches of 64."""
+    authors = Lab(config.resolve("smoke", **SIZE, selection="authors"), say=lambda line: None)
+    timed = {}
+    last, best = (
+        plan.seconds_of(here, specs_of(here).student("scratch", 0), timed)
+        for here in (lab, authors)
+    )
+    batch = lab.settings.batch_size
+    steps = -(-96 // batch)
+    assert best / last == pytest.approx((steps + 80 / batch / 3) / steps)
+
+
 def test_disk_by_hand(lab, monkeypatch):
     tgd, wide = (
         specs_of(lab).student("tgd", 0),
@@ -130,6 +167,9 @@ def test_disk_by_hand(lab, monkeypatch):
     half = bank.Choice("bank", torch.float16, "", True)
     monkeypatch.setattr(Objectives, "choice", lambda self, spec: half)
     assert plan.disk(lab)["teacher banks"] == 2 * 3 * 2 * 96**2  # large ones for each pair
+    (question,) = (lab.objectives._merge(*merge) for merge in merges(tgd))
+    (lab.store.root / BANK / key_of(BANK, question)).mkdir(parents=True)
+    assert plan.disk(lab)["teacher banks"] == 3 * 2 * 96**2  # one is there
 
 
 def test_what_does_not_fit_is_said():

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tgd_lib
 from tgd_lib import config, datasets
 from tgd_lib.config import InputError
 from tgd_lib.files import sha256
-from tgd_lib.lab import trained
+from tgd_lib.lab import results, trained
 from tgd_lib.lab.lab import Lab
 from tgd_lib.lab.store import Store
 from tgd_lib.study import methods, published
@@ -80,6 +81,72 @@ def test_a_run_adds_its_networks_to_those_that_are_there(given, tmp_path):
     names = {path.name for path in there.iterdir()}
     assert names == {scratch.key, kd.key, pi.key, "README.md"}
     assert (there / "README.md").read_text() == published.card(figures / "smoke/networks")
+
+
+def test_what_is_there_whole_stays_and_half_of_it_is_made_good(given, tmp_path):
+    """Students may stand on the very bits that are published."""
+    lab, figures = given
+    there = shutil.copytree(figures / "smoke/networks", tmp_path / "there")
+    scratch, kd = (specs_of(lab).student(name, 0).key for name in ("scratch", "kd"))
+    made = tmp_path / "made"
+    for key in (scratch, kd):
+        shutil.copytree(figures / "smoke/networks" / key, made / key)
+    published.republish(made / scratch, made / scratch, {"label": "trained again"})
+    (there / kd / "MANIFEST.json").unlink()  # killed while it was copied
+    published.add(made, there)
+    assert {e.folder.name for e in published.entries(there)} >= {scratch, kd}
+    assert "trained again" not in (there / scratch / "record.json").read_text()
+
+
+def test_a_network_is_published_under_the_name_it_is_asked_by(given, tmp_path):
+    """Two methods may come to the same network; the record has the name of the first."""
+    lab, _ = given
+    spec = specs_of(lab).student("kd", 3)
+    lab.train([replace(spec, method="kd_x1", name="KD x1")])
+    assert lab.trained(spec).record["method"] == "kd_x1"
+    (entry,) = published.entries(published.publish(lab, [spec], tmp_path / "made"))
+    assert entry.name == ("kd", 3, "last") and entry.record["label"] == spec.label
+    results.keep(lab.store, [spec], tmp_path / "results")
+    assert not (tmp_path / "results").is_dir() or not list((tmp_path / "results").iterdir())
+    lab.metrics(spec)
+    results.keep(lab.store, [spec], tmp_path / "results")
+    kept = json.loads((tmp_path / "results/kd_3.json").read_text())
+    assert (kept["record"]["method"], kept["record"]["label"]) == ("kd", spec.label)
+
+
+def test_states_are_handed_on_that_are_whole_and_have_come_further(given, tmp_path, half_trained):
+    lab, _ = given
+    here = Lab(
+        config.resolve("smoke", **SIZE, epochs=3),
+        store=Store(tmp_path / "here", newer_than=0),
+        say=lambda line: None,
+    )
+    spec = specs_of(here).student("scratch", 7)
+    state = half_trained(here, spec, tmp_path / "here", epochs=2)
+    begun = tmp_path / "begun"
+    target = begun / f"{spec.key}.safetensors"
+    assert published.hand_on(here, [spec], begun) == [(spec, 2)]
+    whole = target.read_bytes()
+    assert published.hand_on(here, [spec], begun) == []  # it is there
+    state.write_bytes(whole[:-4])
+    target.unlink()
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert published.hand_on(here, [spec], begun) == []
+    assert not target.exists()
+    target.write_bytes(whole)
+    (begun / "older.safetensors").write_bytes(whole)
+    shutil.rmtree(state.parent)
+    half_trained(here, spec, tmp_path / "here")  # one epoch, where two are published
+    assert published.hand_on(here, [spec], begun) == []
+    assert [path.name for path in begun.iterdir()] == [target.name]  # what nobody asks for goes
+    assert target.read_bytes() == whole
+
+
+def test_the_short_way_to_a_network_takes_the_same_choices(monkeypatch):
+    monkeypatch.setattr(published, "load", lambda name, **choices: (name, choices))
+    assert tgd_lib.load("study/tgd") == ("study/tgd", {"seed": 0, "selection": "last"})
+    asked = {"seed": 1, "selection": "authors"}
+    assert tgd_lib.load("study/tgd", **asked) == ("study/tgd", asked)
 
 
 def test_two_epochs_of_one_training_are_two_networks(given, tmp_path):

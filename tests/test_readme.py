@@ -2,7 +2,7 @@
 
 import json
 
-from tgd_lib.report import summary
+from tgd_lib.report import summary, tables
 from tgd_lib.study import methods
 
 METRICS = {"accuracy": 0.5, "nll": 1.0, "ece": 0.05, "brier": 0.5}
@@ -54,6 +54,9 @@ def test_few_seeds_get_no_interval_anywhere(tmp_path):
     assert "n too small" in text and "[" not in text.replace("[-", "[") and "p =" not in text
     assert "A topology that does help" not in text  # nothing was searched
     assert "its part" not in text and "KL reduction `mean`" in text
+    under = text.partition("Under corruption, means over all corruptions and severities:")[2]
+    assert "| <tgd> | 3 | 50.00 ± 0.00 | 1.000 ± 0.000 | 5.00 ± 0.00 |" in under
+    assert "anchor" not in text  # these are other images than the authors'
 
 
 def test_the_share_that_the_second_teacher_has_is_said(tmp_path):
@@ -66,6 +69,20 @@ def test_six_seeds_get_interval_p_and_verdict(tmp_path):
     text = summary.block(recorded(tmp_path, rows(6, **BASE), []), "smoke")
     assert "-1.00 [-1.00, -1.00] (n=6) points of accuracy, p = 0.031: differs" in text
     assert "| -1.00 [-1.00, -1.00] |" in text and "`./run_all.sh --profile smoke`" in text
+
+
+def test_the_authors_networks_stand_beside_theirs(tmp_path):
+    """Clean and under corruption, beside the methods they are of and no others."""
+    text = summary.block(recorded(tmp_path, rows(3, **BASE), []), "study")
+    clean, _, corrupted = text.partition("Under corruption")
+    for part, said in (("clean", clean), ("corrupted", corrupted)):
+        anchors = {name: summary._three(found[part]) for name, found in tables.anchors().items()}
+        lines = {
+            name: next(line for line in said.split("\n") if line.startswith(f"| <{name}> |"))
+            for name in BASE
+        }
+        assert all(lines[name].endswith(f"| {anchors[name]} |") for name in ("scratch", "tgd"))
+        assert all(lines[name].endswith("|  |") for name in ("kd_annealed", "tgd_alpha1"))
 
 
 def test_where_each_figure_was_drawn_is_said(tmp_path):

@@ -238,7 +238,7 @@ def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys, ha
     monkeypatch.setattr(recording, "FIGURES", tmp_path / "figures")
     monkeypatch.setitem(config.PROFILES, "smoke", replace(config.PROFILES["smoke"], publishes=True))
     assert command.main(["--publish", "--profile", "smoke"]) == 0
-    assert "0 networks published, " in capsys.readouterr().out
+    assert "0 networks published; not trained yet: " in capsys.readouterr().out
     lab = Lab(config.resolve("smoke"), say=lambda line: None)
     study = specs_of(lab)
     trained = [study.student("scratch", 0), study.student("kd", 0), study.student("dkd", 0)]

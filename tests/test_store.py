@@ -267,6 +267,20 @@ def test_a_store_that_cannot_be_written_is_one_line(tmp_path):
         Store(tmp_path / "file" / "artifacts", newer_than=0).make(KIND, {"q": 1}, build)
 
 
+def test_a_file_that_is_not_the_store_s_is_named_itself(tmp_path):
+    store = Store(tmp_path / "store", newer_than=0)
+    foreign, own = str(tmp_path / "begun/x"), str(tmp_path / "store/network/x")
+    for path, said in (
+        (foreign, f"{foreign}: cannot be read .Permission denied."),
+        (own, "store: cannot be written to .*; set TGD_ARTIFACTS"),
+        (str(tmp_path), "store: cannot be written to"),
+        (None, "store: cannot be written to"),
+    ):
+        with pytest.raises(InputError, match=said):
+            with store.claim("network", {"q": 1}):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+
+
 def test_a_kind_can_be_dropped_the_rest_stays(store):
     for number in (1, 2):
         store.make(KIND, {"q": number}, build)

@@ -29,6 +29,7 @@ def run(data, *, epochs=3, precision="fp32", seed=0, **options):
     images, labels = data
     pixels = Pixels(images.transpose(0, 3, 1, 2), (0.3,) * 3, (0.2,) * 3, Compute("cpu", precision))
     network = wide_resnet(10, 1, 3, CLASSES, seed=seed)
+    options = {"of": f"seed {seed}"} | options
     return training.Run(network, pixels, labels, Schedule(epochs, epochs, 16), seed=seed, **options)
 
 
@@ -292,9 +293,20 @@ def test_another_training_s_state_is_not_taken_for_one_s_own(data, tmp_path):
     mine, others = (half_trained(data, tmp_path / name, seed=s) for s, name in enumerate("ab"))
     mine.write_bytes(others.read_bytes())
     r = run(data, epochs=3)
-    with pytest.warns(UserWarning, match="it is of b"):
+    with pytest.warns(UserWarning, match="it is of seed 1"):
         r.resume(mine)
     assert r.history == []
+
+
+def test_epochs_of_a_state_are_counted_where_it_is_whole(data, tmp_path):
+    state = half_trained(data, tmp_path / "a")
+    assert training.epochs_in(state, of="seed 0") == 1
+    assert training.epochs_in(tmp_path / "none", of="seed 0") == 0
+    with pytest.warns(UserWarning, match="a/state is damaged .it is of seed 0.: left out"):
+        assert training.epochs_in(state, of="seed 1") == 0
+    flip(state, -5)
+    with pytest.warns(UserWarning, match="its sum is wrong"):
+        assert training.epochs_in(state, of="seed 0") == 0
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -322,6 +334,12 @@ def test_a_resumed_run_takes_up_its_threads_and_gives_them_back(data, tmp_path):
             on_epoch=lambda *_: seen.append(torch.get_num_threads()),
         )
         assert seen == [1] and torch.get_num_threads() == 2
+        with pytest.raises(KeyboardInterrupt):  # in a notebook, where the next training goes on
+            training.train(
+                [(run(data, epochs=3), tmp_path / "state")],
+                on_epoch=lambda r, e: stop_after_first(r, e, tmp_path),
+            )
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

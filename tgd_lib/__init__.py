@@ -23,12 +23,13 @@ built on it, each importing only those above it:
 __version__ = "0.1.0"
 
 
-def load(name: str, *, seed: int = 0):
+def load(name: str, *, seed: int = 0, selection: str = "last"):
     """A published network with its preprocessing, in eval mode: ``load("study/tgd")``.
 
-    Called with images uint8 (N, 32, 32, 3) it returns logits float32 (N, classes). InputError, with
+    selection: "authors" for the epoch that is best on the test set, where that is published. Called
+    with images uint8 (N, 32, 32, 3) it returns logits float32 (N, classes). InputError, with
     the names there are, for an unknown one.
     """
     from tgd_lib.study import published  # torch, and only here
 
-    return published.load(name, seed=seed)
+    return published.load(name, seed=seed, selection=selection)

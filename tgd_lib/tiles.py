@@ -36,7 +36,7 @@ from tgd_lib.files import read_json, write_json
 # The largest entry of a map in float16: below its 65,504, and far from its smallest numbers.
 HALF_PEAK = 2.0**15
 FEATURES = {"cpu": 8e9, "cuda": 16e9}  # bytes of the features that a build holds, at most
-SLICE = 4096  # length of the scalar products that are rounded to bfloat16, see `_product`
+SLICE = 4096  # length of the scalar products that are rounded to bfloat16, see `product`
 STRIPS = 8  # that a symmetric product is taken in
 EVERY = 60.0  # seconds between two lines of progress
 FILE = "maps.npy"  # float16 (3, n, n)
@@ -169,17 +169,17 @@ def _walk(teachers: Sequence[Teacher | Noted], plan: Plan, *, done: int = 0) -> 
         for block in drop:
             del held[block]
         for block in make:
-            held[block] = [_features(t, plan.rows(block)) for t in teachers]
+            held[block] = [features(t, plan.rows(block)) for t in teachers]
         yield number, tile, held
 
 
-def _features(teacher: Teacher | Noted, rows: slice) -> list[Tensor]:
+def features(teacher: Teacher | Noted, rows: slice) -> list[Tensor]:
     """Flattened features of the images `rows`, three (len, d) in the precision of the teacher."""
     flat: list[Tensor] = []
     for part in glances(teacher, rows):
-        _, features = teacher.look(part)
+        _, outputs = teacher.look(part)
         # Channels last is flattened without a copy; the order of F's columns changes no product.
-        seen = [f.permute(0, 2, 3, 1).flatten(1) for f in features]
+        seen = [f.permute(0, 2, 3, 1).flatten(1) for f in outputs]
         # Filled in place: putting pieces together at the end would hold everything twice.
         if not flat:
             flat = [f.new_empty(rows.stop - rows.start, f.shape[1]) for f in seen]
@@ -189,16 +189,13 @@ def _features(teacher: Teacher | Noted, rows: slice) -> list[Tensor]:
     return flat
 
 
-def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
+def product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
     """A B^T float32 (p, q) of A (p, d) and B (q, d), `exact` to float32.
 
     Otherwise bfloat16 features on a CPU are multiplied as they are, two to three times as fast.
     PyTorch rounds such a product to bfloat16, so it is taken in slices of d, which are added up in
-    float32: the roundings cancel. Measured on half-trained WRN-16-3 (512 CIFAR-10 images, alpha
-    0.99), root mean square over the entries of the row-normalised maps, relative: slices 5e-4 to
-    1e-3, whole products 1.5e-3 to 1.8e-3, float16 storage alone 2e-4, and a bfloat16 teacher
-    against a float32 one 3e-4 to 1.6e-3. The loss of the maps changes by 2e-6 of itself, by 4e-4
-    between a bfloat16 and a float32 teacher.
+    float32: the roundings cancel. What that does to the maps, and to a student's loss, is in
+    benchmarks/recorded/map_rounding.md.
     """
     total = a.new_zeros(len(a), len(b), dtype=torch.float32)
     # A GPU is fast enough as it is: some 20 s in float32 for all of n = 50,000, not measured.
@@ -214,13 +211,13 @@ def _product(a: Tensor, b: Tensor, *, exact: bool) -> Tensor:
 def gram(a: Tensor, *, exact: bool) -> Tensor:
     """A A^T float32 (p, p) of A (p, d) without most of what lies below the diagonal, zero here.
 
-    Taken in strips of rows, from the diagonal on: 56 % of the products. exact: see `_product`.
+    Taken in strips of rows, from the diagonal on: 56 % of the products. exact: see `product`.
     """
     n = len(a)
     total = a.new_zeros(n, n, dtype=torch.float32)
     step = -(-n // STRIPS)
     for i in range(0, n, step):
-        total[i : i + step, i:] = _product(a[i : i + step], a[i:], exact=exact)
+        total[i : i + step, i:] = product(a[i : i + step], a[i:], exact=exact)
     return total
 
 
@@ -229,11 +226,11 @@ def _tile(stage: int, weights: Sequence[float], a: Sequence, b: Sequence, *, exa
     total = None
     for weight, one, other in zip(weights, a, b, strict=True):
         if a is b:
-            product = gram(one[stage], exact=exact)
+            part = gram(one[stage], exact=exact)
         else:
-            product = _product(one[stage], other[stage], exact=exact)
-        product.mul_(weight)
-        total = product if total is None else total.add_(product)
+            part = product(one[stage], other[stage], exact=exact)
+        part.mul_(weight)
+        total = part if total is None else total.add_(part)
     if a is b:
         # On the diagonal, where an entry and its mirror image could be summed in different orders.
         total = total.triu() + total.triu(1).T
@@ -460,13 +457,13 @@ def _read_through(path: Path, *, piece: int = 2**24) -> None:
             pass
 
 
-def disk(n: int, *, banks: int = 1) -> int:
-    """Bytes on the disk of `banks` banks of n images: three float16 (n, n) each.
+def disk(n: int) -> int:
+    """Bytes on the disk of a bank of n images: three float16 (n, n).
 
     Every pair of teachers and alpha has a bank of its own; two banks where the teachers' maps stay
     apart (order "normalise").
     """
-    return banks * STAGES * 2 * n**2
+    return STAGES * 2 * n**2
 
 
 def check_room(folder: Path, n: int) -> None:

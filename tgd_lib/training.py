@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tgd_lib.compute import Pixels
-from tgd_lib.config import Diverged, Schedule
+from tgd_lib.config import Diverged, Schedule, cores
 from tgd_lib.files import sync
 from tgd_lib.networks import Outputs
+
+STATE_ERRORS = (SafetensorError, OSError, ValueError)  # of a file that is no state, or not whole
 
 # objective(outputs, labels (B,), index (B,), epoch from 0) -> (total, {name: weighted term})
 Objective = Callable[[Outputs, Tensor, Tensor, int], tuple[Tensor, dict[str, Tensor]]]
@@ -58,8 +60,9 @@ class Run:
     """A network under way through its schedule, and what its method trains beside it (`own`).
 
     `evaluate(network) -> float` (accuracy on the test set) is given only under selection="authors":
-    then the best-on-test weights are kept beside the last ones. Whatever gradient mode the caller
-    is in, training has gradients.
+    then the best-on-test weights are kept beside the last ones. `of` names the training in its
+    state, so that another's is not taken for it. Whatever gradient mode the caller is in, training
+    has gradients.
     """
 
     @torch.inference_mode(False)
@@ -74,8 +77,10 @@ class Run:
         objective: Objective = label_objective,
         own: nn.Module | None = None,
         evaluate: Callable[[nn.Module], float] | None = None,
+        of: str = "",
     ):
         self.compute = pixels.compute
+        self.of = of
         self.network = self.compute.place(network)
         # An empty module where a method trains nothing beside: it has no weights and no state.
         self.own = self.compute.place(own or nn.Module()).train()
@@ -221,7 +226,7 @@ class Run:
         for i, p in enumerate(self._parameters):
             tensors[f"momentum.{i}"] = self.optimiser.state[p]["momentum_buffer"]
         about = {
-            "of": path.parent.name,  # so that another training's state is not taken for this one's
+            "of": self.of,
             "history": json.dumps(self.history),
             "threads": str(torch.get_num_threads()),
         }
@@ -236,13 +241,9 @@ class Run:
         if not path.exists():
             return
         try:
-            tensors, history, threads = read_state(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            reason = str(error).split("\n")[0][:80]
-            warnings.warn(
-                f"state {path.parent.name} is damaged ({reason}): training begins anew",
-                stacklevel=3,
-            )
+            tensors, history, threads = read_state(path, of=self.of)
+        except STATE_ERRORS as error:
+            warnings.warn(f"{_damaged(path, error)}: training begins anew", stacklevel=3)
             return
         self._restore_threads(threads)
         # The epoch, and with it the order of batches and the rate, is the length of the history.
@@ -259,7 +260,7 @@ class Run:
         # The last bits of a sum depend on into how many parts it is cut.
         if self.compute.device != "cpu" or threads == torch.get_num_threads():
             return
-        if threads <= (os.cpu_count() or 1):
+        if threads <= cores():
             torch.set_num_threads(threads)
             return
         warnings.warn(
@@ -281,10 +282,20 @@ def train(
     result. One that diverges does not hold the others up; its error is raised at the end. State
     files are left in place: `on_end` is where a result is made safe.
     """
-    threads, failed = torch.get_num_threads(), []  # resuming may change the threads
-    for run, state in runs:
-        run.resume(state)
-    waiting = list(runs)
+    threads = torch.get_num_threads()
+    try:
+        for run, state in runs:
+            run.resume(state)  # which may change the threads
+        failed = _epochs(list(runs), on_epoch, on_end)
+    finally:  # Ctrl-C in a notebook, too
+        torch.set_num_threads(threads)
+    if failed:
+        raise failed[0]
+
+
+def _epochs(waiting: list[tuple[Run, Path]], on_epoch: Callable, on_end: Callable) -> list:
+    """Epoch by epoch until all are finished; returns the errors of those that diverged."""
+    failed = []
     while waiting:
         for run, _ in waiting:
             if run.finished:
@@ -299,9 +310,7 @@ def train(
             except Diverged as error:
                 failed.append(error)
                 waiting.remove((run, state))
-    torch.set_num_threads(threads)
-    if failed:
-        raise failed[0]
+    return failed
 
 
 def _epoch(runs: Sequence[Run]) -> None:
@@ -332,11 +341,10 @@ def save_tensors(
     os.replace(temporary, path)
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], list[dict], int]:
-    """Tensors, history and threads of the training state in `path`.
+def read_state(path: Path, *, of: str) -> tuple[dict[str, Tensor], list[dict], int]:
+    """Tensors, history and threads of the state of the training `of` in `path`.
 
-    Raises SafetensorError, OSError or ValueError when it is anything but what `Run.save` wrote
-    into this folder.
+    Raises one of STATE_ERRORS when it is anything but what `Run.save` wrote of that training.
     """
     with safe_open(path, "pt") as file:
         about = file.metadata() or {}
@@ -346,15 +354,27 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], list[dict], int]:
     # A flipped bit in a weight would train on without a word, to other weights.
     if about.pop("sum") != state_sum(tensors, about):
         raise ValueError("its sum is wrong")
-    if about["of"] != path.parent.name:
+    if about["of"] != of:
         raise ValueError(f"it is of {about['of'][:30]}")
     return tensors, json.loads(about["history"]), int(about["threads"])
 
 
-def epochs_in(path: Path) -> int:
-    """How many epochs the training state in `path` has behind it."""
-    with safe_open(path, "pt") as file:
-        return len(json.loads(file.metadata()["history"]))
+def epochs_in(path: Path, *, of: str) -> int:
+    """How many epochs the state of the training `of` in `path` has behind it; 0 without one.
+
+    One that is not whole, or another's, counts as none, with a warning.
+    """
+    if not path.exists():
+        return 0
+    try:
+        return len(read_state(path, of=of)[1])
+    except STATE_ERRORS as error:
+        warnings.warn(f"{_damaged(path, error)}: left out", stacklevel=2)
+        return 0
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"state {path.parent.name}/{path.name} is damaged ({str(error).splitlines()[0][:80]})"
 
 
 def state_sum(tensors: dict[str, Tensor], about: dict[str, str]) -> str:

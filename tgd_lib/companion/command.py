@@ -13,9 +13,11 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tgd_lib.companion import INTERRUPTED, recording, runner, twins
@@ -28,7 +30,7 @@ EPILOG = """examples:
   ./run_all.sh --profile smoke --only 01-03       a range of them, at toy size
   ./run_all.sh -p alpha 0.9 -p temperature 8      other parameters (a folder of its own)
   ./run_all.sh -p dataset folder --data photos    your own images
-  ./run_all.sh --profile paper --device cuda      the paper's setting, on a GPU
+  ./run_all.sh --profile paper --device cuda      the paper's setting, on a GPU (experimental)
   ./run_all.sh --test                             the whole test suite
   ./run_all.sh --site                             these pages as a site, in artifacts/site/
 
@@ -89,7 +91,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         help="override a parameter of the notebooks; may be repeated (see --list)")  # fmt: skip
     add("--data", metavar="DIR", action=_Once,
         help="the data set's folder, relative to the current directory")  # fmt: skip
-    add("--device", metavar="NAME", action=_Once, help="auto, cpu or cuda")
+    add(
+        "--device",
+        metavar="NAME",
+        action=_Once,
+        help="auto, cpu or cuda (experimental: tested on no GPU yet)",
+    )
     add("--force", action="store_true", help="recompute everything, even what is in the store")
     add("--from-results", action="store_true",
         help="do not train what figures/PROFILE/results has measured already")  # fmt: skip
@@ -345,7 +352,8 @@ def train(arguments: Namespace) -> int:
         print(f"{spec.label}: {100 * row['accuracy']:.2f} % of {row['n']} test images", flush=True)
         if settings.holdout:
             lab.metrics(spec, "holdout")
-    questions.examine(lab, [s for s in study.examined() if s not in lost])
+    trained = {spec.key for spec in left}
+    questions.examine(lab, [spec for spec in study.examined() if spec.key in trained])
     return 0
 
 
@@ -370,24 +378,39 @@ def publish(arguments: Namespace) -> int:
         raise InputError(
             f"--publish: the networks of {settings.profile} are too small to give away"
         )
-    lab = Lab(settings)
-    asked = specs_of(lab).to_publish()
-    new = [spec for spec in asked if _trained_here(lab, spec)]
     folder = recording.FIGURES / settings.profile / recording.NETWORKS
-    if new:
-        published.add(published.publish(lab, new), folder)
+    asked, new = [], []
+    with tempfile.TemporaryDirectory() as made:
+        for rule in PARAMETERS["selection"].choices:  # both readings of a training stay together
+            lab = Lab(replace(settings, selection=rule))
+            here = specs_of(lab).to_publish()
+            fresh = [spec for spec in here if _trained_here(lab, spec)]
+            if fresh:
+                published.publish(lab, fresh, Path(made))
+            asked, new = [*asked, *here], [*new, *fresh]
+        if new:
+            published.add(Path(made), folder)
     for spec in new:
         print(f"{short_path(folder / spec.key)}: {spec.label}")
     for spec, epochs in published.hand_on(lab, asked, folder.with_name(BEGUN)):
         print(f"{spec.label}: the state after epoch {epochs}, for another machine to go on with")
-    left = sum(lab.find(spec) is None for spec in asked)
-    print(f"{len(new)} networks published, {left} of {len(asked)} are not trained yet")
+    left = [spec.selection for spec in asked if lab.find(spec) is None]
+    print(f"{len(new)} networks published; not trained yet: {_counted(left)}")
     return 0
 
 
+def _counted(rules: Sequence[str]) -> str:
+    """How many networks by each rule of selection."""
+    last, authors = rules.count("last"), rules.count("authors")
+    return f"{last} of those asked for, {authors} by the authors' rule"
+
+
 def _trained_here(lab, spec) -> bool:
-    """Whether the store has trained it, and nothing of that key is published."""
-    return lab.store.given(spec.key) is None and lab.find(spec) is not None
+    """Whether the store has trained it, and nothing whole of that key is published."""
+    from tgd_lib.lab.store import damage
+
+    given = lab.store.given(spec.key)
+    return lab.find(spec) is not None and (given is None or damage(given) is not None)
 
 
 def keep_results(arguments: Namespace) -> int:

@@ -304,12 +304,13 @@ def of_run(
     )
     study = specs_of(lab)
     students = [spec for spec in study.asked() if not lab.result(spec)]
+    keys = {spec.key for spec in students}
     lacking = not shared and questions.official_corruptions(lab)
     return tasks_of(
         students,
         size,
         there=lambda spec: lab.find(spec) is not None,
-        examined=[s for s in study.examined() if not lab.result(s)],
+        examined=[spec for spec in study.examined() if spec.key in keys],
         corruptions=() if lacking else questions.corruption_names(lab),
         banks=shared,
     )

@@ -33,9 +33,9 @@ from tgd_lib.training import Run
 STEPS = 3  # that are timed, after one that is not
 BACKWARD = 2  # a backward pass takes the operations of two forward passes
 # Steps of the student in units of plain ones, both measured on a CPU: with maps from a bank
-# (benchmarks/recorded/distillation.json, "bank, maps merged once"), and with a loss on stage
+# (benchmarks/recorded/distillation.md, n = 5,000 to 50,000), and with a loss on stage
 # features (mean of such baselines by KD's, in a study on 2,500 images).
-BANK_STEP, FEATURES_STEP = 1.2, 1.5
+BANK_STEP, FEATURES_STEP = 1.1, 1.5
 FLOAT = 4  # bytes
 # Bytes of what evaluation and corruptions import (torchmetrics, scikit-image) and hold: measured,
 # 0.3 GB above the rest.
@@ -46,7 +46,9 @@ Shape = tuple[int, int, int]  # channels, height, width of what a network looks 
 
 @dataclass(frozen=True)
 class Line:
-    """The networks of one name: how many, how many are there, seconds for each that is not."""
+    """The networks of one name: how many, how many are there, seconds for each that is not (the
+    mean, where some are half trained).
+    """
 
     label: str
     networks: int
@@ -86,10 +88,16 @@ def lines(lab: Lab, timed: dict[tuple, float] | None = None) -> list[Line]:
     left = _left(lab)
     found = []
     for specs in groups.values():
-        there = sum(s.key not in left for s in specs)
-        seconds = seconds_of(lab, specs[0], timed) if there < len(specs) else 0.0
-        found.append(Line(specs[0].name, len(specs), there, seconds))
+        missing = [s for s in specs if s.key in left]
+        seconds = [_share_left(lab, s) * seconds_of(lab, s, timed) for s in missing]
+        each = sum(seconds) / max(1, len(missing))
+        found.append(Line(specs[0].name, len(specs), len(specs) - len(missing), each))
     return found
+
+
+def _share_left(lab: Lab, spec: Spec) -> float:
+    """The share of a training's epochs that are not behind it."""
+    return 1 - lab.epochs_done(spec) / spec.schedule.epochs
 
 
 def _left(lab: Lab) -> set[str]:
@@ -123,12 +131,17 @@ def feature_numbers(spec: Spec, shape: Shape) -> int:
 
 
 def seconds_of(lab: Lab, spec: Spec, timed: dict[tuple, float]) -> float:
-    """Training `spec`: its steps times the seconds of one. `timed` remembers what was timed."""
+    """Training `spec`: its steps times the seconds of one, and by the authors' rule a look at the
+    test images after each epoch. `timed` remembers what was timed.
+    """
     kind = (spec.network, shape_of(lab, spec.view))
     if kind not in timed:
         timed[kind] = _step(lab.compute, *kind, lab.settings.batch_size)
-    steps = math.ceil(len(lab.data.train.labels) / lab.settings.batch_size)
-    return spec.schedule.epochs * steps * timed[kind] * _factor(lab, spec)
+    steps = math.ceil(len(lab.data.train.labels) / lab.settings.batch_size) * _factor(lab, spec)
+    if spec.selection == "authors":
+        looks = len(lab.data.test.labels) / lab.settings.batch_size
+        steps += looks / (1 + BACKWARD)  # a forward pass alone
+    return spec.schedule.epochs * steps * timed[kind]
 
 
 def _factor(lab: Lab, spec: Spec) -> float:
@@ -170,17 +183,23 @@ def _step(compute: Compute, network: tuple[int, int, int], shape: Shape, batch: 
 
 
 def memory(lab: Lab) -> dict[str, float]:
-    """Bytes at the worst moment, by what they are for, if all that could be held were held."""
+    """Bytes at the worst moment, by what they are for, if all that could be held were held.
+
+    Features and large maps are never held at once: those are built from features tile by tile into
+    files, and mapped when the features are gone.
+    """
     specs = networks(lab)
-    maps = [_map_bytes(lab, s) for s in guided(specs)]
+    maps, mapped = (max(found, default=0) for found in _maps(lab, guided(specs)))
+    features = _features(lab, specs)
+    worst = max((maps, features), (mapped, 0.0), key=sum)
     here = {}
     if lab.compute.device == "cpu":  # else this is about the GPU's memory
         here["Python and a training step"] = _own_peak()
         here["evaluation and corruptions"] = EVALUATION
     return here | {
         "images and persistence images": _pixels(lab, specs),
-        "similarity maps": float(max(maps, default=0)),
-        "features": _features(lab, specs),
+        "similarity maps": float(worst[0]),
+        "features": float(worst[1]),
     }
 
 
@@ -189,16 +208,18 @@ def guided(specs: Sequence[Spec]) -> list[Spec]:
     return [s for s in specs if s.guidance and s.guidance.gamma]
 
 
-def _map_bytes(lab: Lab, spec: Spec) -> int:
-    """Memory for the maps of a guided student."""
-    choice, n = lab.objectives.choice(spec), len(lab.data.train.labels)
-    if choice.mode == "online":
-        return 0
-    numbers = len(merges(spec)) * bank.STAGES * n**2
-    if choice.dtype == torch.float16:
-        return 2 * numbers
-    # While they are merged, one teacher's map of a stage stands beside the sum.
-    return FLOAT * (numbers + n**2)
+def _maps(lab: Lab, specs: Sequence[Spec]) -> tuple[list[int], list[int]]:
+    """Bytes of the maps of each guided student: of those held in memory, of those in files."""
+    held, mapped, n = [], [], len(lab.data.train.labels)
+    for spec in specs:
+        choice, numbers = lab.objectives.choice(spec), len(merges(spec)) * bank.STAGES * n**2
+        if choice.mode == "online":
+            continue
+        if choice.dtype == torch.float16:
+            mapped.append(2 * numbers)
+        else:  # while they are merged, one teacher's map of a stage stands beside the sum
+            held.append(FLOAT * (numbers + n**2))
+    return held, mapped
 
 
 def _own_peak() -> float:

@@ -25,6 +25,7 @@ DRAWN = ("figures", "records")
 RESULTS_TABLE = "results.csv"  # written by notebook 07
 ABOUT = ("run.json", "timings.csv")
 COPIED = (*DRAWN, RESULTS_TABLE, *ABOUT)
+PUBLISHES = "03_distillation"  # the notebook that publishes the networks of its run
 NETWORKS = "networks"  # published ones (`study.published`): those there stay, a run adds its own
 STAY = (NETWORKS, KEPT, BEGUN)  # so do results without weights, and what is half trained
 TEXTS = (".json", ".csv", ".md", ".svg", ".txt")  # in which a path of this machine may stand
@@ -163,7 +164,8 @@ def _replace(target: Path, settings: Settings, names: Sequence[str], *, whole: b
     # After the scrub: networks come with sums of every file, their texts among them.
     for name in STAY:
         _copy(target / name, fresh / name)
-    if settings.publishes and (run_dir(settings) / NETWORKS).is_dir():
+    # Of a run without it, what lies there is an older one's.
+    if settings.publishes and PUBLISHES in names and (run_dir(settings) / NETWORKS).is_dir():
         from tgd_lib.study import published  # with torch, and only here
 
         published.add(run_dir(settings) / NETWORKS, fresh / NETWORKS)

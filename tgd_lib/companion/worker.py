@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import logging
 import re
 import sys
@@ -24,7 +25,7 @@ from tgd_lib.companion.schedule import Task
 from tgd_lib.config import Diverged, InputError, Settings
 from tgd_lib.files import no_room
 from tgd_lib.lab.lab import Lab
-from tgd_lib.lab.store import Artefact, Store, damage
+from tgd_lib.lab.store import ASIDE, MANIFEST, Artefact, Store, damage
 
 SENT = ("network", "evaluation", "robustness")  # kinds of artefacts that are handed over
 
@@ -88,22 +89,27 @@ def pack(artefact: Artefact) -> Parcel:
     return Parcel(artefact.kind, artefact.key, contents)
 
 
-def unpack(parcel: Parcel, root: Path) -> None:
-    """Put what has arrived into the store below `root`, if it is not there yet.
+def unpack(parcel: Parcel, root: Path) -> bool:
+    """Put what has arrived into the store below `root`, if it is not there yet; whether it took
+    another one's place.
 
+    A network that is there with other bits, trained here and then again elsewhere, makes room, and
+    all that stands on it: what is measured must be of the network that the run has.
     Raises InputError when a sum is not what its manifest says.
     """
     names = (parcel.kind, parcel.key, *parcel.files)
     if any("/" in name or name.startswith(".") for name in names):
         raise InputError(f"{parcel.kind} {parcel.key[:20]}: arrived with a name that is no file's")
     place = root / parcel.kind / parcel.key
-    if place.is_dir():
-        if damage(place) is None:
-            return
-        # Out of the way, where the store puts what is damaged; nothing is deleted.
-        aside = root / "set-aside" / f"{parcel.kind}-{parcel.key}-{uuid.uuid4().hex[:8]}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        place.rename(aside)
+    replaced = place.is_dir()
+    if replaced:
+        if damage(place) is not None:
+            _set_aside(place, root)
+        elif parcel.kind != "network" or _same_weights(place, parcel):
+            return False
+        else:
+            for path in [place, *_standing_on(parcel.key, root)]:
+                _set_aside(path, root)
     # Beside its place and then renamed, so that nobody finds half of it.
     arriving = place.with_name(f"{parcel.key}.{uuid.uuid4().hex[:8]}.arriving")
     arriving.mkdir(parents=True)
@@ -120,6 +126,35 @@ def unpack(parcel: Parcel, root: Path) -> None:
         for path in arriving.iterdir():
             path.unlink()
         arriving.rmdir()
+    return replaced
+
+
+def _same_weights(network: Path, parcel: Parcel) -> bool:
+    """Whether the manifests of a network and of one that arrives name the same weights."""
+    from tgd_lib.lab.trained import WEIGHTS  # with torch, and only here
+
+    arriving = json.loads(parcel.files[MANIFEST])
+    return files.read_json(network / MANIFEST).get(WEIGHTS) == arriving.get(WEIGHTS)
+
+
+def _standing_on(key: str, root: Path) -> list[Path]:
+    """The artefacts whose specs name this key, and what stands on those in turn."""
+    every = [path for path in root.glob("*/*/spec.json") if ASIDE not in path.parts]
+    specs = {path.parent: path.read_text(encoding="utf-8") for path in every}
+    found, waiting = [], [key]
+    while waiting:
+        name = waiting.pop()
+        new = [p for p, text in specs.items() if name in text and p not in found]
+        found += new
+        waiting += [path.name for path in new]
+    return found
+
+
+def _set_aside(path: Path, root: Path) -> None:
+    """Out of the way, where the store puts what is damaged; nothing is deleted."""
+    aside = root / ASIDE / f"{path.parent.name}-{path.name}-{uuid.uuid4().hex[:8]}"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(aside)
 
 
 class NotedStore(Store):
@@ -188,8 +223,10 @@ def work(task: Task, job: Job, inputs: Sequence[Parcel] = (), data=None) -> Outc
     start = time.monotonic()
     try:
         lab = _lab(job, data, about["worker"])
-        for parcel in inputs:
-            unpack(parcel, lab.store.root)
+        # A list: all of them, whatever the first is.
+        if any([unpack(parcel, lab.store.root) for parcel in inputs]):
+            _labs.clear()  # it may hold what another took the place of
+            lab = _lab(job, data, about["worker"])
         lab.store.noted.clear()
         line, status = do(lab, task), "done"
     except Diverged as error:

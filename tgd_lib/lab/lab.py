@@ -208,11 +208,30 @@ class Lab:
             training.train([(run, claim.folder / STATE)], on_epoch=line, on_end=end)
 
     def _take_up(self, spec: Spec, state: Path) -> None:
-        """Go on from what another machine began, where nothing was begun here."""
-        begun = self.store.begun(spec.key)
-        if begun and not state.exists():
+        """Go on from what another machine began, where it has come further than this one."""
+        from tgd_lib.training import epochs_in
+
+        begun, of = self.store.begun(spec.key), self.training_of(spec)
+        epochs = epochs_in(begun, of=of) if begun else 0
+        if epochs and epochs > epochs_in(state, of=of):
             write_bytes(state, begun.read_bytes())
-            self.say(f"{spec.label}: goes on from a state that was published")
+            self.say(f"{spec.label}: goes on after epoch {epochs}, from a state that was published")
+
+    def training_of(self, spec: Spec) -> str:
+        """The name of a training in its state: the key, and the weights it stands on, which two
+        machines may have trained to other bits. All that `spec` needs must be there.
+        """
+        return " ".join([spec.key, *(str(self._sum_of(needed)) for needed in spec.needs)])
+
+    def epochs_done(self, spec: Spec) -> int:
+        """Epochs of an unfinished training that need not be trained again: begun here, or
+        published.
+        """
+        from tgd_lib.training import epochs_in
+
+        here = self.store.under_way("network", spec.key) / STATE
+        states = filter(None, (here, self.store.begun(spec.key)))
+        return max(epochs_in(state, of=self.training_of(spec)) for state in states)
 
     def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
         """Keep the last epoch as well of a training by the authors' rule, if it stands on nothing.
@@ -251,6 +270,7 @@ class Lab:
             objective=guided.objective,
             own=beside,
             evaluate=self._test_accuracy(spec) if spec.selection == "authors" else None,
+            of=self.training_of(spec),
         )
         return run, guided.teachers_by
 

@@ -174,7 +174,9 @@ class Objectives:
         return self.trained.teacher(asked.spec, shown=asked.shown)
 
     def disk(self, specs: Sequence[Spec]) -> int:
-        """Bytes that the similarity maps of these students take in the store, if all are kept."""
+        """Bytes that the similarity maps of these students will take in the store, if all are kept,
+        beyond those that are there.
+        """
         kept: dict[tuple, int] = {}
         for spec in specs:
             choice = self.choice(spec) if spec.guidance else None
@@ -183,10 +185,12 @@ class Objectives:
             for teachers, alpha in merges(spec):
                 names = tuple(t and t.name for t in teachers)
                 if choice.dtype == torch.float16:
-                    kept[names, alpha] = tiles.disk(self.n)
+                    if not self.store.holds(BANK, self._merge(teachers, alpha)):
+                        kept[names, alpha] = tiles.disk(self.n)
                     continue
-                for name in filter(None, names):
-                    kept[name, None] = 4 * bank.STAGES * self.n**2
+                for teacher in filter(None, teachers):
+                    if not self.store.holds("teacher_maps", self._question(teacher)):
+                        kept[teacher.name, None] = 4 * bank.STAGES * self.n**2
         return sum(kept.values())
 
     def _logits(self, asked: Asked) -> torch.Tensor:

@@ -86,6 +86,8 @@ def _written(spec: Spec, record: dict, answers: dict[str, dict]) -> str:
     """A result as JSON: a line for the spec, the record and each answer, for readable diffs."""
     line = partial(json.dumps, sort_keys=True, allow_nan=False)
     lines = [f"{line(name)}: {line(answer)}" for name, answer in sorted(answers.items())]
+    # A key may first have been trained under another method's name.
+    record = record | {"method": spec.method, "label": spec.label, "seed": spec.seed}
     asked = canonical(spec.question)
     inside = ",\n".join(lines)
     return f'{{"spec": {asked},\n"record": {line(record)},\n"answers": {{\n{inside}\n}}}}\n'

@@ -28,6 +28,7 @@ from tgd_lib.config import BEGUN, InputError
 from tgd_lib.files import no_room, provenance, read_json, sha256, sync, write_json
 
 MANIFEST = "MANIFEST.json"
+ASIDE = "set-aside"  # the folder of what is damaged
 DROPPED = ".dropped"  # what an artefact is called on its way out
 NO_RIGHT = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
@@ -155,6 +156,10 @@ class Store:
         self._checked.add(path)
         return Artefact(kind, key, path, record), ""
 
+    def holds(self, kind: str, spec) -> bool:
+        """Whether the folder of an artefact is here, whole or not: sums of 15 GB take a minute."""
+        return (self.root / kind / key_of(kind, spec)).is_dir()
+
     def _place(self, kind: str, key: str) -> Path:
         """Where an artefact lies: in the store, or, for a network, among the published."""
         path = self.root / kind / key
@@ -277,15 +282,23 @@ class Store:
                     f"{self.root}: no room left on the disk; make some and start again"
                 ) from e
             if e.errno in NO_RIGHT:
-                raise InputError(
-                    f"{self.root}: cannot be written to ({e.strerror}); "
-                    "set TGD_ARTIFACTS to a folder that can"
-                ) from e
+                raise InputError(self._refused(e)) from e
             raise
+
+    def _refused(self, error: OSError) -> str:
+        """A line on a file, or on a folder above it, that there is no right to."""
+        root = self.root.absolute()
+        named = Path(error.filename).absolute() if isinstance(error.filename, str) else root
+        if named.is_relative_to(root) or root.is_relative_to(named):
+            return (
+                f"{self.root}: cannot be written to ({error.strerror}); "
+                "set TGD_ARTIFACTS to a folder that can"
+            )
+        return f"{named}: cannot be read ({error.strerror}); change its rights"
 
     def _set_aside(self, path: Path, why: str) -> None:
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        aside = self.root / "set-aside" / f"{path.parent.name}-{path.name}-{stamp}"
+        aside = self.root / ASIDE / f"{path.parent.name}-{path.name}-{stamp}"
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.rename(aside)

@@ -433,12 +433,13 @@ def costs(record: dict) -> Figure:
 def _timings(axis: Axes, timings: dict[str, dict], unit: str) -> None:
     """Medians with their values above them, on lines from the smallest to the largest."""
     for y, (name, seconds) in enumerate(timings.items()):
-        number = 1 if "persistence" in name else 0  # topology has a colour of its own
+        kind = 1 if "persistence" in name else 0  # topology has a colour of its own
         low, median, high = (1e3 * seconds[k] for k in ("min", "median", "max"))
         axis.plot([low, high], [y, y], color="0.6", linewidth=2)
-        axis.plot(median, y, MARKERS[number], color=COLOURS[number], markersize=4)
+        axis.plot(median, y, MARKERS[kind], color=COLOURS[kind], markersize=4)
         above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
-        axis.annotate(f"{median:.3g}", (median, y), fontsize=7, **above)
+        number = f"{median:,.0f}" if median >= 100 else f"{median:.3g}"
+        axis.annotate(number, (median, y), fontsize=7, **above)
     axis.set_yticks(range(len(timings)), list(timings))
     axis.set(xlabel=f"{unit}: median, smallest to largest", ylim=(len(timings) - 0.5, -0.8))
     axis.margins(x=0.12)

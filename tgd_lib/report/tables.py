@@ -40,11 +40,23 @@ NAMES = {
     "nll": "NLL",
     "brier": "Brier",
 }
-# Accuracies of the authors' released checkpoints on CIFAR-10: one run each, epoch chosen on the
-# test set.
-ANCHORS = {"scratch": 0.8454, "kd": 0.8517, "tgd": 0.8595}
+KEYS = ["method", "selection"]  # never pooled over either
+# The authors' released checkpoints on CIFAR-10, one run each, epoch chosen on the test set:
+# {method: {"clean": metrics, "corrupted": their means over corruptions and severities}}.
+ANCHORS_RECORD = config.ROOT / "benchmarks" / "recorded" / "anchors.json"
 
 # ---------------------------------------------------------------- records
+
+
+def anchors() -> dict[str, dict]:
+    """The metrics of the authors' checkpoints by method, as `benchmarks.anchors` has recorded."""
+    rows = files.read_json(ANCHORS_RECORD)["rows"]
+    return {row["method"]: {part: row[part] for part in ("clean", "corrupted")} for row in rows}
+
+
+def anchor_accuracies() -> dict[str, float]:
+    """Their test accuracies alone, by method."""
+    return {method: found["clean"]["accuracy"] for method, found in anchors().items()}
 
 
 def save_records(rows: Sequence[dict], settings: Settings, name: str) -> None:
@@ -187,14 +199,22 @@ def readable(rows: Sequence[dict]) -> pd.DataFrame:
 def by_method(rows: Sequence[dict]) -> pd.DataFrame:
     """The same with n in each cell, for tables that add other cells."""
     frame = pd.DataFrame(rows).assign(total_epochs=[total_epochs(r) for r in rows])
-    groups = frame.groupby(["method", "selection"], sort=False)
-    table = groups[["label", "total_epochs"]].first()
-    table.columns = ["method", "total epochs"]
+    epochs = frame.groupby(KEYS, sort=False)["total_epochs"].first()
+    table = metrics_by_method(rows)
+    table.insert(0, "total epochs", epochs.to_numpy())
+    # "last" and "authors" are different quantities: every line says which it is.
+    table["selection"] = epochs.index.get_level_values("selection")
+    return table
+
+
+def metrics_by_method(rows: Sequence[dict]) -> pd.DataFrame:
+    """Accuracy, NLL and ECE, mean ± std (n), a line a method and selection rule."""
+    groups = pd.DataFrame(rows).groupby(KEYS, sort=False)
+    table = groups[["label"]].first()
+    table.columns = ["method"]
     table["accuracy %"] = groups["accuracy"].apply(spread)
     table["NLL"] = groups["nll"].apply(spread, scale=1, digits=3)
     table["ECE %"] = groups["ece"].apply(spread)
-    # "last" and "authors" are different quantities: every line says which it is.
-    table["selection"] = table.index.get_level_values("selection")
     return table.set_index("method")
 
 
@@ -252,6 +272,21 @@ def _indexed(lines: Sequence[dict], name: str) -> pd.DataFrame:
 def contrasts(pairs: Sequence[dict], labels: dict[str, str]) -> pd.DataFrame:
     """Paired differences, a line each: "A − B", by the rule. labels: of methods."""
     lines = [{"difference": versus(pair, labels)} | _cells([pair]) for pair in pairs]
+    return n_once(_indexed(lines, "difference"))
+
+
+def against_controls(
+    rows: Sequence[dict], controls: dict[str, str], columns: Sequence[str] = COLUMNS
+) -> pd.DataFrame:
+    """Each method against its own control, a line each: "A − B", by the rule.
+
+    controls: {method: its control}. p and verdict are those of the first column.
+    """
+    labels = {r["method"]: r["label"] for r in rows}
+    lines = []
+    for method, control in controls.items():
+        pairs = [paired(rows, method, control, column) for column in columns]
+        lines.append({"difference": versus(pairs[0], labels)} | _cells(pairs))
     return n_once(_indexed(lines, "difference"))
 
 

@@ -328,14 +328,14 @@ _SECOND_TEACHER = (  # is it topology, or just a second teacher?
     # The PI teacher of the rows above, shown something else: the input alone differs.
     *_shared(
         "pi_within",
-        "PIs permuted in class",
+        "PIs of other images of the class",
         "topology of another image of the class",
         control="pi",
         shown="pi_within",
     ),
     *_shared(
         "pi_across",
-        "PIs permuted across",
+        "other images' PIs",
         "topology of any other image",
         control="pi",
         shown="pi_across",
@@ -466,6 +466,7 @@ MAIN, BASELINES, ABLATIONS, SECOND_TEACHER, SEARCH, EMBEDDING, WEIGHTS = (
 )
 # Of every main table: KD stands in it with both reductions, and in its strongest form.
 TABLE = (*MAIN, "kd_batchmean", "kd_batchmean_annealed")
+AUTHORS = ("scratch", "kd", "tgd")  # of which the authors have released networks
 # The PI teacher with a real share, shown other images' persistence images, or noise.
 SHOWN_OTHERS = tuple(share_name(shown, a) for shown in ("pi_across", "noise") for a in SHARES)
 # Families in which methods are shown together; one that is in two is shown in the first.

@@ -37,13 +37,13 @@ TOLERANCE = 0.0002  # of an accuracy: two images in ten thousand, for another pr
 # ---------------------------------------------------------------- giving away
 
 
-def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
-    """Put trained networks into `<run>/networks/`, with a model card; returns that folder.
+def publish(lab: Lab, specs: Sequence[Spec], folder: Path | None = None) -> Path:
+    """Put trained networks into a folder, with a model card; returns it.
 
-    Their metrics there are of float32 arithmetic, whatever they were trained in, so that they can
-    be checked anywhere.
+    folder: None takes `<run>/networks/`. Their metrics there are of float32 arithmetic, whatever
+    they were trained in, so that they can be checked anywhere.
     """
-    folder = config.run_dir(lab.settings) / FOLDER
+    folder = folder or config.run_dir(lab.settings) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for spec in specs:
         exact = lab.evaluation(spec, exact=True).record
@@ -55,38 +55,47 @@ def publish(lab: Lab, specs: Sequence[Spec]) -> Path:
             "test": lab.data.test.fingerprint,
             "exact": measured,
         }
-        republish(lab.trained(spec).path, folder / spec.key, {"published": about})
+        # A key may first have been trained under another method's name.
+        name = {"method": spec.method, "label": spec.label, "seed": spec.seed}
+        republish(lab.trained(spec).path, folder / spec.key, name | {"published": about})
     _drop_outdated(folder, {(s.method, s.seed, s.selection): s.key for s in specs})
     write_text(folder / "README.md", card(folder))
     return folder
 
 
 def add(made: Path, folder: Path) -> None:
-    """Bring what a run has published in `made` to the networks in `folder`; those there stay.
+    """Bring what has just been published in `made` to the networks in `folder`; those there stay,
+    as students may stand on their very bits.
 
     But one of the same name as a new one (`Entry.name`), which answers an older question, goes.
     """
     new = entries(made)
+    folder.mkdir(parents=True, exist_ok=True)
     for e in new:
-        shutil.copytree(e.folder, folder / e.folder.name, dirs_exist_ok=True)
+        if damage(folder / e.folder.name):  # is not there, or not whole
+            republish(e.folder, folder / e.folder.name, {})
     _drop_outdated(folder, {e.name: e.folder.name for e in new})
     write_text(folder / "README.md", card(folder))
 
 
 def hand_on(lab: Lab, specs: Sequence[Spec], folder: Path) -> list[tuple[Spec, int]]:
     """Copy the states of trainings under way to `folder`, so that another machine goes on with
-    them; each with its number of epochs. Those of finished trainings go.
+    them, where they have come further than those there; each with its number of epochs.
+
+    States of finished trainings, and of those that are no longer asked for, go.
     """
     handed = []
-    for spec in specs:
-        target = folder / f"{spec.key}.safetensors"
-        state = lab.store.under_way("network", spec.key) / STATE
-        if lab.find(spec):
-            target.unlink(missing_ok=True)
-        elif state.is_file():
+    left = {f"{spec.key}.safetensors": spec for spec in specs if not lab.find(spec)}
+    for outdated in folder.glob("*.safetensors"):
+        if outdated.name not in left:
+            outdated.unlink()
+    for name, spec in left.items():
+        state, of = lab.store.under_way("network", spec.key) / STATE, lab.training_of(spec)
+        epochs = training.epochs_in(state, of=of)
+        if epochs > training.epochs_in(folder / name, of=of):
             folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(target, state.read_bytes())
-            handed.append((spec, training.epochs_in(target)))
+            write_bytes(folder / name, state.read_bytes())
+            handed.append((spec, epochs))
     return handed
 
 

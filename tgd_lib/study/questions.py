@@ -7,7 +7,7 @@ records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -168,6 +168,14 @@ def _source(lab: Lab) -> corruptions.Source:
     if whole and test.images.shape[1:3] == (32, 32):
         folder = config.data_path(settings) / OFFICIAL
     return corruptions.source(folder, test.labels, settings.corruptions)
+
+
+def corrupted_images(lab: Lab) -> Iterator[tuple[str, np.ndarray, list[np.ndarray]]]:
+    """What `robustness` asks about: the corruption (`CLEAN` first), labels, images a severity."""
+    images, places = _subset(lab)
+    source = _source(lab)
+    for name in (CLEAN, *source.names):
+        yield name, images.labels, _corrupted(images, places, name, source)
 
 
 def corruption_names(lab: Lab) -> tuple[str, ...]:

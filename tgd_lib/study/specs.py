@@ -134,8 +134,12 @@ class Specs:
         """All students of a run: those of its methods, and the protocol's with fresh seeds.
 
         The main table's first, and all methods of a seed before the next one: then what a session
-        leaves can be compared by pairs.
+        leaves can be compared by pairs. By the authors' rule, those alone of which there are
+        figures of theirs.
         """
+        if self.settings.selection == "authors":
+            own = self.students(methods.AUTHORS)
+            return sorted(own, key=lambda spec: spec.seed)
         own = self.students(methods.of(self.settings))
         own.sort(key=lambda spec: (spec.method not in methods.TABLE, spec.seed))
         return [*own, *self._fresh(protocol.members())]
