@@ -431,7 +431,10 @@ def gap(rows: Sequence[dict], teacher: dict) -> str:
     # A share of nothing, or of less, is no share.
     way = teacher["accuracy"] - means["scratch"]
     if way <= 0:
-        return "The image teacher is no better than the scratch student: there is no gap to close."
+        return (
+            "The image teacher is no better than the scratch student, so there is no gap to close,"
+            " and little to teach: train it longer (`-p teacher_epochs`)."
+        )
     parts = []
     for method, label in labels_of(rows).items():
         if method != "scratch":
