@@ -456,16 +456,21 @@ def test_record_brings_figures_and_twins_and_replaces_older_ones(
     assert main(["--twins"]) == 0 and "01_a.ipynb: as it was" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("profile", "published"), [("quick", True), ("smoke", False)])
+@pytest.mark.parametrize(
+    ("profile", "ran", "published"),
+    [("quick", "03_distillation", True), ("quick", "04_ablations", False),
+     ("smoke", "03_distillation", False)],
+)  # fmt: skip
 def test_a_record_brings_the_networks_of_a_profile_that_publishes(
-    artifacts, figures, monkeypatch, profile, published
+    artifacts, figures, monkeypatch, profile, ran, published
 ):
+    """Those of the notebook that publishes; without it, what lies there is an older run's."""
     made = run_dir(resolve(profile)) / "networks"
     made.mkdir(parents=True)
     asked = []
     add = "tgd_lib.study.published.add"
     monkeypatch.setattr(add, lambda made, folder: asked.append((made, folder.parent.name)))
-    recording.record([], resolve(profile), whole=True)
+    recording._replace(figures / profile, resolve(profile), [ran], whole=True)
     assert asked == ([(made, f".{profile}.new")] if published else [])
 
 
