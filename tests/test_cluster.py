@@ -132,6 +132,11 @@ def test_a_network_of_other_bits_takes_the_place_of_one_s_own(tmp_path):
     ]
     assert len(list((now.root / "set-aside").iterdir())) == 4  # nothing is deleted
     assert worker.unpack(worker.pack(theirs), now.root) is False
+    parcel = worker.pack(ours)
+    parcel.files["MANIFEST.json"] = b"{"
+    with pytest.raises(InputError, match="arrived damaged"):
+        worker.unpack(parcel, now.root)
+    assert now.find("network", {"q": 1}).record["value"] == 1
 
 
 @pytest.mark.parametrize("name", ["x.bin", "record.json", "MANIFEST.json"])

@@ -133,7 +133,10 @@ def _same_weights(network: Path, parcel: Parcel) -> bool:
     """Whether the manifests of a network and of one that arrives name the same weights."""
     from tgd_lib.lab.trained import WEIGHTS  # with torch, and only here
 
-    arriving = json.loads(parcel.files[MANIFEST])
+    try:
+        arriving = json.loads(parcel.files[MANIFEST])
+    except ValueError as error:
+        raise InputError(f"{parcel.kind} {parcel.key}: arrived damaged ({MANIFEST})") from error
     return files.read_json(network / MANIFEST).get(WEIGHTS) == arriving.get(WEIGHTS)
 
 

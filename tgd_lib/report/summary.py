@@ -139,10 +139,11 @@ def _command(profile: str, anchored: bool) -> str:
         f"with the KL reduction `{PROFILES[profile].kl_reduction}` where their name says no other."
     )
     if anchored:
+        n = tables.anchored_on()
         text += (
-            " Anchor: the authors' released checkpoints on this test set, or on 2,000 of its images"
-            " under corruption (trained on all 50,000 images, one run each, epoch chosen by them on"
-            " the test set; `benchmarks/recorded/anchors.md`)."
+            f" Anchor: the authors' released checkpoints on this test set, or on {n:,} of its"
+            " images under corruption (trained on all 50,000 images, one run each, epoch chosen by"
+            " them on the test set; `benchmarks/recorded/anchors.md`)."
         )
     return text
 

@@ -54,6 +54,11 @@ def anchors() -> dict[str, dict]:
     return {row["method"]: {part: row[part] for part in ("clean", "corrupted")} for row in rows}
 
 
+def anchored_on() -> int:
+    """How many test images they were shown under corruption."""
+    return files.read_json(ANCHORS_RECORD)["n_corrupted"]
+
+
 def anchor_accuracies() -> dict[str, float]:
     """Their test accuracies alone, by method."""
     return {method: found["clean"]["accuracy"] for method, found in anchors().items()}
