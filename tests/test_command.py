@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tgd_lib.companion import command, runner, twins
-from tgd_lib.companion.command import arguments_of, main, settings_of
+from tgd_lib.companion import arguments, command, runner, twins
+from tgd_lib.companion.arguments import arguments_of, settings_of
+from tgd_lib.companion.command import main
 from tgd_lib.config import PARAMETERS, PROFILES, ROOT
 
 
@@ -96,10 +97,10 @@ def test_data_folder_counts_from_where_the_caller_is(tmp_path, monkeypatch):
 
 
 def test_every_verb_has_somebody_to_do_it():
-    assert set(command.DO) == set(command.TAKES) - {"test"}
+    assert set(command.DO) == set(arguments.TAKES) - {"test"}
     assert all(
-        set(command.TAKES[verb]) <= {*command.TAKES["run"], *command.TAKES["train"]}
-        for verb in command.TAKES
+        set(arguments.TAKES[verb]) <= {*arguments.TAKES["run"], *arguments.TAKES["train"]}
+        for verb in arguments.TAKES
     )
 
 

@@ -19,7 +19,7 @@ WINGS = {
     "study": ("methods", "protocol", "specs", "questions", "published", "cost"),
     "report": ("significance", "tables", "sentences", "figures", "charts", "clouds", "summary"),
     "companion": ("schedule", "graph", "plan", "twins", "execution", "recording", "worker", "crew")
-    + ("cluster", "play", "runner", "command"),
+    + ("cluster", "play", "runner", "arguments", "command"),
 }
 PACKAGES = ("images", "lab", "study", "report", "companion")
 ORDER = [

@@ -285,14 +285,14 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             profile="paper-42", purpose="the first 42 of the paper's 200 epochs",
-            budget="44 to 112 hours on 2 cores, resumable", memory_gb=18,
+            budget="44 to 112 hours on 2 cores, resumable", memory_gb=20,
             dataset="cifar10", n_train=None, n_test=None,
             holdout=0, epochs=42, teacher_epochs=42, schedule_epochs=200, seeds=6, grid="paper-42",
             precision="bf16", publishes=True,
         ),
         Settings(
             profile="paper", purpose="the paper's setting", budget="one GPU",
-            memory_gb=18, dataset="cifar10", n_train=None, n_test=None, holdout=0,
+            memory_gb=20, dataset="cifar10", n_train=None, n_test=None, holdout=0,
             epochs=200, teacher_epochs=200, seeds=6, grid="all", n_corrupted=None, publishes=True,
         ),
     )
