@@ -55,7 +55,7 @@ def anchors() -> dict[str, dict]:
 
 
 def anchored_on() -> int:
-    """How many test images they were shown under corruption."""
+    """How many test images the authors' networks were shown under corruption."""
     return files.read_json(ANCHORS_RECORD)["n_corrupted"]
 
 
