@@ -351,6 +351,43 @@ def test_the_state_that_has_come_further_is_gone_on_with(
     assert (taken_up in said) == (published > here)
 
 
+def test_what_the_authors_rule_began_is_gone_on_with_by_the_other(root, tmp_path, half_trained):
+    """One training, two readings: what stands on nothing is the same network up to the choice."""
+    by_us, by_authors = (lab(root, epochs=3, selection=rule) for rule in ("last", "authors"))
+    spec, theirs = (specs_of(here).student("scratch", 7) for here in (by_us, by_authors))
+    half_trained(by_authors, theirs, tmp_path, epochs=2)
+    said = []
+    mine = lab(tmp_path, epochs=3, say=said.append)
+    assert mine.epochs_done(spec) == 2
+    made = mine.trained(spec)
+    assert made.record["selection"] == "last"
+    assert ["epoch 3/3" in line for line in said if "epoch " in line] == [True]
+    assert (made.path / "weights.safetensors").read_bytes() == (
+        by_us.trained(spec).path / "weights.safetensors"
+    ).read_bytes()
+    assert mine.find(theirs).record["selection"] == "authors"
+
+
+def test_its_own_state_is_gone_on_with_if_the_authors_has_come_no_further(
+    root, tmp_path, half_trained
+):
+    by_us, by_authors = (lab(root, epochs=3, selection=rule) for rule in ("last", "authors"))
+    spec, theirs = (specs_of(here).student("scratch", 8) for here in (by_us, by_authors))
+    half_trained(by_authors, theirs, tmp_path)
+    half_trained(by_us, spec, tmp_path)
+    mine = lab(tmp_path, epochs=3)
+    assert "test_accuracy" not in mine.trained(spec).record["history"][-1]
+    assert not mine.find(theirs)
+
+
+def test_an_old_state_counts_for_nothing_under_force(root, tmp_path, half_trained):
+    there = lab(root, epochs=2)
+    spec = specs_of(there).student("scratch", 9)
+    state = half_trained(there, spec, tmp_path)
+    forced = Store(tmp_path, newer_than=state.stat().st_mtime + 1)
+    assert Lab(there.settings, store=forced).epochs_done(spec) == 0
+
+
 def test_a_state_is_of_the_weights_that_its_training_stands_on(root, tmp_path, half_trained):
     """Another teacher of the same key, trained on another machine, makes it another training."""
     there = lab(root, epochs=2)

@@ -191,6 +191,7 @@ class Lab:
         """Train `spec`, all whose needs are met, and put it into the store."""
         from tgd_lib import training
 
+        spec = self._further(spec)
         with self.store.claim("network", spec.question, resumable=True) as claim:
             if claim is None:  # another run has trained it meanwhile
                 return
@@ -225,19 +226,32 @@ class Lab:
 
     def epochs_done(self, spec: Spec) -> int:
         """Epochs of an unfinished training that need not be trained again: begun here, or
-        published.
+        published, by whichever rule `_further` goes on with.
         """
+        return self._epochs_begun(self._further(spec))
+
+    def _epochs_begun(self, spec: Spec) -> int:
         from tgd_lib.training import epochs_in
 
         here = self.store.under_way("network", spec.key) / STATE
-        states = filter(None, (here, self.store.begun(spec.key)))
-        return max(epochs_in(state, of=self.training_of(spec)) for state in states)
+        states = [p for p in (here, self.store.begun(spec.key)) if p and self.store.counts(p)]
+        return max((epochs_in(p, of=self.training_of(spec)) for p in states), default=0)
 
-    def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
-        """Keep the last epoch as well of a training by the authors' rule, if it stands on nothing.
+    def _further(self, spec: Spec) -> Spec:
+        """`spec`, or the same training by the authors' rule where that has come further: it keeps
+        the last epoch as well.
 
         A teacher or scratch student is the same training by both rules. What has teachers or a
         start is not: those are other networks by each rule.
+        """
+        if spec.selection != "last" or spec.needs:
+            return spec
+        theirs = replace(spec, selection="authors", test=self.data.test.fingerprint)
+        return spec if self.find(theirs) else max(spec, theirs, key=self._epochs_begun)
+
+    def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
+        """Keep the last epoch as well of a training by the authors' rule, if it stands on nothing
+        (`_further`).
         """
         last = replace(spec, selection="last", test=None)
         if spec.selection == "last" or spec.needs:

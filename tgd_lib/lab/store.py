@@ -178,8 +178,11 @@ class Store:
     def begun(self, key: str) -> Path | None:
         """The state of a training that another machine began, if one is published and counts."""
         states = [folder.parent / BEGUN / f"{key}.safetensors" for folder in self.published]
-        found = [path for path in states if path.is_file()]
-        return next((path for path in found if path.stat().st_mtime >= self.newer_than), None)
+        return next(filter(self.counts, states), None)
+
+    def counts(self, state: Path) -> bool:
+        """Whether the state of a training is there, and not older than what counts."""
+        return state.is_file() and state.stat().st_mtime >= self.newer_than
 
     def make(self, kind: str, spec, build: Callable[[Path], dict]) -> Artefact:
         """The artefact that answers `spec`: found, or made by `build` now.
