@@ -24,9 +24,9 @@
 # epoch counts and nothing is chosen on the test set; `authors` takes the epoch that is best on the
 # test set, as the authors did.
 #
-# The best teacher need not teach best. The teachers of `quick` and `study` had 8 epochs. One trained
-# for 42, on 50,000 images instead of 48,000, is right more often and knows the student's images by
-# heart; students that learnt from it were right less often on held-out images (three seeds:
+# The best teacher need not teach best. Those of `quick` and `study` had 8 epochs. One with 42, on
+# 50,000 images instead of 48,000, is right more often and knows the student's images by heart;
+# students that learnt from it were right less often on held-out images (three seeds:
 # docs/results/study.md).
 
 # %% tags=["parameters"]
