@@ -44,6 +44,12 @@ def test_selection_rules_are_never_mixed():
     ]
 
 
+def test_no_rows_are_no_rows_by_family_either():
+    """A run on one's own images without held-out ones has none to look for a topology on."""
+    assert tables.by_family([]) == []
+    assert tables.against(tables.by_family([]), "tgd_alpha1").empty
+
+
 def test_many_methods_stand_by_family_the_best_first():
     rows = [row(m, s, a) for m, a in (("at", 0.6), ("kd", 0.4), ("scratch", 0.5)) for s in (0, 1)]
     shown = tables.by_family([*rows, row("my own", 0, 0.9)])

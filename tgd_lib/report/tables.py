@@ -179,7 +179,7 @@ def write_results(rows: Sequence[dict], settings: Settings) -> Path:
 
 def by_family(rows: Sequence[dict]) -> list[dict]:
     """Rows in the order in which many methods are shown: families, the highest mean first."""
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=["method", "accuracy"])
     means = frame.groupby("method")["accuracy"].mean()
     order = methods.FAMILY_NAMES
 
