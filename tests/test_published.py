@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tgd_lib
-from tgd_lib import config, datasets
+from tgd_lib import config, datasets, evaluation
 from tgd_lib.config import InputError
 from tgd_lib.files import sha256
 from tgd_lib.lab import results, trained
@@ -281,6 +281,24 @@ def test_an_accuracy_that_does_not_hold_is_found(given, tmp_path, capsys):
     (folder / "MANIFEST.json").write_text(json.dumps(sums))
     assert published.verify(lab.settings, tmp_path / "figures") == 1
     assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_equal_weights_are_evaluated_once(given, tmp_path, monkeypatch, capsys):
+    """After one epoch, the best on the test set is the last; both have their line, in columns."""
+    there = tmp_path / "figures/smoke/networks"
+    for selection in ("last", "authors"):
+        rule = config.resolve("smoke", **SIZE, epochs=1, selection=selection)
+        lab = Lab(rule, store=Store(tmp_path / "artifacts"), say=lambda line: None)
+        published.publish(lab, [specs_of(lab).student("scratch", 0)], there)
+    evaluated, logits_of = [], evaluation.logits_of
+    monkeypatch.setattr(
+        evaluation, "logits_of", lambda *a, **k: evaluated.append(a) or logits_of(*a, **k)
+    )
+    assert published.verify(given[0].settings, tmp_path / "figures") == 0
+    head, last, best = capsys.readouterr().out.splitlines()[-3:]
+    assert len(evaluated) == 1
+    assert last.startswith("Scratch, seed 0  ") and best.startswith("Scratch, seed 0, selection au")
+    assert len(last) == len(best) == len(head + "  ok")
 
 
 @pytest.mark.slow
