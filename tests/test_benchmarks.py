@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import training, weights
+from benchmarks import selection, training, weights
 from tgd_lib import config
 
 
@@ -52,6 +52,7 @@ def test_training_on_a_cpu_without_bf16_kernels_has_its_own_record(monkeypatch):
         "storage",
         "map_rounding",
         "anchors",
+        "selection",
         "rounding",
         "again",
         "looks",
@@ -78,6 +79,7 @@ def test_quick(command, tmp_path, store):
     [
         ("weights --seeds 0", "'0': a whole number from 1 on"),
         ("rounding --profile studdy", "error: profile 'studdy'"),
+        ("selection --profile smoke", "error: no student of smoke is trained yet: run ./run_all"),
         ("again --profile smoke --methods kd --seeds 1", "KD, seed 0 of smoke: no result is kept"),
         ("protocol --part image --images 7 --profile smoke", ": 7 images leave class"),
     ],
@@ -86,6 +88,27 @@ def test_bad_input_is_a_line(command, said, tmp_path):
     done = run(f"{command} --out {tmp_path}", tmp_path / "store")
     assert done.returncode == 2 and said in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.glob("*.json"))
+
+
+def test_only_what_was_chosen_on_the_test_set_is_set_against_the_authors():
+    """Their scratch network is right about 84.54 % of the test images."""
+    made = {"method": "scratch", "label": "Scratch", "total_epochs": 42, "n": 10_000}
+    made |= {"nll": 0.5, "ece": 0.05}
+    rows = [
+        made | {"seed": seed, "selection": rule, "selected_epoch": epoch, "accuracy": accuracy}
+        for rule, seed, epoch, accuracy in (
+            ("last", 0, 42, 0.83),
+            ("last", 1, 42, 0.85),
+            ("authors", 0, 42, 0.84),
+            ("authors", 1, 41, 0.8510),
+        )
+    ]
+    head, _, last, best = selection.report({"profile": "paper-42", "rows": rows}).split("\n")[2:]
+    assert head.endswith("| theirs % | minus theirs | within 0.6 points |")
+    assert last.startswith("| Scratch | the last | 42 | 2 | 84.00 ± 1.41 |")
+    assert last.endswith("| 84.54 |  |  |")
+    assert best.startswith("| Scratch | best on the test set | 42, 41 | 2 | 84.55 ± 0.78 |")
+    assert best.endswith("| 84.54 | +0.01 | yes |")
 
 
 def test_a_baseline_s_weight_falls_until_accuracy_does_but_not_within_a_collapse(monkeypatch):
