@@ -286,11 +286,21 @@ def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
     assert history[row["selected_epoch"] - 1]["test_accuracy"] == pytest.approx(row["accuracy"])
 
 
-def test_a_training_by_the_authors_rule_gives_the_last_epoch_too(root, tmp_path):
-    by_authors, by_us = lab(root, selection="authors", epochs=2), lab(root, epochs=2)
+def _falling(*_):
+    """In the place of an accuracy on the test images: 50, 40, 30 %."""
+    accuracies = iter((0.5, 0.4, 0.3))
+    return lambda network: next(accuracies)
+
+
+def test_a_training_by_the_authors_rule_gives_the_last_epoch_too(root, tmp_path, monkeypatch):
+    epochs = {"epochs": 2, "teacher_epochs": 2}
+    by_authors, by_us = (lab(root, selection=rule, **epochs) for rule in ("authors", "last"))
+    # The first epoch is the best one on the test set.
+    monkeypatch.setattr(Lab, "_test_accuracy", _falling)
     scratch, same = (specs_of(here).student("scratch", 3) for here in (by_authors, by_us))
     distilled, other = (specs_of(here).student("kd", 3) for here in (by_authors, by_us))
     by_authors.train([scratch, distilled])
+    assert by_authors.trained(scratch).record["selected_epoch"] == 1
     assert by_us.missing([same, other]) == [other]  # its teacher is another by each rule
     record = by_us.trained(same).record
     assert (record["selection"], record["selected_epoch"]) == ("last", 2)
@@ -298,6 +308,28 @@ def test_a_training_by_the_authors_rule_gives_the_last_epoch_too(root, tmp_path)
     assert (by_us.trained(same).path / "weights.safetensors").read_bytes() == (
         directly.path / "weights.safetensors"
     ).read_bytes()
+
+
+def test_so_does_one_whose_teacher_is_the_same_by_both_rules(root, tmp_path, half_trained):
+    """A teacher that was best on the test set after its last epoch has the same weights by both."""
+    by_authors, by_us = (
+        lab(root, epochs=2, teacher_epochs=1, selection=rule) for rule in ("authors", "last")
+    )
+    distilled, same = (specs_of(here).student("kd", 3) for here in (by_authors, by_us))
+    by_authors.train([distilled])
+    assert by_us.missing([same]) == []
+    record = by_us.trained(same).record
+    assert (record["selection"], record["selected_epoch"]) == ("last", 2)
+    here = lab(tmp_path, epochs=2, teacher_epochs=1)
+    directly = here.trained(same)
+    assert (by_us.trained(same).path / "weights.safetensors").read_bytes() == (
+        directly.path / "weights.safetensors"
+    ).read_bytes()
+    assert record["weights_used"] == directly.record["weights_used"]
+    # And by the other rule what theirs has begun is gone on with.
+    begun, other = (specs_of(each).student("kd", 4) for each in (by_authors, by_us))
+    half_trained(by_authors, begun, root)
+    assert by_us.epochs_done(other) == 1
 
 
 def test_another_machine_goes_on_with_what_was_begun(root, tmp_path, half_trained):

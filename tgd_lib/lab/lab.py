@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -242,19 +241,28 @@ class Lab:
         the last epoch as well.
 
         A teacher or scratch student is the same training by both rules. What has teachers or a
-        start is not: those are other networks by each rule.
+        start is not, unless those are the same by both.
         """
-        if spec.selection != "last" or spec.needs:
+        theirs = spec.by("authors", self.data.test.fingerprint)
+        if (
+            spec.selection != "last"
+            or self.find(theirs)
+            or not self._stand_on_the_same(spec, theirs)
+        ):
             return spec
-        theirs = replace(spec, selection="authors", test=self.data.test.fingerprint)
-        return spec if self.find(theirs) else max(spec, theirs, key=self._epochs_begun)
+        return max(spec, theirs, key=self._epochs_begun)
+
+    def _stand_on_the_same(self, one: Spec, other: Spec) -> bool:
+        """Whether what they need has equal weights: a best epoch may have been the last one."""
+        sums = [[self._sum_of(needed) for needed in spec.needs] for spec in (one, other)]
+        return None not in sums[0] and sums[0] == sums[1]
 
     def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
-        """Keep the last epoch as well of a training by the authors' rule, if it stands on nothing
-        (`_further`).
+        """Keep the last epoch as well of a training by the authors' rule, if it is the same
+        training by both (`_further`).
         """
-        last = replace(spec, selection="last", test=None)
-        if spec.selection == "last" or spec.needs:
+        last = spec.by("last", None)
+        if spec.selection == "last" or not self._stand_on_the_same(spec, last):
             return
         with self.store.claim("network", last.question) as claim:
             if claim:

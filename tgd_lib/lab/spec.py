@@ -144,6 +144,16 @@ class Spec:
         """What must be trained before: the teachers, then the start."""
         return tuple(s for s in (*self.teachers, self.start) if s)
 
+    def by(self, selection: str, test: str | None) -> Spec:
+        """The same, and all that it stands on, by a rule of selection; `test`: as in the field."""
+        return replace(
+            self,
+            selection=selection,
+            test=test,
+            teachers=tuple(t and t.by(selection, test) for t in self.teachers),
+            start=self.start and self.start.by(selection, test),
+        )
+
     @property
     def asked(self) -> tuple[Asked | None, Asked | None]:
         """The teachers, with what each is shown of the training images."""
