@@ -11,7 +11,12 @@ from tgd_lib.study import methods, protocol
 
 README = (config.ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = config.ROOT / "docs" / "results"
-RECORDED = sorted(p.parent for p in (config.ROOT / "figures").glob("*/run.json"))
+DRAWN_FROM = ("04_ablations", "05_robustness")  # a profile without one has no page yet
+RECORDED = sorted(
+    folder
+    for folder in (config.ROOT / "figures").iterdir()
+    if all((folder / "records" / f"{name}.json").is_file() for name in DRAWN_FROM)
+)
 PAGES = ["README.md", "REPRODUCING.md", "DEVIATIONS.md", "CONTRIBUTING.md"]
 MAIN = "study/records/03_distillation.json"  # the record that the README quotes
 ROWS = {  # the README's name of a method: ours

@@ -86,31 +86,27 @@ def test_alone_on_an_empty_store(source, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_held_out_images_nothing_is_calibrated(tmp_path):
-    """As with one's own images, of which none are held out unless asked for."""
-    done = run(tmp_path, "--only", "05", "-p", "holdout", "0")
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    figures = {path.stem for path in tmp_path.glob("runs/*/figures/*.png")}
-    assert "05_corruptions" in figures and "05_reliability" not in figures
-
-
-@pytest.mark.slow
 def test_smoke(tmp_path):
-    """Everything runs; a second run answers from the store with the identical table."""
-    folder = tmp_path / "runs" / "smoke"
-    tables, made = [], []
-    for _ in range(2):
-        done = run(tmp_path)
+    """Everything runs; a second run answers from the store with the identical table, and so does
+    one without held-out images, as with one's own, in which nothing is calibrated.
+    """
+    tables, made, drawn = [], [], []
+    for overrides in ((), (), ("-p", "holdout", "0")):
+        done = run(tmp_path, *overrides)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
         assert "Kernel" not in done.stderr and "Traceback" not in done.stderr
+        name = "smoke" if not overrides else config.resolve("smoke", holdout=0).run_name
+        folder = tmp_path / "runs" / name
         with open(folder / "timings.csv", newline="") as file:
             statuses = {r["notebook"]: r["status"] for r in csv.DictReader(file)}
         assert statuses == dict.fromkeys(runner.NEEDS, "ok")
         tables.append((folder / "results.csv").read_text())
         networks = (tmp_path / "network").glob("*/MANIFEST.json")
         made.append({path: path.stat().st_mtime_ns for path in networks})
-    assert tables[0] == tables[1]
-    assert made[0] and made[0] == made[1]  # nothing was trained a second time
+        drawn.append({path.stem for path in folder.glob("figures/*.png")})
+    assert tables[0] == tables[1] == tables[2]
+    assert made[0] and made[0] == made[1] == made[2]  # nothing was trained a second time
+    assert drawn[0] - drawn[2] == {"05_reliability"}  # more?
     assert tables[0].splitlines()[0].split(",") == COLUMNS
     trained = {line.split(",")[0] for line in tables[0].splitlines()[1:]}
     specs = Specs(config.resolve("smoke"), "train", "test", 8)

@@ -563,6 +563,22 @@ def test_notebooks_are_recorded_one_by_one(artifacts, notebooks, figures, monkey
     assert twins.executed(notebooks / "01_a.ipynb") and not (notebooks / "02_b.ipynb").exists()
 
 
+def test_what_is_said_of_a_run_follows_its_notebooks(artifacts, notebooks, figures, monkeypatch):
+    """Timings notebook by notebook; versions are of the run that the page of results is of."""
+    names = ["02_b", "04_ablations", "06_cost"]
+    monkeypatch.setattr(runner, "NEEDS", dict.fromkeys(names, ()))
+    runs = iter(names)
+    monkeypatch.setattr(recording, "_described_run", lambda settings: {"run": next(runs)})
+    said = []
+    for name in names:
+        toy(notebooks, name, "print(profile)")
+        assert main(["--only", name[:2], "--record"]) == 0
+        said.append(json.loads((figures / "quick/run.json").read_text())["run"])
+    assert said == ["02_b", "04_ablations", "04_ablations"]
+    with open(figures / "quick/timings.csv") as table:
+        assert [row["notebook"] for row in csv.DictReader(table)] == names
+
+
 @pytest.mark.parametrize(("name", "drawn"), [("04_ablations", True), ("06_cost", False)])
 def test_the_page_of_results_follows_what_it_is_drawn_from(
     artifacts, notebooks, figures, monkeypatch, name, drawn

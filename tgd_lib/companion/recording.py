@@ -23,8 +23,9 @@ RESULTS = ROOT / "docs" / "results"
 # What a record is: these of a run's folder, and nothing else that lies there.
 DRAWN = ("figures", "records")
 RESULTS_TABLE = "results.csv"  # written by notebook 07
-ABOUT = ("run.json", "timings.csv")
+RUN, TIMINGS = ABOUT = ("run.json", "timings.csv")
 COPIED = (*DRAWN, RESULTS_TABLE, *ABOUT)
+PAGED = ("04_ablations", "05_robustness_and_calibration")  # what the page of results is drawn from
 PUBLISHES = "03_distillation"  # the notebook that publishes the networks of its run
 NETWORKS = "networks"  # published ones (`study.published`): those there stay, a run adds its own
 STAY = (NETWORKS, KEPT, BEGUN)  # so do results without weights, and what is half trained
@@ -77,8 +78,8 @@ def write_timings(outcomes: Sequence[Outcome], settings: Settings) -> None:
     writer.writerow(("notebook", "seconds", "peak_mb", "status"))
     for o in outcomes:
         writer.writerow((o.notebook, f"{o.seconds:.1f}", o.peak_mb, o.status))
-    write_text(run_dir(settings) / "timings.csv", table.getvalue())
-    write_json(run_dir(settings) / "run.json", _described_run(settings))
+    write_text(run_dir(settings) / TIMINGS, table.getvalue())
+    write_json(run_dir(settings) / RUN, _described_run(settings))
 
 
 def _described_run(settings: Settings) -> dict:
@@ -127,7 +128,7 @@ def record(names: Sequence[str], settings: Settings, *, whole: bool) -> None:
     """
     target = FIGURES / settings.profile
     _replace(target, settings, names, whole=whole)
-    if whole or {"04_ablations", "05_robustness_and_calibration"} & set(names):
+    if whole or set(PAGED) & set(names):
         _write_results(target, settings.profile)
     larger = BY_SIZE[: BY_SIZE.index(settings.profile)]
     better = [p for p in larger if (FIGURES / p / "records").is_dir()]
@@ -185,9 +186,21 @@ def _exchange(names: Sequence[str], run: Path, fresh: Path) -> None:
         shutil.copyfile(path, copy)
     if any(name.startswith("07") for name in names):
         _copy(run / RESULTS_TABLE, fresh / RESULTS_TABLE)
-    for name in ABOUT:
-        if not (fresh / name).exists():  # the first notebooks that are recorded of a profile
-            _copy(run / name, fresh / name)
+    # The page of results names the versions of the run that it is drawn from; before there is one,
+    # of the first.
+    if set(PAGED) & set(names) or not (fresh / RUN).exists():
+        _copy(run / RUN, fresh / RUN)
+    _add_timings(run / TIMINGS, fresh / TIMINGS)
+
+
+def _add_timings(run: Path, recorded: Path) -> None:
+    """Puts the lines of a run's table in the place of those of the same notebooks."""
+    lines: dict[str, str] = {}
+    for path in (recorded, run):
+        if path.exists():
+            table = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines |= {line.partition(",")[0]: line for line in table}
+    write_text(recorded, "".join(lines.values()))
 
 
 def _clear(target: Path, fresh: Path, old: Path) -> None:
