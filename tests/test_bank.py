@@ -167,10 +167,10 @@ def test_the_choice_counts_sets_of_maps():
 
 
 def test_a_bank_larger_than_the_memory_is_read_from_the_disk_where_asked():
-    choice = bank.choose("bank", n=1000, free=5e6)
+    choice = bank.choose("bank", n=1000, free=5.9e6)
     assert choice[:2] == ("bank", torch.float16) and not choice.fits
     assert "every step reads the disk" in choice.why
-    assert bank.choose("bank", n=1000, free=8e6).fits
+    assert bank.choose("bank", n=1000, free=6.1e6).fits
     with pytest.raises(InputError, match="teachers='online'"):
         bank.choose("bank", n=1000, free=5e6, device="cuda")
 

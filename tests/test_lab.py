@@ -8,15 +8,18 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from tgd_lib import config
 from tgd_lib.files import sha256, write_json
 from tgd_lib.lab.lab import Lab
+from tgd_lib.lab.objectives import BANK
 from tgd_lib.lab.spec import Asked
-from tgd_lib.lab.store import Store
+from tgd_lib.lab.store import Store, key_of
 from tgd_lib.study import methods
 from tgd_lib.study.specs import specs_of
+from tgd_lib.tiles import PROGRESS
 
 SIZE = {"n_train": 96, "n_test": 80, "holdout": 0}
 
@@ -33,6 +36,16 @@ def lab(root, *, teachers="auto", say=lambda line: None, **overrides):
         teachers=teachers,
         say=say,
     )
+
+
+def with_other_weights(network, folder):
+    """A copy in `folder` of the artefact of a network, as trained on another machine."""
+    copy = shutil.copytree(network, folder / network.name)
+    weights = dict(load_file(copy / "weights.safetensors"))
+    weights["fc.bias"] = weights["fc.bias"] + 1
+    save_file(weights, copy / "weights.safetensors")
+    sums = {path.name: sha256(path) for path in copy.iterdir() if path.name != "MANIFEST.json"}
+    write_json(copy / "MANIFEST.json", sums)
 
 
 def count(root, kind):
@@ -254,7 +267,14 @@ def test_maps_that_are_built_serve_where_memory_is_short_now(tmp_path, monkeypat
     assert choice.mode == "bank" and not choice.fits
     assert later.source(students.student("tgd", 1)).how == "bank, maps in float16"
     # Others would have to be built, where there is no room to keep them.
-    assert later.choice(students.student("tgd_alpha1", 0)).mode == "online"
+    other = students.student("tgd_alpha1", 0)
+    assert later.choice(other).mode == "online" and later.disk([other]) == 0
+    # Those half built are gone on with.
+    question = later._merge(other.asked, 1.0)
+    half = here.store.under_way(BANK, key_of(BANK, question))
+    half.mkdir()
+    (half / PROGRESS).write_text("{}")
+    assert later.choice(other).mode == "bank"
 
 
 def test_a_teacher_looks_once_for_logits_and_maps(root, tmp_path, monkeypatch):
@@ -275,6 +295,28 @@ def test_a_teacher_looks_once_for_logits_and_maps(root, tmp_path, monkeypatch):
     here.objectives.source(spec)
     glance_at_size = 1  # of the features, before the plan of the maps is made
     assert sum(seen) == 2 * (SIZE["n_train"] + glance_at_size)
+
+
+def test_for_large_maps_it_looks_once_for_logits_and_scales(root, tmp_path, monkeypatch):
+    from tgd_lib import bank
+
+    small, spec = lab(root), specs_of(lab(root)).student("tgd", 0)
+    wanted = small.objectives.source(spec).outputs.logits
+    large, seen, look = lab(tmp_path), [], bank.Teacher.look
+    for teacher in spec.teachers:
+        shutil.copytree(small.trained(teacher).path, tmp_path / "network" / teacher.key)
+    monkeypatch.setattr(bank, "MAPS_KEPT", 0)
+
+    def counted(teacher, index):
+        logits, features = look(teacher, index)
+        seen.append(len(logits))
+        return logits, features
+
+    monkeypatch.setattr(bank.Teacher, "look", counted)
+    found = large.objectives.source(spec).outputs.logits
+    assert all(map(torch.equal, found, wanted))
+    for_scales, for_tiles, glance_at_size = SIZE["n_train"], SIZE["n_train"], 1
+    assert sum(seen) == 2 * (for_scales + for_tiles + glance_at_size)
 
 
 def test_selection_by_the_authors_rule_keeps_its_own_networks(root):
@@ -427,16 +469,7 @@ def test_a_state_is_of_the_weights_that_its_training_stands_on(root, tmp_path, h
     half_trained(there, kd, root)
     assert there.epochs_done(kd) == 1
     other = lab(tmp_path, epochs=2)
-    teacher = shutil.copytree(
-        there.trained(kd.teachers[0]).path, tmp_path / "network" / kd.needs[0].key
-    )
-    weights = dict(load_file(teacher / "weights.safetensors"))
-    weights["fc.bias"] = weights["fc.bias"] + 1
-    save_file(weights, teacher / "weights.safetensors")
-    write_json(
-        teacher / "MANIFEST.json",
-        {p.name: sha256(p) for p in teacher.iterdir() if p.name != "MANIFEST.json"},
-    )
+    with_other_weights(there.trained(kd.teachers[0]).path, tmp_path / "network")
     shutil.copytree(
         root / "network" / f"{kd.key}.partial", tmp_path / "network" / f"{kd.key}.partial"
     )
@@ -666,7 +699,23 @@ def test_a_teacher_is_asked_in_the_precision_of_the_run(root):
     exact = [x.evaluation(teacher, exact=True).key for x in (here, other)]
     assert exact[0] == exact[1]  # float32, whoever asks
     asked = [x.objectives._question(Asked(teacher)) for x in (here, other)]
-    assert asked == [{"teacher": teacher.key}, {"teacher": teacher.key, "precision": "fp32"}]
+    weights = sha256(here.trained(teacher).path / "weights.safetensors")
+    assert asked == [{"teacher": weights}, {"teacher": weights, "precision": "fp32"}]
+
+
+def test_what_a_teacher_says_is_known_by_its_weights(root, tmp_path):
+    """Equal ones by both rules of selection share a bank; others of the same key have their own."""
+    rules = [lab(root, teacher_epochs=1, selection=rule) for rule in ("last", "authors")]
+    elsewhere, asked = lab(tmp_path, teacher_epochs=1), []
+    for here in (*rules, elsewhere):
+        tgd = specs_of(here).student("tgd", 0)
+        if here is elsewhere:
+            assert here.objectives._merge(tgd.asked, 0.99) not in asked  # not trained there yet
+            for teacher in tgd.teachers:
+                with_other_weights(rules[0].trained(teacher).path, tmp_path / "network")
+        here.train(tgd.teachers)
+        asked.append(here.objectives._merge(tgd.asked, 0.99))
+    assert asked[0] == asked[1] != asked[2]
 
 
 @pytest.mark.parametrize("mode", ["bank", "online"])

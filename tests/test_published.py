@@ -159,6 +159,10 @@ def test_two_epochs_of_one_training_are_two_networks(given, tmp_path):
     published.add(published.publish(authors, [spec]), there)
     assert {spec.key, specs_of(lab).student("scratch", 0).key} < {p.name for p in there.iterdir()}
     assert "| Scratch, seed 0, selection authors |" in (there / "README.md").read_text()
+    known = {e.name: e for e in published.entries(there)}
+    ours, theirs = (known["scratch", 0, rule] for rule in ("last", "authors"))
+    assert published._call([ours, theirs]) == 'tgd_lib.load("smoke/scratch")'
+    assert published._call([theirs]) == 'tgd_lib.load("smoke/scratch", selection="authors")'
     best = published.load("smoke/scratch", selection="authors", figures=tmp_path / "figures")
     wanted = torch.from_numpy(authors.evaluation(spec, exact=True).array("logits"))
     torch.testing.assert_close(best(lab.data.test.images), wanted, rtol=1e-4, atol=1e-4)

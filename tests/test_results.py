@@ -255,11 +255,14 @@ def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys, ha
     assert (tmp_path / "figures/smoke/results/scratch_0_authors.json").is_file()
     pi = study.teacher("pi")
     half = half_trained(lab, pi, tmp_path / "artifacts")
+    baseline = half_trained(lab, study.student("at", 0), tmp_path / "artifacts")
     capsys.readouterr()
     assert command.main(["--publish", "--profile", "smoke"]) == 0
     assert f"{pi.label}: the state after epoch 1, for another" in capsys.readouterr().out
     begun = tmp_path / "figures/smoke/begun" / f"{pi.key}.safetensors"
     assert begun.read_bytes() == half.read_bytes()
+    # Any student's, too, also of those whose weights are not given away.
+    assert baseline.read_bytes() in [path.read_bytes() for path in begun.parent.iterdir()]
     lab.train([pi])
     assert command.main(["--publish", "--profile", "smoke"]) == 0
     assert not begun.exists()  # it is finished
@@ -269,6 +272,15 @@ def test_what_other_sessions_need_is_published(tmp_path, monkeypatch, capsys, ha
     monkeypatch.undo()
     assert command.main(["--publish", "--profile", "smoke"]) == 2
     assert "too small to give away" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [{}, {"selection": "authors"}])
+def test_by_the_authors_rule_a_profile_trains_its_own_teachers(given):
+    """Those that are published are by the last epoch; what is published follows the same rule."""
+    last, best = command._by_rules(config.resolve("study", data_dir="data", **given))
+    assert last == config.resolve("study", data_dir="data")
+    assert best == config.resolve("study", data_dir="data", selection="authors")
+    assert last.published and best.published is None
 
 
 def test_a_published_student_of_which_all_is_kept_is_not_measured_again(kept, tmp_path):

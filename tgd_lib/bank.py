@@ -69,8 +69,13 @@ class Noted:
         return logits, features
 
     @property
+    def whole(self) -> bool:
+        """Whether it has looked at all n images, each once (`glances`)."""
+        return sum(map(len, self._said.values())) == len(self.pixels)
+
+    @property
     def logits(self) -> Tensor:
-        """Logits float32 (n, classes), once it has looked at all n images (`glances`)."""
+        """Logits float32 (n, classes), where it is `whole`."""
         return torch.cat([self._said[start] for start in sorted(self._said)])
 
 
@@ -264,6 +269,8 @@ def choose(mode: str, *, n: int, free: float, sets: int = 1, device: str = "cpu"
     # A GPU has no disk to read from, and would run out of memory halfway.
     if device != "cpu":
         raise InputError(f"teachers='bank': {words}; take teachers='online', or fewer images")
+    if half <= free:  # what the student takes of it is read from the disk again
+        return Choice("bank", torch.float16, words, True)
     return Choice("bank", torch.float16, f"{words}: every step reads the disk", False)
 
 

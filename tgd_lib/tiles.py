@@ -53,7 +53,7 @@ STATE_ERRORS = (
     RecursionError,
 )
 
-Weighted = Sequence[tuple[Teacher, float]]  # the teachers of a map and their weights
+Weighted = Sequence[tuple[Teacher | Noted, float]]  # the teachers of a map and their weights
 
 
 # ---- the plan: which tiles, in which order

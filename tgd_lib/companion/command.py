@@ -16,13 +16,12 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tgd_lib.companion import INTERRUPTED, recording, runner, twins
 from tgd_lib.companion.arguments import arguments_of, as_typed, given_in, settings_of, verb_of
 from tgd_lib.companion.execution import room_wanted, short_path
-from tgd_lib.config import BEGUN, KEPT, PARAMETERS, PROFILES, InputError, Settings
+from tgd_lib.config import BEGUN, KEPT, PARAMETERS, PROFILES, InputError, Settings, resolve
 from tgd_lib.files import no_room
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -175,11 +174,12 @@ def publish(arguments: Namespace) -> int:
             f"--publish: the networks of {settings.profile} are too small to give away"
         )
     folder = recording.FIGURES / settings.profile / recording.NETWORKS
-    asked, new = [], []
+    asked, new, states = [], [], {}
     with tempfile.TemporaryDirectory() as made:
-        for rule in PARAMETERS["selection"].choices:  # both readings of a training stay together
-            lab = Lab(replace(settings, selection=rule))
+        for each in _by_rules(settings):  # both readings of a training stay together
+            lab = Lab(each)
             here = specs_of(lab).to_publish()
+            states |= {s.key: s for spec in specs_of(lab).asked() for s in (*spec.needs, spec)}
             fresh = [spec for spec in here if _trained_here(lab, spec)]
             if fresh:
                 published.publish(lab, fresh, Path(made))
@@ -188,11 +188,17 @@ def publish(arguments: Namespace) -> int:
             published.add(Path(made), folder)
     for spec in new:
         print(f"{short_path(folder / spec.key)}: {spec.label}")
-    for spec, epochs in published.hand_on(lab, asked, folder.with_name(BEGUN)):
+    for spec, epochs in published.hand_on(lab, list(states.values()), folder.with_name(BEGUN)):
         print(f"{spec.label}: the state after epoch {epochs}, for another machine to go on with")
     left = [spec.selection for spec in asked if lab.find(spec) is None]
     print(f"{len(new)} networks published; not trained yet: {_counted(left)}")
     return 0
+
+
+def _by_rules(settings: Settings) -> list[Settings]:
+    """The settings as they would be by each rule of selection: with teachers of that rule."""
+    given, rules = dict(settings.overrides), PARAMETERS["selection"].choices
+    return [resolve(settings.profile, **given | {"selection": rule}) for rule in rules]
 
 
 def _counted(rules: Sequence[str]) -> str:

@@ -48,7 +48,6 @@ class Lab:
         self.teachers, self.say = teachers, say
         self.place = dict(place or {})
         self._data = data
-        self._sums: dict[str, str] = {}  # of weights, by key: a teacher has many students
 
     # ---- data and device
 
@@ -221,7 +220,7 @@ class Lab:
         """The name of a training in its state: the key, and the weights it stands on, which two
         machines may have trained to other bits. All that `spec` needs must be there.
         """
-        return " ".join([spec.key, *(str(self._sum_of(needed)) for needed in spec.needs)])
+        return " ".join([spec.key, *(str(self._networks.sum_of(needed)) for needed in spec.needs)])
 
     def epochs_done(self, spec: Spec) -> int:
         """Epochs of an unfinished training that need not be trained again: begun here, or
@@ -254,7 +253,7 @@ class Lab:
 
     def _stand_on_the_same(self, one: Spec, other: Spec) -> bool:
         """Whether what they need has equal weights: a best epoch may have been the last one."""
-        sums = [[self._sum_of(needed) for needed in spec.needs] for spec in (one, other)]
+        sums = [[self._networks.sum_of(needed) for needed in spec.needs] for spec in (one, other)]
         return None not in sums[0] and sums[0] == sums[1]
 
     def _keep_last(self, spec: Spec, run, teachers_by: str) -> None:
@@ -388,24 +387,13 @@ class Lab:
         be taken for those of the first.
         """
         used = kept.record.get("weights_used", {}).get(teacher.label)  # not in the oldest records
-        here = self._sum_of(teacher)
+        here = self._networks.sum_of(teacher)
         if used and here and used != here:
             raise InputError(
                 f"{self.settings.profile}/results/{file_name(spec)}: learnt from another"
                 f" {teacher.label} than the one that is here; publish the one it learnt from"
                 " (--publish, where that was trained), or remove the result"
             )
-
-    def _sum_of(self, spec: Spec) -> str | None:
-        """The sha256 of a trained network's weights; None where it is not here."""
-        if spec.key not in self._sums:
-            found = self.find(spec)
-            if found is None:
-                return None
-            from tgd_lib.lab.trained import WEIGHTS
-
-            self._sums[spec.key] = sha256(found.path / WEIGHTS)
-        return self._sums[spec.key]
 
     def record(self, spec: Spec) -> dict:
         """The record of the trained network: kept, or of the one that is found or trained now."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tgd_lib import bank, baselines, ripsnet, tiles
 from tgd_lib.embedding import embedding_loss
 from tgd_lib.lab.spec import Asked, EmbeddingGuidance, Spec
-from tgd_lib.lab.store import Artefact, Store
+from tgd_lib.lab.store import Artefact, Store, key_of
 from tgd_lib.lab.trained import WEIGHTS, Trained
 from tgd_lib.losses import tgd_loss
 from tgd_lib.networks import Outputs
@@ -130,9 +130,15 @@ class Objectives:
         return choice
 
     def _built(self, spec: Spec) -> bool:
-        """Whether the store has all the large maps that a guided student needs."""
+        """Whether the store has all the large maps that a guided student needs, or has begun to
+        build them: their room is taken, and to go on takes less than to do without.
+        """
         asked = [self._merge(*merge) for merge in merges(spec)]
-        return all(self.store.find(BANK, question) for question in asked)
+        return all(self._begun(question) or self.store.find(BANK, question) for question in asked)
+
+    def _begun(self, question: dict) -> bool:
+        """Whether large maps are half built."""
+        return (self.store.under_way(BANK, key_of(BANK, question)) / tiles.PROGRESS).is_file()
 
     def _merge(self, teachers, alpha: float) -> dict:
         """The question that large merged maps answer."""
@@ -159,16 +165,20 @@ class Objectives:
             with self.store.claim(BANK, asked, resumable=True) as claim:
                 # No claim: another run has built it while this one waited.
                 if claim:
-                    about = tiles.build(claim.folder, self._weighted(teachers, alpha), say=self.say)
-                    claim.finish(about, drop=[tiles.PROGRESS])
+                    claim.finish(self._build(teachers, alpha, claim.folder), drop=[tiles.PROGRESS])
             found = self.store.find(BANK, asked)
         maps = tiles.mapped(found.path, resident=resident)
         return maps.to(self.compute.device), found.record["scales"]
 
-    def _weighted(self, teachers, alpha: float) -> list[tuple[bank.Teacher, float]]:
-        weights = (alpha, 1 - alpha)
-        pairs = zip(teachers, weights, strict=True)
-        return [(self._teacher(t), weight) for t, weight in pairs if t]
+    def _build(self, teachers, alpha: float, folder: Path) -> dict:
+        """Build large maps; what the teachers say while they look is stored as their logits."""
+        weights = {t: w for t, w in zip(teachers, (alpha, 1 - alpha), strict=True) if t}
+        noted = {t: bank.Noted(self._teacher(t)) for t in weights}
+        about = tiles.build(folder, [(noted[t], w) for t, w in weights.items()], say=self.say)
+        for asked, teacher in noted.items():
+            if teacher.whole:  # a build that went on has not looked at all images
+                self._stored_logits(asked, lambda said=teacher.logits: said)
+        return about
 
     def _teacher(self, asked: Asked) -> bank.Teacher:
         return self.trained.teacher(asked.spec, shown=asked.shown)
@@ -185,7 +195,8 @@ class Objectives:
             for teachers, alpha in merges(spec):
                 names = tuple(t and t.name for t in teachers)
                 if choice.dtype == torch.float16:
-                    if not self.store.holds(BANK, self._merge(teachers, alpha)):
+                    question = self._merge(teachers, alpha)
+                    if not self.store.holds(BANK, question) and not self._begun(question):
                         kept[names, alpha] = tiles.disk(self.n)
                     continue
                 for teacher in filter(None, teachers):
@@ -238,9 +249,12 @@ class Objectives:
     def _question(self, asked: Asked) -> dict:
         """What is asked of a teacher: of the images that it was trained on, as it sees them, and in
         the precision that it was trained in, unless others are named.
+
+        It is known by its weights: two rules of selection may have chosen the same ones, and two
+        machines may have trained others of the same key. Before it is trained, by its key.
         """
         teacher = asked.spec
-        question = {"teacher": teacher.key}
+        question = {"teacher": self.trained.sum_of(teacher) or teacher.key}
         if asked.shown:
             question["shown"] = asked.shown
         if teacher.data != self.images:

@@ -13,6 +13,7 @@ from tgd_lib.bank import Teacher
 from tgd_lib.compute import Compute, Pixels
 from tgd_lib.config import InputError
 from tgd_lib.diagrams import persistence_maps
+from tgd_lib.files import sha256
 from tgd_lib.lab.spec import Spec, View
 from tgd_lib.lab.store import Artefact
 from tgd_lib.lab.views import Views
@@ -40,12 +41,20 @@ class Trained:
     def __init__(self, find: Callable[[Spec], Artefact | None], views: Views, compute: Compute):
         self.find, self.views, self.compute = find, views, compute
         self._pixels: dict[tuple[View, str], Pixels] = {}  # seeds and methods share them
+        self._sums: dict[str, str] = {}  # of weights, by key: a teacher has many students
 
     def network(self, spec: Spec) -> nn.Module:
         """The trained network in eval mode, on the device."""
         module = fresh(spec)
         module.load_state_dict(load_file(self.find(spec).path / WEIGHTS))
         return self.compute.place(module).eval()
+
+    def sum_of(self, spec: Spec) -> str | None:
+        """The sha256 of a network's weights; None where it is not trained."""
+        found = None if spec.key in self._sums else self.find(spec)
+        if found:
+            self._sums[spec.key] = sha256(found.path / WEIGHTS)
+        return self._sums.get(spec.key)
 
     def teacher(self, spec: Spec, *, shown: str | None = None) -> Teacher:
         """The trained network together with the training images as it sees them, or as another

@@ -177,10 +177,10 @@ def card(folder: Path) -> str:
             f"| {e.title} | `{e.folder.name}` | {e.network.name} | {e.view.kind} | {n} | {epochs}"
             f" | {metrics} | `{e.weights[:16]}` |"
         )
-    profile, classes = first.about["profile"], first.about["class_names"]
+    classes = first.about["class_names"]
     return "\n".join(
         [
-            f"# Networks of `{profile}`",
+            f"# Networks of `{first.about['profile']}`",
             "",
             "The seed was fixed in advance: these are not the best of several runs.",
             "",
@@ -192,7 +192,7 @@ def card(folder: Path) -> str:
             f"One network each (n = 1), {first.about['exact']['n']} test images, float32"
             " arithmetic. The spread over seeds: docs/results, and docs/protocol-topology.md.",
             "",
-            f'**To use**: `tgd_lib.load("{profile}/{found[-1].record["method"]}")` gives the'
+            f"**To use**: `{_call(found)}` gives the"
             " network of seed 0 with its preprocessing, in eval mode (`seed=3`: of another);"
             f" called with uint8 images (N, H, W, 3) it returns logits (N, {len(classes)}).",
             "**To check**: `./run_all.sh --verify` evaluates all of them again.",
@@ -203,6 +203,15 @@ def card(folder: Path) -> str:
             "",
         ]
     )
+
+
+def _call(found: Sequence[Entry]) -> str:
+    """What loads one of these networks: of the last epoch and seed 0, where there is one."""
+    # The last in the card's order, with topology rather than without.
+    best = max(reversed(found), key=lambda e: (e.name[2] == "last", e.name[1] == 0))
+    method, seed, selection = best.name
+    chosen = f", seed={seed}" * (seed != 0) + f', selection="{selection}"' * (selection != "last")
+    return f'tgd_lib.load("{best.about["profile"]}/{method}"{chosen})'
 
 
 # ---------------------------------------------------------------- use
