@@ -1,10 +1,12 @@
 """Students trained again here: how far another machine's training moves what results say.
 
-    python -m benchmarks.again --methods tgd_pi_normalise0.5 --seeds 6 --data DIR
+    python -m benchmarks.again --data DIR
+    python -m benchmarks.again --methods tgd_pi_normalise0.5 --seeds 6 --data DIR \\
+        --beside tgd_pi_across_normalise0.5 tgd_noise_normalise0.5    # what is recorded
 
 A student is trained from the same start and by the same teachers as the one whose result is kept in
-`figures/<profile>/results`, so that only the machine's rounding differs. Test accuracy, last epoch,
-in pairs by seed; published students are left out, since they would be found and not trained.
+`figures/<profile>/results`, so that only the machine's rounding differs. Test accuracy and NLL,
+last epoch, in pairs by seed; published students are left out: they would be found and not trained.
 --beside: kept results of other methods, in pairs with the students trained here. --quick: `smoke`,
 trained twice on this machine, which must end in the same bits.
 """
@@ -46,9 +48,7 @@ def main() -> None:
         "rows": rows,
         "compared": found,
     }
-    head = f"Students of `{profile}` trained again, {rows[0]['n']} test images."
-    table = _measure.table([{k: v for k, v in row.items() if k != "pair"} for row in found])
-    _measure.write(options.out, "again", record, f"{head}\n\n{table}")
+    _measure.write(options.out, "again", record, report(record))
 
 
 def _options() -> argparse.Namespace:
@@ -141,19 +141,34 @@ def compared(rows: Sequence[dict]) -> list[dict]:
     found = []
     for name in again:
         both = [row | {"method": row["where"]} for row in rows if row["method"] == name]
-        found.append(_line(f"{labels[name]}: {HERE} - {KEPT}", paired(both, HERE, KEPT)))
+        found.append(_line(f"{labels[name]}: {HERE} - {KEPT}", both, HERE, KEPT))
         others = [row for row in kept if row["method"] not in again]
         for other in dict.fromkeys(row["method"] for row in others):
-            pair = paired([*others, *here], other, name)
-            found.append(_line(f"{labels[other]} ({KEPT}) - {labels[name]} ({HERE})", pair))
+            what = f"{labels[other]} ({KEPT}) - {labels[name]} ({HERE})"
+            found.append(_line(what, [*others, *here], other, name))
     return found
 
 
-def _line(what: str, pair: dict) -> dict:
-    points = str(tables.difference(pair))
+def _line(what: str, rows: Sequence[dict], method: str, control: str) -> dict:
+    pairs = [paired(rows, method, control, column) for column in ("accuracy", "nll")]
+    return {"what": what, "pair": pairs[0], "nll": pairs[1]}
+
+
+def report(record: dict) -> str:
+    """A line a comparison: accuracy and NLL, with p and verdict of each."""
+    head = f"Students of `{record['profile']}` trained again, {record['rows'][0]['n']} test images."
+    lines = []
+    for line in record["compared"]:
+        accuracy, nll = _cells(line["pair"]), _cells(line["nll"])
+        cells = dict(zip(("accuracy, points", "p", "verdict"), accuracy, strict=True))
+        cells |= dict(zip(("NLL, nats", "p, NLL", "verdict, NLL"), nll, strict=True))
+        lines.append({"what": line["what"]} | cells)
+    return f"{head}\n\n{_measure.table(lines)}"
+
+
+def _cells(pair: dict) -> tuple[str, str, str]:
     p = "" if pair["p"] is None else f"{pair['p']:.3f}"
-    verdict = pair["verdict"]
-    return {"what": what, "points": points, "p": p, "verdict": verdict, "pair": pair}
+    return str(tables.difference(pair)), p, pair["verdict"]
 
 
 if __name__ == "__main__":

@@ -171,7 +171,8 @@ tables.contrasts(pairs, named)
 #
 # On images held out for choices, where the profile has some (never on the test set, then); over the
 # seeds that all of these methods have. *Normalised*: each teacher's map is normalised before
-# merging, so that α is the share; there with a second *image* teacher beside the PI teacher.
+# merging, so that the second teacher's share is about 1 − α; there with a second *image* teacher
+# beside the PI teacher.
 
 # %%
 on_curve = ("tgd_alpha1", *(name for names in methods.ALPHA_CURVES.values() for name in names))
@@ -256,8 +257,8 @@ tables.contrasts(embedded, labels) if embedded else Markdown(none_here)
 # %% [markdown]
 # In `study`, the students of a PI teacher that is shown something else were trained on another kind
 # of CPU than the rest, which alone moves a student by up to 0.2 points. On one kind of CPU *other
-# images' persistence images* at α = 0.5 are not shown to differ from the images' own, and noise is
-# (`benchmarks/recorded/again.md`).
+# images' persistence images* at α = 0.5 are not shown to differ from the images' own in accuracy;
+# their NLL is higher by 0.012 nats. Noise differs in both (`benchmarks/recorded/again.md`).
 #
 # ## Looking for a topology that does help
 #

@@ -161,6 +161,12 @@ def test_what_is_said_of_students_trained_again_is_what_was_recorded():
     assert across["verdict"] == significance.NOTHING and f"p = {across['p']:.3f}" in prose
     mean, interval = str(tables.difference(across)).removesuffix(" (n=6)").split(" ", 1)
     assert f"{mean} points {interval}, n = 6".replace("-", "−") in " ".join(README.split())
+    for line in record["compared"]:
+        assert str(tables.difference(line["nll"])).removesuffix(" (n=6)") in prose
+    (worse,) = (line["nll"] for line in record["compared"] if line["pair"] == across)
+    assert worse["verdict"] == significance.DIFFERS and f"p = {worse['p']:.3f}" in prose
+    mean, interval = str(tables.difference(worse)).replace("+", "").split(" (n=6)")[0].split(" ", 1)
+    assert f"by {mean} nats {interval}, n = 6" in " ".join(README.split())
     # Those set against each other are of one kind of CPU.
     here = {r["method"] for r in record["rows"] if r["bf16_by_rounding"]}
     assert here == {r["method"] for r in record["rows"]}

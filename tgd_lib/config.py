@@ -277,7 +277,7 @@ PROFILES: dict[str, Settings] = {
         ),
         Settings(
             profile="study", purpose="59 methods on 5,000 images, strong teachers",
-            budget="14 hours on 2 cores, resumable", memory_gb=8,
+            budget="14 hours on 2 cores with bf16, resumable", memory_gb=8,
             dataset="cifar10", n_train=5000, n_test=None, holdout=2000,
             epochs=30, teacher_epochs=SHORT_EPOCHS, seeds=6, fresh_seeds=6, grid="study",
             precision="bf16", gamma=FEW_STEPS, few_steps=True, published=Published(NOT_HELD_OUT),
