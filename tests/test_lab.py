@@ -454,6 +454,15 @@ def test_its_own_state_is_gone_on_with_if_the_authors_has_come_no_further(
     assert not mine.find(theirs)
 
 
+def test_a_record_says_how_each_part_of_a_training_was_computed(tmp_path, half_trained):
+    """One session may have had the memory for a bank, another not."""
+    begun = lab(tmp_path, epochs=3)
+    spec = specs_of(begun).student("kd", 0)
+    half_trained(begun, spec, tmp_path, epochs=2)
+    record = lab(tmp_path, epochs=3, teachers="online").trained(spec).record
+    assert record["epochs_by"] == {"cpu, fp32, bank": 2, "cpu, fp32, online": 1}
+
+
 def test_an_old_state_counts_for_nothing_under_force(root, tmp_path, half_trained):
     there = lab(root, epochs=2)
     spec = specs_of(there).student("scratch", 9)

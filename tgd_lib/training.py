@@ -61,7 +61,8 @@ class Run:
 
     `evaluate(network) -> float` (accuracy on the test set) is given only under selection="authors":
     then the best-on-test weights are kept beside the last ones. `of` names the training in its
-    state, so that another's is not taken for it. Whatever gradient mode the caller is in, training
+    state, so that another's is not taken for it; `how` is said of each epoch in the history, since
+    another machine may go on with it. Whatever gradient mode the caller is in, training
     has gradients.
     """
 
@@ -78,9 +79,10 @@ class Run:
         own: nn.Module | None = None,
         evaluate: Callable[[nn.Module], float] | None = None,
         of: str = "",
+        how: str = "",
     ):
         self.compute = pixels.compute
-        self.of = of
+        self.of, self.how = of, how
         self.network = self.compute.place(network)
         # An empty module where a method trains nothing beside: it has no weights and no state.
         self.own = self.compute.place(own or nn.Module()).train()
@@ -189,6 +191,8 @@ class Run:
             if entry["test_accuracy"] > max(before, default=-1):
                 self.best = _copied(self.network.state_dict())
         entry["seconds"] = round(time.perf_counter() - self._started, 3)
+        if self.how:
+            entry["how"] = self.how
         self.history.append(entry)
         return entry
 

@@ -7,6 +7,7 @@ are used.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -292,6 +293,7 @@ class Lab:
             own=beside,
             evaluate=self._test_accuracy(spec) if spec.selection == "authors" else None,
             of=self.training_of(spec),
+            how=_how(self.compute, guided.teachers_by),
         )
         return run, guided.teachers_by
 
@@ -341,6 +343,8 @@ class Lab:
             "tf32_convolutions": tf32,
             "bf16_by_rounding": self.compute.bf16_by_rounding,
             "threads": torch.get_num_threads(),
+            # Of the history: a training may have gone on on another machine.
+            "epochs_by": dict(Counter(h.get("how", "not said") for h in run.history)),
             "training_seconds": round(sum(h["seconds"] for h in run.history), 3),
             "started_from": spec.start and spec.start.label,
             "weights_used": used,
@@ -492,6 +496,14 @@ class Lab:
             "training_accuracy": [round(h["accuracy"], 5) for h in network["history"]],
             "key": spec.key,
         }
+
+
+def _how(compute, teachers_by: str | None) -> str:
+    """Device, arithmetic and the way of the teachers' outputs, in words: what may differ where a
+    training goes on.
+    """
+    arithmetic = "bf16 by rounding" if compute.bf16_by_rounding else compute.precision
+    return ", ".join(filter(None, (compute.name, arithmetic, teachers_by)))
 
 
 def _line(spec: Spec, entry: dict) -> str:
