@@ -22,7 +22,7 @@
 #
 # This notebook follows one image all the way: *signal → persistence diagram → persistence image →
 # what each teacher and each student says*. It uses the networks of [03](03_distillation.ipynb).
-# Change `number` and `channel` below and run it again.
+# Change `number` and `channel` below and run it again. Terms: [glossary](../docs/glossary.md).
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -51,9 +51,9 @@ channel = 0  # 0 red, 1 green, 2 blue
 #
 # One colour channel is read row by row as a **signal** $s$ with values in $[0, 1]$. Now let the
 # water rise: at level $t$ the **sublevel set** is $\{i : s_i \le t\}$. Components of it are *born*
-# at local minima and *die* when they merge into an older one. Each is a bar of the **barcode**,
-# from birth to death, and a point (birth, death) of the **persistence diagram**. What lives long is
-# structure, what dies at once is noise.
+# at local minima and *die* when they merge into an older one (the oldest never dies, and is left
+# out). Each is a bar of the **barcode**, from birth to death, and a point (birth, death) of the
+# **persistence diagram**. What lives long is structure, what dies at once is noise.
 #
 # The diagram is a set of points, and networks like pictures, so each point becomes a small Gaussian
 # in (birth, persistence) coordinates, weighted by its persistence: the **persistence image**.
@@ -98,6 +98,8 @@ Markdown(sentences.window(births[kept], persistences[kept], upto=params.high, ch
 # Teacher 1 saw images, teacher 2 saw persistence images only (of three channels, read by rows, by
 # columns, or both). The students see the image: *Scratch* has learned from labels alone, *KD* from
 # teacher 1 too, *TGD* from both teachers; *TGD without the PI teacher (α = 1)* is the control.
+# *Annealing*: started from the trained scratch student, as TGD is. *Batchmean*: the teacher's
+# probabilities weigh as much as in the textbook, ten times what they weigh in the authors' code.
 
 # %%
 from functools import partial
@@ -148,5 +150,6 @@ play.opinions(test.images, test.labels, answers, test.class_names, number=anothe
 #   + \gamma \cdot \mathrm{mean}_{\text{stages}}\
 #     \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
-# Labels, the two teachers' logits, and *similarity maps*: for a batch, which images look alike to
-# a network. [03](03_distillation.ipynb) goes through it term by term.
+# Labels (cross-entropy CE), the logits of the two teachers $T_1$ (images) and $T_2$ (persistence
+# images), and *similarity maps* $S$: for a batch, which images look alike to a network. λ, α and γ
+# are weights. [03](03_distillation.ipynb) goes through it term by term.

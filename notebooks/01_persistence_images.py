@@ -22,8 +22,9 @@
 # $$ \mathrm{PI}[r, c] = \sum_{(b, p)} \frac{p}{p_{\max}} \int_{\text{pixel}(r,c)}
 #   \mathcal{N}\big(x;\,(b, p),\,\sigma^2 I\big)\,dx, \qquad \sigma = 0.01 .$$
 #
-# The picture is then scaled to 0 … 255 and truncated to 8 bits. Three channels × two directions:
-# six pictures per image.
+# $p_{\max}$ is the picture's largest persistence. The picture is then scaled to 0 … 255 by its own
+# maximum and truncated to 8 bits: its levels say where mass lies, not how much there is. Three
+# channels × two directions: six pictures per image. Terms: [glossary](../docs/glossary.md).
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -46,8 +47,9 @@ Markdown(sentences.settings(settings))
 # ## Play
 #
 # The water rises in one channel of an image: under its level, components are born, merge and die,
-# and barcode and diagram grow. At the right the persistence image of the whole diagram, as its four
-# settings say; they begin as the paper's.
+# and barcode and diagram grow (orange in the image: what is under water). At the right the
+# persistence image of the whole diagram, as its four settings say; they begin as the paper's. A
+# page that is only read shows one level of it; run the cell to have the controls.
 
 # %%
 from tgd_lib.companion import play
@@ -116,13 +118,14 @@ figures.save(figure, settings, "01_readings", caption=caption, source=source | {
 
 # %%
 figure = figures.mean_pis(pis["test"], test.labels, test.class_names, upto=params.high)
-caption = "Mean persistence image of each class over all test images and channels."
+caption = "Mean persistence image of each class over all test images and their six pictures."
 figures.save(figure, settings, "01_class_means", caption=caption, source=source)
 
 # %% [markdown]
 # *What to see:* how far the mass reaches up (contrast) and where along the births it lies
-# (brightness of the minima). Classes whose means look alike can still differ image by image. What
-# this run shows:
+# (brightness of the minima). Each picture had been scaled by its own maximum, so a bright mean is
+# one of pictures whose mass is spread out, not of more topology. Classes whose means look alike can
+# still differ image by image. What this run shows:
 
 # %%
 Markdown(sentences.class_means(pis["test"], test.labels, test.class_names))

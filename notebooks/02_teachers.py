@@ -25,9 +25,10 @@
 # test set, as the authors did.
 #
 # The best teacher need not teach best. Those of `quick` and `study` had 8 epochs. One with 42, on
-# 50,000 images instead of 48,000, is right more often and knows the student's images by heart;
-# students that learnt from it were right less often on held-out images (three seeds:
-# docs/results/study.md).
+# 50,000 images instead of 48,000, is right more often and knows the student's images by heart. On
+# held-out images *KD, batchmean, annealing* is right less often with it in each of three seeds, TGD
+# without the PI teacher in two of three; epochs, images, schedule and the kind of CPU differ at
+# once, so why was not measured (docs/results/study.md). Terms: [glossary](../docs/glossary.md).
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -49,10 +50,11 @@ Markdown(sentences.settings(settings))
 # %% [markdown]
 # ## The teachers of this run
 #
-# A published teacher is taken from the repository, by the key of its spec and with its sum checked;
-# any other is found in the store, or trained now. One line an epoch goes to the log. If a training
-# is interrupted, the next run goes on after the last whole epoch, and ends (on a CPU) in the same
-# bits.
+# A published teacher is taken from the repository, by the key of its *spec* (all that determines
+# its weights) and with its sum checked; any other is found in the store, or trained now. It is
+# evaluated in this run's precision; the model cards have float32, which moves a hundredth of a per
+# cent or so. One line an epoch goes to the log. If a training is interrupted, the next run goes on
+# after the last whole epoch, and ends (on a CPU) in the same bits.
 
 # %%
 specs = [study.teacher("image"), study.teacher("pi")]
@@ -70,7 +72,10 @@ Markdown(sentences.teachers(rows, names))
 
 # %%
 figure = charts.curves(rows, "training_accuracy", "training accuracy, %")
-caption = "Training accuracy of the two teachers over their epochs, one network each."
+caption = (
+    "Training accuracy of the two teachers in each epoch, as it was while weights changed, one "
+    "network each."
+)
 figures.save(figure, settings, "02_teachers", caption=caption, source=[r["key"] for r in rows])
 
 # %% [markdown]
@@ -78,7 +83,8 @@ figures.save(figure, settings, "02_teachers", caption=caption, source=[r["key"] 
 #
 # Where a profile's teachers are those of `study`, nothing was trained so far. A small pair
 # (WRN-10-1), trained now on the images of this run, goes the whole way. It teaches nobody: beside
-# it stands what more images, more channels and more time do for a teacher. A profile that trains
+# it stands what more images and a deeper and wider network do for a teacher (numbers of epochs
+# differ, too). A profile that trains
 # its teachers itself has gone that way above, and has no such pair.
 
 # %%

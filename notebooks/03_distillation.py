@@ -19,6 +19,10 @@
 #   + \gamma \cdot \mathrm{mean}_{\text{stages}}\
 #     \mathrm{MSE}(S_{\text{student}}, S_{\text{merged}})$$
 #
+# $T_1$ is the image teacher, $T_2$ the PI teacher, α the weight of $T_1$, λ that of the logits
+# against the labels, γ that of the maps, τ the temperature, $z$ logits. Their values stand below
+# the parameters. Terms: [glossary](../docs/glossary.md).
+#
 # * **CE**: cross-entropy with the labels.
 # * **KD(T)**
 #   $= \tau^2\,\mathrm{KL}\big(\mathrm{softmax}(z_T/\tau)\,\|\,\mathrm{softmax}(z_S/\tau)\big)$: say
@@ -26,7 +30,8 @@
 #   (`mean`), ten times weaker than the textbook (`batchmean`).
 # * **Similarity maps**: $G = FF^\top$ over the batch, $F$ the flattened output of a residual stage:
 #   which images look alike to a network. The teachers' maps are merged,
-#   $\alpha G_1 + (1-\alpha) G_2$, *then* each row is normalised; so is the student's.
+#   $\alpha G_1 + (1-\alpha) G_2$, *then* each row is divided by its norm, which gives
+#   $S_{\text{merged}}$; the same with the student's.
 # * **Annealing**: the student starts from the scratch student of the same seed and runs the whole
 #   schedule again.
 #
@@ -115,7 +120,7 @@ print(f"loss {loss:.4f} =", " + ".join(f"{value:.4f} ({name})" for name, value i
 
 # %%
 objective = lab.run(tgd).objective  # what the training of this student minimises
-from_the_bank, _ = objective(outputs, labels, index, 0)
+from_the_bank, _ = objective(outputs, labels, index, 0)  # in the first epoch
 tolerance = 1e-3 if settings.precision == "fp32" else 2e-2  # bf16 has three digits
 torch.testing.assert_close(from_the_bank, loss, rtol=tolerance, atol=0)
 print(f"by hand {loss:.5f}, from the bank {from_the_bank:.5f}")
@@ -128,7 +133,8 @@ print(f"norm of the gradient: {norm:.4f}; SGD now takes a step against it")
 # %% [markdown]
 # ## Train the students
 #
-# Per seed, all methods share initial weights and the order of batches.
+# Per seed, all methods share the order of batches; those that start at random share their initial
+# weights, annealed ones the trained scratch student.
 
 # %%
 specs = study.students(methods.TABLE)
@@ -141,8 +147,7 @@ tables.readable(rows)
 # %% [markdown]
 # *What to see:* mean ± standard deviation over seeds on the test set, by the selection rule named.
 # Total epochs count those of the start: compare methods that have had as many. Whether methods
-# *differ* is not to be read from these spreads, which the seeds share, but from differences by
-# seed. What this run shows:
+# *differ* is not to be read from these spreads, but from differences by seed. What this run shows:
 
 # %%
 Markdown(sentences.topology(rows))
@@ -151,7 +156,8 @@ Markdown(sentences.topology(rows))
 tables.against(rows, "tgd_alpha1")
 
 # %% [markdown]
-# And whom do students follow where the teachers disagree?
+# And whom do students follow where the teachers disagree? (Seed 0, one network each. *Scratch* has
+# no teacher: what it comes to is what to compare with.)
 
 # %%
 answers = {}
@@ -169,8 +175,8 @@ Markdown(sentences.follows(answers["image"], answers["pi"], students))
 # %%
 figure = charts.curves(rows, "training_accuracy", "training accuracy, %")
 caption = (
-    "Training accuracy over the epochs, mean over seeds. Annealed students start from a trained "
-    "scratch student."
+    "Training accuracy in each epoch, as it was while weights changed, mean over seeds. Annealed "
+    "students start from a trained scratch student."
 )
 figures.save(figure, settings, "03_training", caption=caption, source=[r["key"] for r in rows])
 
@@ -224,7 +230,8 @@ figure = figures.similarity_maps(
 )
 caption = (
     "Similarity maps of the last stage, rows normalised, 64 training images sorted by class; "
-    f"merged at alpha = {settings.alpha:g}; one network each, seed 0."
+    f"merged at alpha = {settings.alpha:g}; one network each, seed 0. Colours end where one entry "
+    "in a hundred of the brightest map lies above."
 )
 keys = {name: spec.key for name, spec in (networks | students).items()}
 figures.save(figure, settings, "03_similarity_maps", caption=caption, source=keys)
@@ -232,7 +239,8 @@ figures.save(figure, settings, "03_similarity_maps", caption=caption, source=key
 # %% [markdown]
 # *What to see:* bright blocks on the diagonal, where images of one class look alike, and how much
 # of the PI teacher's map is left after merging (its share is measured in [04](04_ablations.ipynb)).
-# What this run shows:
+# What this run shows, of the last stage and seed 0 alone (the student at α = 1 was trained towards
+# the image teacher's map, not the merged one):
 
 # %%
 from tgd_lib.losses import maps_loss

@@ -27,7 +27,8 @@
 # nothing about topology.
 #
 # Which methods a profile runs stands in `tgd_lib/study/methods.py`, one table; `./run_all.sh
-# --plan` prints it with what is in the store already.
+# --plan` prints it with what is in the store already. Baselines' names and other terms:
+# [glossary](../docs/glossary.md).
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -60,9 +61,9 @@ names = ", ".join(spec.label for spec in diverged) or "none"
 print(f"{len(labels)} methods, {len(rows)} students; diverged: {names}")
 
 # %% [markdown]
-# Families in the order in which they are explained here, in each the highest mean first; so, too,
-# in the figure and in the long tables below. *KD*, *TGD* and every ablation have this run's
-# reduction (`kl_reduction` above) where their name says no other.
+# By family, in each the highest mean first; so, too, in the figure and in the long tables below.
+# *KD*, *TGD* and every ablation have this run's reduction (`kl_reduction` above) where their name
+# says no other.
 
 # %%
 by_family = tables.by_family(rows)
@@ -77,14 +78,15 @@ caption = (
     "Test accuracy of all methods by family, in each the highest mean first: a pale dot for each "
     "seed, a bar for "
     "their mean. The line is the mean of TGD without the PI teacher (α = 1); right, whether a "
-    "method's paired differences from it show anything."
+    "method's paired differences from it in accuracy show anything."
 )
 figures.save(figure, settings, "04_all_methods", caption=caption, source=[r["key"] for r in rows])
 
 # %% [markdown]
-# *What to see:* what lies left and right of the line. The seeds of a method scatter mostly in step
-# with those of the others, so whether it differs from the line is said by the verdict beside it,
-# not by the dots. What this run shows:
+# *What to see:* what lies left and right of the line. Methods with the same reduction scatter
+# mostly in step over the seeds, others need not, so whether one differs from the line is said by
+# the verdict beside it, not by the dots. It is about accuracy alone: some that show nothing here
+# differ in likelihood or calibration (the tables below). What this run shows:
 
 # %%
 Markdown(sentences.comparison(rows, "tgd_alpha1"))
@@ -146,9 +148,9 @@ tables.contrasts(pairs, labels)
 # ## The weight of the maps
 #
 # Mean accuracy ± standard deviation over the seeds that all of these methods have. Weights are
-# chosen on held-out images (`-p holdout 500`) by the column of α = 1, so that the choice cannot
-# favour topology; where none are held out, the table is of test images, and nothing is to be chosen
-# by it.
+# chosen on held-out images (`-p holdout 500`, where a profile has none) by the column of α = 1, so
+# that the choice cannot favour topology; where none are held out, the table is of test images, and
+# nothing is to be chosen by it.
 
 # %%
 part = "holdout" if settings.holdout else "test"
@@ -190,8 +192,8 @@ caption = (
 figures.save(figure, settings, "04_alpha", caption=caption, source=points)
 
 # %% [markdown]
-# *What to see:* whether anything stands above α = 1. An optimum at 1 says: leave the second
-# teacher out. What this run shows:
+# *What to see:* whether anything stands above α = 1. An optimum at 1 says that no second teacher
+# gained anything; whether one costs, the intervals say. What this run shows:
 
 # %%
 found = significance.choose_and_compare(rows, points if settings.holdout else [], on_curve)
@@ -224,8 +226,13 @@ Markdown(sentences.shares(shares))
 # is another image's. If topology teaches, a student must stand above these. At α = 0.99 on raw maps
 # every second teacher's share is small (the table above), so they are compared where it is real:
 # each teacher's map is normalised *before* merging, α = 0.5 and 0.9. Without a second teacher
-# (α = 1) there is nothing to normalise before, so the control is the same. What this profile ran of
-# them:
+# (α = 1) there is nothing to normalise before, so the control is the same.
+#
+# In `study`, the students of a PI teacher that is shown something else were trained on another kind
+# of CPU than the rest, which alone moves a student by up to 0.2 points. On one kind of CPU *other
+# images' persistence images* at α = 0.5 are not shown to differ from the images' own in accuracy;
+# their NLL is higher by 0.012 nats. Noise differs in both (`benchmarks/recorded/again.md`). What
+# this profile ran of them:
 
 # %%
 group = [r for r in rows if r["method"] in (*methods.SECOND_TEACHER, "tgd", "tgd_alpha1")]
@@ -255,11 +262,6 @@ embedded = [pair for pair in shared if pair["method"] in of_embedding]
 tables.contrasts(embedded, labels) if embedded else Markdown(none_here)
 
 # %% [markdown]
-# In `study`, the students of a PI teacher that is shown something else were trained on another kind
-# of CPU than the rest, which alone moves a student by up to 0.2 points. On one kind of CPU *other
-# images' persistence images* at α = 0.5 are not shown to differ from the images' own in accuracy;
-# their NLL is higher by 0.012 nats. Noise differs in both (`benchmarks/recorded/again.md`).
-#
 # ## Looking for a topology that does help
 #
 # Candidates: TGD itself and, each with a real share, second teachers that see other topology (which
@@ -268,7 +270,9 @@ tables.contrasts(embedded, labels) if embedded else Markdown(none_here)
 # the images, the image with its persistence map. The
 # choice is made by the mean on *held-out* images alone, over the seeds that all have; the tables
 # above show all on the test set. What is chosen must also beat a second *image* teacher in the
-# same place. The candidates, and those controls, on the held-out images:
+# same place. (The yardstick of the choice is α = 1 here; that of
+# [08](08_topology_that_helps.ipynb) is each candidate's matched control, so the two may choose
+# differently.) The candidates, and those controls, on the held-out images:
 
 # %%
 controls = {methods.METHODS[name].control for name in methods.CANDIDATES}
@@ -281,8 +285,8 @@ tables.against(tables.by_family(searched), "tgd_alpha1")
 Markdown(sentences.search(significance.choose_and_compare(rows, searched, methods.CANDIDATES)))
 
 # %% [markdown]
-# *What to see:* a choice by the largest of several means flatters the chosen on the images it was
-# chosen on; the difference on the test images is the one to believe, and only as far as its n
+# *What to see:* a choice by the largest of several means flatters what it takes on the images it
+# was made on; the difference on the test images is the one to believe, and only as far as its n
 # allows.
 
 # %% [markdown]

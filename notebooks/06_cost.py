@@ -20,7 +20,7 @@
 # are looked up (the **teacher bank**) rather than computed.
 #
 # Timings are taken in turn in one process and are to be read as ratios. They are kept in the store:
-# the second time this notebook only reads them.
+# the second time this notebook only reads them. Terms: [glossary](../docs/glossary.md).
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -41,7 +41,8 @@ Markdown(sentences.settings(settings))
 # %%
 record = cost.measure(lab)
 repetitions = record["topology"]["batch_1"]["n"]
-print(f"{record['device']}, {record['threads']} threads, {repetitions} repetitions each")
+where = f"{record['device']}, {record['threads']} threads, {settings.precision}"
+print(f"{where}; {repetitions} repetitions each")
 
 # %%
 tables.costs(record)
@@ -65,9 +66,12 @@ figures.save(figure, settings, "06_cost", caption=caption, source=source)
 
 # %% [markdown]
 # *What to see:* left, persistence images beside the student's forward pass, and the PI teacher's
-# forward pass that would have to follow them: the student is spared both. Right, a step from the
-# bank beside a plain one and beside running the teachers in every step; building the bank comes on
-# top, once for all students of these teachers. What this run shows:
+# forward pass that would have to follow them: the student is spared both, and with this code the
+# second is the larger one (persistence images are made hundreds of times faster than by the
+# authors' code, [deviations](../DEVIATIONS.md)). Right, a *plain* step (labels alone), one with the
+# teachers' answers from the *bank*, and one with the teachers running in it (*online*), of the
+# run's batch size; building the bank comes on top, once for all students of these teachers. What
+# this run shows:
 
 # %%
 Markdown(sentences.costs(record))

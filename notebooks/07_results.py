@@ -17,7 +17,8 @@
 # Drawn from the records that the notebooks before wrote, nothing else: no network is touched here.
 # Metrics are mean ± standard deviation over seeds (n), test set, under the selection rule named
 # beside them. `last`: nothing is chosen, the last epoch counts. `authors`: best epoch on the test
-# set, as the authors chose theirs; only for comparison with their checkpoints.
+# set, as the authors chose theirs; only for comparison with their checkpoints. Terms:
+# [glossary](../docs/glossary.md).
 
 # %% tags=["parameters"]
 profile: str = "quick"
@@ -62,13 +63,15 @@ figure = charts.accuracies(main, tables.anchor_accuracies() if anchored else Non
 caption = (
     "Test accuracy: a pale dot for each seed, a bar for their mean. The line is the mean of TGD "
     "without the PI teacher "
-    "(α = 1). Crosses, if any: the authors' checkpoints."
+    "(α = 1); right, whether a method's paired differences from it in accuracy show anything. "
+    "Crosses, if any: the authors' checkpoints."
 )
 figures.save(figure, settings, "07_accuracy", caption=caption, source=[r["key"] for r in main])
 
 # %% [markdown]
-# *What to see:* how far the methods lie apart. Seeds scatter mostly in step, so whether two methods
-# differ is shown by the next figure, which removes what the seeds have in common.
+# *What to see:* how far the methods lie apart. Methods with the same reduction scatter mostly in
+# step over the seeds, others need not; whether two differ is shown by the next figure, seed by
+# seed.
 #
 # ## What each part adds
 #
@@ -103,8 +106,8 @@ caption = (
 figures.save(figure, settings, "07_differences", caption=caption, source=pairs)
 
 # %% [markdown]
-# *What to see:* the first line is what the PI teacher adds to this student on this data. If its
-# dots lie on both sides of zero, nothing has been shown.
+# *What to see:* the first line is what the PI teacher adds to this student on this data. With six
+# seeds or fewer, dots on both sides of zero show nothing.
 #
 # ## What accuracy costs
 

@@ -47,8 +47,8 @@ def test_a_comparison_counts_above_below_and_shown():
     many = rows(c=[0.5] * 6, up=[0.6] * 6, few=[0.7], down=[0.4] * 6)
     text = sentences.comparison(many, "c")
     assert (
-        "Of 3 methods beside *C*, 2 lie above it in the mean (shown by six seeds or more: *UP*)"
-        in text
+        "In accuracy, of 3 methods beside *C*, 2 lie above it in the mean"
+        " (shown by six seeds or more: *UP*)" in text
     )
     assert (
         "1 lie below it in the mean (shown by six seeds or more: *DOWN*)" in text
@@ -118,10 +118,13 @@ def test_training_and_gap():
     trained = {"training_accuracy": [0.1, 0.8], "selected_epoch": 2}
     many = [r | trained for r in rows(scratch=[0.5], kd=[0.55])]
     said = sentences.training(many)
-    assert said.endswith("after the last epoch: SCRATCH 80 and 50 %; KD 80 and 55 %.")
+    assert said.endswith(
+        "during the last epoch, and on test images after it: SCRATCH 80 and 50 %; KD 80 and 55 %."
+    )
     best = [r | {"selected_epoch": 1, "selection": "authors"} for r in many]
     said = sentences.training(best)
-    assert said.endswith("best on the test images: SCRATCH 10 and 50 %; KD 10 and 55 %.")
+    assert "during the epoch that is best on the test images, and on" in said
+    assert said.endswith("test images after it: SCRATCH 10 and 50 %; KD 10 and 55 %.")
     assert sentences.gap(many, {"accuracy": 0.6}).endswith(
         "is 10.0 points. Share of it that each method closes, in the mean: KD 50 %."
     )

@@ -105,7 +105,8 @@ def comparison(rows: Sequence[dict], control: str, column: str = "accuracy") -> 
     undecided = sum(p["verdict"] == NOTHING for p in pairs)
     few = sum(p["n"] < ENOUGH for p in pairs)
     return (
-        f"Of {len(pairs)} methods beside *{labels[control]}*, {parts[0]}, {parts[1]}; "
+        f"In {tables.NAMES[column]}, of {len(pairs)} methods beside *{labels[control]}*, "
+        f"{parts[0]}, {parts[1]}; "
         f"no difference shown: {undecided}; n too small: {few}."
     )
 
@@ -233,10 +234,9 @@ def training(rows: Sequence[dict]) -> str:
         test = 100 * np.mean([r["accuracy"] for r in chosen])
         parts.append(f"{label} {100 * np.mean(trained):.0f} and {test:.0f} %")
     chosen_by_test = any(r["selection"] == "authors" for r in rows)
-    when = (
-        "at the epoch that is best on the test images" if chosen_by_test else "after the last epoch"
-    )
-    return f"Accuracy on training and on test images {when}: {'; '.join(parts)}."
+    when = "the epoch that is best on the test images" if chosen_by_test else "the last epoch"
+    said = "; ".join(parts)
+    return f"Accuracy on training images during {when}, and on test images after it: {said}."
 
 
 def terms(rows: Sequence[dict]) -> str:
