@@ -52,9 +52,9 @@ Markdown(sentences.settings(settings))
 #
 # A published teacher is taken from the repository, by the key of its *spec* (all that determines
 # its weights) and with its sum checked; any other is found in the store, or trained now. It is
-# evaluated in this run's precision; the model cards have float32, which moves a hundredth of a per
-# cent or so. One line an epoch goes to the log. If a training is interrupted, the next run goes on
-# after the last whole epoch, and ends (on a CPU) in the same bits.
+# evaluated in this run's precision; the model cards have float32, which moves a few hundredths of a
+# per cent. One line an epoch goes to the log. If a training is interrupted, the next run goes
+# on after the last whole epoch, and ends (on a CPU) in the same bits.
 
 # %%
 specs = [study.teacher("image"), study.teacher("pi")]
