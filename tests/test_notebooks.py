@@ -106,7 +106,7 @@ def test_smoke(tmp_path):
         drawn.append({path.stem for path in folder.glob("figures/*.png")})
     assert tables[0] == tables[1] == tables[2]
     assert made[0] and made[0] == made[1] == made[2]  # nothing was trained a second time
-    assert drawn[0] - drawn[2] == {"05_reliability"}  # more?
+    assert drawn[0] - drawn[2] == {"05_reliability"}
     assert tables[0].splitlines()[0].split(",") == COLUMNS
     trained = {line.split(",")[0] for line in tables[0].splitlines()[1:]}
     specs = Specs(config.resolve("smoke"), "train", "test", 8)
