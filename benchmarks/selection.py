@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -33,24 +32,24 @@ NEAR = 0.6  # points: how far from the authors' accuracy still counts as theirs
 
 def main() -> None:
     options = _options()
-    settings = config.resolve("smoke" if options.quick else options.profile, data_dir=options.data)
+    profile = "smoke" if options.quick else options.profile
     os.environ["TGD_FROM_RESULTS"] = "1"
     rows = []
-    for rule in RULES:
-        lab = Lab(replace(settings, selection=rule))
+    for rule in RULES:  # resolved, not replaced: a profile's published teachers are of one rule
+        lab = Lab(config.resolve(profile, data_dir=options.data, selection=rule))
         specs = specs_of(lab).students(methods.AUTHORS)
         if options.quick:
             lab.train(specs)
         rows += [_row(lab, spec) for spec in specs if lab.find(spec) or lab.result(spec)]
     if not rows:
         raise InputError(
-            f"no student of {settings.profile} is trained yet: run"
-            f" ./run_all.sh --train --profile {settings.profile} -p selection authors first"
+            f"no student of {profile} is trained yet: run"
+            f" ./run_all.sh --train --profile {profile} -p selection authors first"
         )
     record = {
         "quick": options.quick,
         "machine": _measure.machine("torch"),
-        "profile": settings.run_name,
+        "profile": profile,
         "rows": rows,
     }
     _measure.write(options.out, "selection", record, report(record))

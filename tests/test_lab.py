@@ -297,6 +297,24 @@ def test_a_teacher_looks_once_for_logits_and_maps(root, tmp_path, monkeypatch):
     assert sum(seen) == 2 * (SIZE["n_train"] + glance_at_size)
 
 
+def test_one_teacher_in_both_places_weighs_both_shares(root, monkeypatch):
+    """The merged map of a teacher with itself is its own, whatever alpha is."""
+    from tgd_lib import bank
+
+    monkeypatch.setattr(bank, "MAPS_KEPT", 0)
+    here = lab(root)
+    image = Asked(specs_of(here).teacher("image"))
+    here.train([image.spec])
+    choice = here.objectives.choice(specs_of(here).student("tgd", 0))
+    index = torch.arange(8)
+    both, alone = (
+        here.objectives._bank(pair, alpha, choice).batch(index)[1]
+        for pair, alpha in (((image, image), 0.75), ((image, None), 1.0))
+    )
+    for found, wanted in zip(both, alone, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=0)
+
+
 def test_for_large_maps_it_looks_once_for_logits_and_scales(root, tmp_path, monkeypatch):
     from tgd_lib import bank
 

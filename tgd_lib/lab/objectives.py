@@ -172,9 +172,9 @@ class Objectives:
 
     def _build(self, teachers, alpha: float, folder: Path) -> dict:
         """Build large maps; what the teachers say while they look is stored as their logits."""
-        weights = {t: w for t, w in zip(teachers, (alpha, 1 - alpha), strict=True) if t}
-        noted = {t: bank.Noted(self._teacher(t)) for t in weights}
-        about = tiles.build(folder, [(noted[t], w) for t, w in weights.items()], say=self.say)
+        pairs = [(t, w) for t, w in zip(teachers, (alpha, 1 - alpha), strict=True) if t]
+        noted = {t: bank.Noted(self._teacher(t)) for t, _ in pairs}  # one may stand twice in pairs
+        about = tiles.build(folder, [(noted[t], w) for t, w in pairs], say=self.say)
         for asked, teacher in noted.items():
             if teacher.whole:  # a build that went on has not looked at all images
                 self._stored_logits(asked, lambda said=teacher.logits: said)
